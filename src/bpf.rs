@@ -163,7 +163,6 @@ fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet) {
     for prog in [
         &mut progs.on_connect_exit,
         &mut progs.on_accept_exit,
-        &mut progs.on_accept4_exit,
         &mut progs.on_uring,
         &mut progs.on_attempt_v4,
         &mut progs.on_attempt_v6,
@@ -193,7 +192,7 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<Stri
             for (prog, name) in [
                 (&progs.on_connect_exit, "sys_exit_connect"),
                 (&progs.on_accept_exit, "sys_exit_accept"),
-                (&progs.on_accept4_exit, "sys_exit_accept4"),
+                (&progs.on_accept_exit, "sys_exit_accept4"),
             ] {
                 let event = tracepoint::open("syscalls", name)
                     .with_context(|| format!("open the tracepoint {name}"))?;

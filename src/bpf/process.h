@@ -409,8 +409,9 @@ static __always_inline bool is_known(struct image *image, struct identity *who)
 /*
  * The id of the current process's record, sent first where user space does not have it.
  * To be called in the context of the process only. 0: it could not be sent, which is counted.
+ * A global function: the verifier reads it once, not once for each way that leads to it.
  */
-static __always_inline __u64 current_image(__u32 slot)
+__noinline __u64 current_image(__u32 slot)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_struct *leader = task->group_leader;

@@ -410,20 +410,22 @@ static __always_inline struct sock *current_listener(__u16 sport)
 /* accept() returned `sk` to the current task. `listener` may be NULL: it is looked for. */
 static __always_inline void accepted(struct sock *sk, struct sock *listener, bool raw)
 {
-	struct conn *conn = conn_of(sk), fresh = {};
-	int state = get(sk, __sk_common.skc_state, raw);
+	struct conn *conn = conn_of(sk);
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
 
-	if (!(config.want & (NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE)) ||
-	    (conn && conn->phase == PHASE_OPEN))
+	if (!(config.want & (NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE)))
 		return;
 	if (!conn) {
 		/* Established before tcptrace was there, or reset by the peer while it waited. */
-		fresh.since = now;
-		fresh.flags = flags_of(sk, raw);
-		conn = &fresh;
+		struct conn fresh = {.since = now, .flags = flags_of(sk, raw)};
+
+		if (!remember(sk, &fresh))
+			return;
+		conn = conn_of(sk);
 	}
+	if (!conn || conn->phase == PHASE_OPEN)
+		return;
 	own(conn, SCRATCH_ACCEPT);
 	conn->phase = PHASE_OPEN;
 	if (config.want & NETMON_WANT_ACCEPT) {
@@ -439,11 +441,9 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 			send_event(e);
 		}
 	}
-	if (state == TCP_CLOSE) {
+	if (get(sk, __sk_common.skc_state, raw) == TCP_CLOSE) {
 		send_close(sk, conn, TCP_CLOSE, raw);
 		forget(sk);
-	} else if (conn == &fresh) {
-		remember(sk, &fresh);
 	}
 }
 
@@ -453,27 +453,26 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
  */
 static __always_inline void connect_refused(struct sock *sk, struct target *to, int error, bool raw)
 {
-	struct conn *conn = conn_of(sk), fresh = {};
 	__u64 now = bpf_ktime_get_boot_ns();
+	struct conn *begun = conn_of(sk);
+	struct conn conn = {.since = now, .flags = NETMON_FLAG_EGRESS | flags_of(sk, raw)};
 	struct netmon_event *e;
 
-	if (!conn) {
-		fresh.since = now;
-		fresh.flags = NETMON_FLAG_EGRESS | flags_of(sk, raw);
-		own(&fresh, SCRATCH_RESULT);
-		conn = &fresh;
-	}
-	if (config.want & NETMON_WANT_FAIL) {
-		e = new_event(sk, conn, to, NETMON_KIND_FAIL, now, raw);
-		if (e) {
-			e->error = error;
-			e->duration_ns = now - conn->since;
-			e->flags |= NETMON_FLAG_TIMED;
-			send_event(e);
-		}
-	}
-	if (conn != &fresh)
+	if (begun) {
+		conn = *begun;
 		forget(sk);
+	} else {
+		own(&conn, SCRATCH_RESULT);
+	}
+	if (!(config.want & NETMON_WANT_FAIL))
+		return;
+	e = new_event(sk, &conn, to, NETMON_KIND_FAIL, now, raw);
+	if (e) {
+		e->error = error;
+		e->duration_ns = now - conn.since;
+		e->flags |= NETMON_FLAG_TIMED;
+		send_event(e);
+	}
 }
 
 #endif
