@@ -12,14 +12,20 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use tcptrace::{
     bpf::{self, Config, Tracer},
-    cli::{Args, Format},
+    cli::{Args, Format, envelope::EnvelopeArgs},
     diagnosis,
     host::{self, Machine},
     output::Output,
     plan::{Plan, Surroundings},
     report,
     session::Session,
-    sink::{Sink, json::Json, table::Table},
+    sink::{
+        Sink,
+        csv::Csv,
+        json::Json,
+        odr::{Metadata, Odr},
+        table::Table,
+    },
     stop::Stop,
 };
 
@@ -59,6 +65,8 @@ fn run(plan: &Plan) -> Result<()> {
     let mut sink: Box<dyn Sink> = match plan.format {
         Format::Table => Box::new(Table::new(plan.color)),
         Format::Json => Box::new(Json::new(host::all_capabilities(), Vec::new())),
+        Format::Csv => Box::new(Csv::new(Vec::new())),
+        Format::Odr => Box::new(Odr::new(metadata(&plan.envelope))),
     };
     let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let summary = Session {
@@ -71,4 +79,14 @@ fn run(plan: &Plan) -> Result<()> {
     .run()?;
     report::summary(&mut stderr(), &summary, plan.quiet);
     Ok(())
+}
+
+fn metadata(args: &EnvelopeArgs) -> Metadata {
+    Metadata {
+        agent_id: args.agent_id.clone().or_else(host::machine_id).unwrap_or_else(host::name),
+        agent_type: args.agent_type.clone(),
+        project: args.project.clone(),
+        source: host::name(),
+        expiration: args.expiration.counted_from(std::time::SystemTime::now()),
+    }
 }
