@@ -4,6 +4,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
+pub mod envelope;
+
 /// Show TCP connections opened, accepted, failed and closed, with the process that did it.
 #[derive(Debug, Parser)]
 #[command(name = "tcptrace", version, about, max_term_width = 100)]
@@ -64,6 +66,10 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_size, help_heading = "Tuning")]
     pub ring_size: u32,
 
+    /// The envelope of the odr format.
+    #[command(flatten)]
+    pub envelope: envelope::EnvelopeArgs,
+
     /// Where to hook the kernel: auto takes trampolines (fentry) if it may, else tracepoints
     #[arg(long, value_enum, default_value_t = Probes::Auto, value_name = "SET", help_heading = "Tuning")]
     pub probes: Probes,
@@ -76,6 +82,10 @@ pub enum Format {
     Table,
     /// One NetworkEvent object per line
     Json,
+    /// network_connection records in an envelope, for a Nemesis server
+    Odr,
+    /// RFC 4180, with a header
+    Csv,
 }
 
 /// When to use colour.

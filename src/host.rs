@@ -73,6 +73,18 @@ pub fn cgroup2_root() -> Option<PathBuf> {
     })
 }
 
+/// The host's name.
+pub fn name() -> String {
+    nix::sys::utsname::uname().map(|name| name.nodename().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What tells this installation from all others (machine-id(5)), or none.
+pub fn machine_id() -> Option<String> {
+    let text = fs::read_to_string("/etc/machine-id").ok()?;
+    let id = text.trim();
+    (!id.is_empty()).then(|| id.to_owned())
+}
+
 /// All capabilities this kernel knows, one bit each.
 pub fn all_capabilities() -> u64 {
     let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();

@@ -31,4 +31,5 @@ pub mod report;
 pub mod session;
 pub mod sink;
 pub mod stop;
+pub mod unit;
 pub mod wire;

@@ -17,14 +17,20 @@ use signal_hook::{
 };
 use tcptrace::{
     bpf::{self, Config, Tracer},
-    cli::{Args, Format},
+    cli::{Args, Format, envelope::EnvelopeArgs},
     command, destination, diagnosis,
     host::{self, Machine},
     output::Output,
     plan::{Plan, Surroundings},
     report,
     session::Session,
-    sink::{Sink, json::Json, table::Table},
+    sink::{
+        Sink,
+        csv::Csv,
+        json::Json,
+        odr::{Metadata, Odr},
+        table::Table,
+    },
     stop::Stop,
 };
 
@@ -95,10 +101,22 @@ fn trace(plan: &Plan, tracer: &mut Tracer<'_>, output: OwnedFd, stop: Stop) -> R
     let mut sink: Box<dyn Sink> = match plan.format {
         Format::Table => Box::new(Table::new(plan.color)),
         Format::Json => Box::new(Json::new(host::all_capabilities(), Vec::new())),
+        Format::Csv => Box::new(Csv::new(Vec::new())),
+        Format::Odr => Box::new(Odr::new(metadata(&plan.envelope))),
     };
     let summary =
         Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut Output::new(output), stop }
             .run()?;
     report::summary(&mut stderr(), &summary, plan.quiet);
     Ok(())
+}
+
+fn metadata(args: &EnvelopeArgs) -> Metadata {
+    Metadata {
+        agent_id: args.agent_id.clone().or_else(host::machine_id).unwrap_or_else(host::name),
+        agent_type: args.agent_type.clone(),
+        project: args.project.clone(),
+        source: host::name(),
+        expiration: args.expiration.counted_from(std::time::SystemTime::now()),
+    }
 }

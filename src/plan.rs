@@ -5,7 +5,7 @@ use std::{ffi::OsString, time::Duration};
 pub use crate::cli::Probes;
 use crate::{
     bpf::layout::netmon_want as want,
-    cli::{Args, Format, Kind, When},
+    cli::{Args, Format, Kind, When, envelope::EnvelopeArgs},
 };
 
 /// The kinds of events to show.
@@ -40,6 +40,8 @@ pub struct Plan {
     pub events: Events,
     /// How they are printed.
     pub format: Format,
+    /// What is said about the data in the odr format.
+    pub envelope: EnvelopeArgs,
     /// With colour.
     pub color: bool,
     /// Without banner and summary.
@@ -73,6 +75,7 @@ impl Plan {
         Plan {
             events: args.events.iter().copied().collect(),
             format: if args.json { Format::Json } else { args.format },
+            envelope: args.envelope.clone(),
             color: match args.color {
                 When::Always => true,
                 When::Never => false,

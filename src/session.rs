@@ -11,11 +11,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
     enrich::Record,
-    event::{ImageId, What},
+    event::ImageId,
     host::Host,
     output::{Flushed, Output, is_gone},
     process::ProcessTable,
-    sink::Sink,
+    sink::{Sink, names},
     stop::Stop,
     wire::{Decoded, decode},
 };
@@ -183,7 +183,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         for bytes in batch.iter() {
             match decode(bytes) {
                 Ok(Decoded::Event(event)) if self.stop.admits() => {
-                    *summary.printed.entry(name(&event.what)).or_default() += 1;
+                    *summary.printed.entry(names::event(&event.what)).or_default() += 1;
                     let record = Record::new(event, table, wall_offset);
                     self.sink.write(&record, self.output.buffer());
                     self.stop.counted();
@@ -223,15 +223,5 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             events +=
                 batch.iter().filter(|bytes| matches!(decode(bytes), Ok(Decoded::Event(_)))).count() as u64;
         }
-    }
-}
-
-/// The name of an event as it is typed after `-e`.
-fn name(what: &What) -> &'static str {
-    match what {
-        What::Connect { .. } => "connect",
-        What::Accept { .. } => "accept",
-        What::Fail { .. } => "fail",
-        What::Close(_) => "close",
     }
 }
