@@ -5,7 +5,7 @@ use std::{ffi::OsStr, io::Write};
 use crate::{
     bpf::ProbeSet,
     session::{Lost, Summary},
-    sink::table::escape,
+    sink::names::escape,
 };
 
 /// One line, in one write. That stderr takes it is more than we can ask.
