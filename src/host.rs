@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,8 +11,9 @@ use nix::{
     time::{ClockId, clock_gettime},
     unistd::sysconf,
 };
+use terminal_size::{Height, Width};
 
-use crate::{diagnosis::Facts, event::BootTime, invoker::Invoker};
+use crate::{diagnosis::Facts, event::BootTime, invoker::Invoker, sink::table::Size};
 
 /// What the core asks of the machine; a test answers in its place.
 pub trait Host {
@@ -71,6 +73,20 @@ pub fn cgroup2_root() -> Option<PathBuf> {
         let whole = mount.split(' ').nth(3)? == "/";
         (whole && kind.starts_with("cgroup2 ")).then(|| mount.split(' ').nth(4).map(PathBuf::from))?
     })
+}
+
+/// The size of a terminal.
+pub fn screen(of: impl AsFd) -> Option<Size> {
+    let (Width(columns), Height(rows)) = terminal_size::terminal_size_of(of)?;
+    Some(Size { columns: columns.into(), rows: rows.into() })
+}
+
+/// Whether text is UTF-8 here, by the variables of locale(7).
+pub fn shows_utf8() -> bool {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
 }
 
 /// The host's name.
