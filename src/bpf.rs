@@ -182,6 +182,7 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<Stri
         Ok(())
     };
     trace(&progs.on_exec)?;
+    trace(&progs.on_fork)?;
     match set {
         ProbeSet::Trampoline => {
             trace(&progs.on_connect_v4)?;

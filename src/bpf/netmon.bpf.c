@@ -62,6 +62,15 @@ int BPF_PROG(on_exec, struct task_struct *task)
 	return 0;
 }
 
+/* Of processes; threads come here too. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_fork, struct task_struct *task, struct task_struct *child)
+{
+	if (child->pid == child->tgid)
+		process_forked(task, child);
+	return 0;
+}
+
 /* The trampoline set. */
 
 /* Runs once for each accepted connection, in the accepting task, with the child. */
