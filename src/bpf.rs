@@ -272,11 +272,10 @@ impl Source for Tracer<'_> {
 
     fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {
         if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
-            // Read by programs on other CPUs; whether they see it now or in a moment, what they
-            // send or refer to is either sent again or among what is read below.
             // SAFETY: `epoch` is a valid, aligned integer in a shared mapping.
             unsafe { std::ptr::from_mut(&mut bss.epoch).write_volatile(bss.epoch.wrapping_add(1)) };
         }
+        wait_for_programs();
         let mut used = HashSet::new();
         for key in self.skel.maps.conns.keys() {
             let Some(conn) = self.skel.maps.conns.lookup(&key, MapFlags::ANY)? else { continue };
@@ -292,6 +291,17 @@ impl Source for Tracer<'_> {
         while let Some(link) = self.links.pop() {
             drop(link);
         }
+    }
+}
+
+/// Wait until every program that runs now has ended: what they have seen of the epoch before is
+/// then in the connection table. MEMBARRIER_CMD_GLOBAL is a grace period of RCU, under which
+/// programs run; where it is refused (CPUs without a tick) a moment has to do.
+fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes no pointers.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } < 0 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 

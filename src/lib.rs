@@ -23,6 +23,7 @@ pub mod event;
 pub mod host;
 pub mod output;
 pub mod plan;
+pub mod proc;
 pub mod process;
 pub mod report;
 pub mod session;
