@@ -28,6 +28,7 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
 }
 
+mod follow;
 pub mod layout;
 mod tracepoint;
 
@@ -68,6 +69,8 @@ pub struct Config {
     pub ring_size: u32,
     /// Which probe sets to try.
     pub probes: Probes,
+    /// Trace only what this process starts.
+    pub follow: bool,
 }
 
 /// Room for the two attempts at loading, one for each probe set. Belongs to `main`.
@@ -123,6 +126,7 @@ impl<'obj> Tracer<'obj> {
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
         rodata.config.want = config.events.bits();
         rodata.config.wake_mask = config.ring_size / 8 - 1;
+        rodata.config.follow = u32::from(config.follow);
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         choose(&mut open.progs, set);
@@ -140,6 +144,9 @@ impl<'obj> Tracer<'obj> {
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
         let (links, notes) = attach(&skel.progs, set)?;
+        if config.follow {
+            follow::mark_self(&skel.maps.followed)?;
+        }
         Ok(Tracer { skel, links, ring, batch, set, notes })
     }
 
@@ -267,7 +274,14 @@ impl Source for Tracer<'_> {
 
     fn lost(&self) -> Lost {
         let lost = self.skel.maps.bss_data.as_deref().map(|bss| bss.lost).unwrap_or_default();
-        Lost { ring: lost[0], table: lost[1], process: lost[2], missed: self.missed(), ..Lost::default() }
+        Lost {
+            ring: lost[0],
+            table: lost[1],
+            process: lost[2],
+            follow: lost[3],
+            missed: self.missed(),
+            ..Lost::default()
+        }
     }
 
     fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {
@@ -284,6 +298,15 @@ impl Source for Tracer<'_> {
             used.extend([conn.image, conn.closer].into_iter().filter(|&id| id != 0).map(ImageId));
         }
         Ok(used)
+    }
+
+    fn has_open(&self) -> bool {
+        self.skel.maps.conns.keys().any(|key| {
+            let entry = self.skel.maps.conns.lookup(&key, MapFlags::ANY).ok().flatten();
+            entry
+                .and_then(|bytes| layout::conn_of(&bytes))
+                .is_some_and(|conn| conn.image != 0 || conn.pid != 0)
+        })
     }
 
     fn detach(&mut self) {
