@@ -210,6 +210,8 @@ static __always_inline void connect_begins(struct sock *sk)
 		.flags = NETMON_FLAG_EGRESS | flags_of(sk, false),
 	};
 
+	if (!is_followed())
+		return;
 	own(&conn, SCRATCH_CONNECT);
 	remember(sk, &conn);
 }
@@ -261,9 +263,12 @@ static __always_inline void note_closer(struct conn *conn)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 
-	if (conn->phase == PHASE_OPEN && conn->pid != (__u32)task->tgid &&
-	    !(task->flags & PF_KTHREAD))
+	if (conn->phase != PHASE_OPEN || task->flags & PF_KTHREAD)
+		return;
+	if (conn->pid != (__u32)task->tgid)
 		conn->closer = current_image(SCRATCH_CLOSE);
+	else if (!conn->image) /* its record was lost; now there may be room */
+		conn->image = current_image(SCRATCH_CLOSE);
 }
 
 /* -> FIN_WAIT1 or LAST_ACK: always in the task that calls close() or shutdown(). */
@@ -416,6 +421,12 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 
 	if (!(config.want & (NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE)))
 		return;
+	if (conn && conn->phase == PHASE_OPEN)
+		return;
+	if (!is_followed()) {
+		forget(sk);
+		return;
+	}
 	if (!conn) {
 		/* Established before tcptrace was there, or reset by the peer while it waited. */
 		struct conn fresh = {.since = now, .flags = flags_of(sk, raw)};
@@ -423,9 +434,9 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 		if (!remember(sk, &fresh))
 			return;
 		conn = conn_of(sk);
+		if (!conn)
+			return;
 	}
-	if (!conn || conn->phase == PHASE_OPEN)
-		return;
 	own(conn, SCRATCH_ACCEPT);
 	conn->phase = PHASE_OPEN;
 	if (config.want & NETMON_WANT_ACCEPT) {
@@ -461,8 +472,10 @@ static __always_inline void connect_refused(struct sock *sk, struct target *to, 
 	if (begun) {
 		conn = *begun;
 		forget(sk);
-	} else {
+	} else if (is_followed()) {
 		own(&conn, SCRATCH_RESULT);
+	} else {
+		return;
 	}
 	if (!(config.want & NETMON_WANT_FAIL))
 		return;
