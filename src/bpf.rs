@@ -19,7 +19,7 @@ use libbpf_rs::{
 use crate::{
     event::ImageId,
     host,
-    plan::{Events, Probes},
+    plan::{AtStart, Events, Probes},
     session::{Batch, Lost, Source},
 };
 
@@ -28,13 +28,18 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
 }
 
+mod iterate;
 pub mod layout;
 mod tracepoint;
 
+use iterate::Iterators;
+use layout::netmon_survey as survey;
 use skel::{NetmonProgs, NetmonSkel, NetmonSkelBuilder, OpenNetmonProgs};
 
 /// Records taken from the ring at a time: bounds memory, and how late a stop can be noticed.
 const BATCH: usize = 4096;
+/// Room in the ring for a socket that is visited, and for its process's record.
+const BYTES_PER_TURN: u32 = 4096;
 
 /// Where the kernel side is hooked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +69,8 @@ impl ProbeSet {
 pub struct Config {
     /// Which events to send.
     pub events: Events,
+    /// What to do with the sockets that exist.
+    pub at_start: AtStart,
     /// Bytes of the ring; a power of two.
     pub ring_size: u32,
     /// Which probe sets to try.
@@ -81,6 +88,11 @@ pub struct Tracer<'obj> {
     batch: Rc<RefCell<Batch>>,
     set: ProbeSet,
     notes: Vec<String>,
+    iterators: Option<Iterators>,
+    /// Sockets visited at a time.
+    turns: usize,
+    /// What is found is told, not just learned.
+    reports: bool,
 }
 
 /// libbpf's own words since the last call, for `--verbose`.
@@ -123,11 +135,21 @@ impl<'obj> Tracer<'obj> {
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
         rodata.config.want = config.events.bits();
         rodata.config.wake_mask = config.ring_size / 8 - 1;
+        rodata.config.survey = match config.at_start {
+            AtStart::Learn => survey::NETMON_SURVEY_LEARN.0,
+            AtStart::Print => survey::NETMON_SURVEY_LEARN.0 | survey::NETMON_SURVEY_REPORT.0,
+            AtStart::PrintOnly => survey::NETMON_SURVEY_REPORT.0,
+        };
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         choose(&mut open.progs, set);
+        if config.at_start == AtStart::PrintOnly {
+            keep_iterators(&mut open.progs);
+        } else {
+            open.progs.on_listen.set_autoload(config.events.has_listeners());
+        }
 
-        let skel = open.load().context("load the BPF programs")?;
+        let mut skel = open.load().context("load the BPF programs")?;
         let batch = Rc::new(RefCell::new(Batch::default()));
         let mut builder = RingBufferBuilder::new();
         let filled = Rc::clone(&batch);
@@ -139,8 +161,24 @@ impl<'obj> Tracer<'obj> {
             })
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
-        let (links, notes) = attach(&skel.progs, set)?;
-        Ok(Tracer { skel, links, ring, batch, set, notes })
+        let (links, notes) = match config.at_start {
+            AtStart::PrintOnly => Default::default(),
+            _ => attach(&skel.progs, set)?,
+        };
+        set_surveying(&mut skel, true);
+        let iterators = Some(Iterators::new(&skel.progs)?);
+        let turns = (config.ring_size / BYTES_PER_TURN).max(1) as usize;
+        Ok(Tracer {
+            skel,
+            links,
+            ring,
+            batch,
+            set,
+            notes,
+            iterators,
+            turns,
+            reports: config.at_start != AtStart::Learn,
+        })
     }
 
     /// The probe set in use.
@@ -151,6 +189,35 @@ impl<'obj> Tracer<'obj> {
     /// What could not be attached, in words.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+}
+
+/// Tell the probes whether the survey is under way.
+fn set_surveying(skel: &mut NetmonSkel<'_>, on: bool) {
+    if let Some(bss) = skel.maps.bss_data.as_deref_mut() {
+        // SAFETY: `surveying` is a valid, aligned integer in a shared mapping; it may be read late.
+        unsafe { std::ptr::from_mut(&mut bss.surveying).write_volatile(u32::from(on)) };
+    }
+}
+
+/// Switch off everything but the iterators.
+fn keep_iterators(progs: &mut OpenNetmonProgs<'_>) {
+    for prog in [
+        &mut progs.on_connect,
+        &mut progs.on_state,
+        &mut progs.on_listen,
+        &mut progs.on_exec,
+        &mut progs.on_accept,
+        &mut progs.on_connect_v4,
+        &mut progs.on_connect_v6,
+        &mut progs.on_connect_exit,
+        &mut progs.on_accept_exit,
+        &mut progs.on_accept4_exit,
+        &mut progs.on_uring,
+        &mut progs.on_attempt_v4,
+        &mut progs.on_attempt_v6,
+    ] {
+        prog.set_autoload(false);
     }
 }
 
@@ -182,6 +249,9 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<Stri
         Ok(())
     };
     trace(&progs.on_exec)?;
+    if progs.on_listen.autoload() {
+        trace(&progs.on_listen)?;
+    }
     match set {
         ProbeSet::Trampoline => {
             trace(&progs.on_connect_v4)?;
@@ -262,6 +332,18 @@ impl Source for Tracer<'_> {
         }
         into.swap(&mut self.batch.borrow_mut());
         Ok(())
+    }
+
+    fn survey(&mut self) -> Result<bool> {
+        if let Some(iterators) = &mut self.iterators {
+            if iterators.read(self.turns)? {
+                return Ok(true);
+            }
+            self.notes.extend(iterators.note().filter(|_| self.reports));
+        }
+        self.iterators = None;
+        set_surveying(&mut self.skel, false);
+        Ok(false)
     }
 
     fn lost(&self) -> Lost {

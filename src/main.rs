@@ -16,17 +16,18 @@ use tcptrace::{
     diagnosis,
     host::{self, Machine},
     output::Output,
-    plan::{Plan, Surroundings},
+    plan::{AtStart, Plan, Surroundings},
     report,
     session::Session,
     sink::{
         Sink,
         csv::Csv,
         json::Json,
-        odr::{Metadata, Odr},
+        odr::{Metadata, Odr, Shape},
         table::Table,
     },
     stop::Stop,
+    survey::Survey,
 };
 
 fn main() -> ExitCode {
@@ -52,13 +53,22 @@ fn run(plan: &Plan) -> Result<()> {
         .context("catch signals")?;
 
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
-    let config = Config { events: plan.events, ring_size: plan.ring_size, probes: plan.probes };
+    let config = Config {
+        events: plan.events,
+        at_start: plan.at_start,
+        ring_size: plan.ring_size,
+        probes: plan.probes,
+    };
     let started = Tracer::start(config, &mut storage);
     if plan.verbose {
         report::log(&mut stderr(), &bpf::take_log());
     }
     let mut tracer = started.map_err(|error| diagnosis::explain(error, &host::facts()))?;
-    if !plan.quiet {
+    let survey = Survey::take(&mut tracer, &Machine)?;
+    let snapshot = plan.at_start == AtStart::PrintOnly;
+    if snapshot {
+        tracer.notes().iter().for_each(|note| report::line(&mut stderr(), note));
+    } else if !plan.quiet {
         report::ready(&mut stderr(), tracer.probe_set(), tracer.notes());
     }
 
@@ -66,7 +76,11 @@ fn run(plan: &Plan) -> Result<()> {
         Format::Table => Box::new(Table::new(plan.color)),
         Format::Json => Box::new(Json::new(host::all_capabilities(), Vec::new())),
         Format::Csv => Box::new(Csv::new(Vec::new())),
-        Format::Odr => Box::new(Odr::new(metadata(&plan.envelope))),
+        Format::Odr => {
+            let wall_ns = std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
+            let shape = if snapshot { Shape::Document { wall_ns } } else { Shape::Lines };
+            Box::new(Odr::new(metadata(&plan.envelope), shape))
+        }
     };
     let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let summary = Session {
@@ -74,10 +88,11 @@ fn run(plan: &Plan) -> Result<()> {
         host: &Machine,
         sink: &mut *sink,
         output: &mut Output::new(stdout()),
-        stop: Stop::new(signalled, deadline, plan.count),
+        stop: if snapshot { Stop::at_once(signalled) } else { Stop::new(signalled, deadline, plan.count) },
+        survey,
     }
     .run()?;
-    report::summary(&mut stderr(), &summary, plan.quiet);
+    report::summary(&mut stderr(), &summary, plan.quiet || snapshot);
     Ok(())
 }
 

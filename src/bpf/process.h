@@ -53,6 +53,8 @@ enum scratch_slot {
 	SCRATCH_RESULT,
 	SCRATCH_ACCEPT,
 	SCRATCH_CLOSE,
+	SCRATCH_LISTEN,
+	SCRATCH_SURVEY,
 	SCRATCH_SLOTS,
 };
 
@@ -407,12 +409,11 @@ static __always_inline bool is_known(struct image *image, struct identity *who)
 }
 
 /*
- * The id of the current process's record, sent first where user space does not have it.
- * To be called in the context of the process only. 0: it could not be sent, which is counted.
+ * The id of a process's record, sent first where user space does not have it. 0: it could not be
+ * sent, which is counted. `here`: the process is the current one.
  */
-static __always_inline __u64 current_image(__u32 slot)
+static __always_inline __u64 image_of(struct task_struct *task, __u32 slot, bool here)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_struct *leader = task->group_leader;
 	struct task_struct *parent = parent_of(leader);
 	struct image *image, *above;
@@ -423,7 +424,7 @@ static __always_inline __u64 current_image(__u32 slot)
 	if (!image)
 		goto lost;
 	identity_of(task->cred, &who);
-	if (is_known(image, &who) && image->complete)
+	if (is_known(image, &who) && (image->complete || !here))
 		return image->id;
 
 	s = bpf_map_lookup_elem(&scratches, &slot);
@@ -439,11 +440,17 @@ static __always_inline __u64 current_image(__u32 slot)
 				send_image(s, parent, above, &parents, NULL);
 		}
 	}
-	send_image(s, leader, image, &who, task->mm);
+	send_image(s, leader, image, &who, here ? task->mm : NULL);
 	return image->id;
 lost:
 	count_lost(NETMON_LOST_PROCESS);
 	return 0;
+}
+
+/* The same of the current process, in whose context alone its arguments can be read. */
+static __always_inline __u64 current_image(__u32 slot)
+{
+	return image_of(bpf_get_current_task_btf(), slot, true);
 }
 
 #endif

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     enrich::Record,
-    event::{Close, Direction, What},
+    event::{Backlog, Close, Direction, What},
 };
 
 /// Wide enough for `255.255.255.255:65535`; an IPv6 address moves the rest of its line.
@@ -42,14 +42,18 @@ impl Sink for Table {
             What::Accept { .. } => ("accept", AnsiColors::Cyan),
             What::Fail { .. } => ("fail", AnsiColors::Red),
             What::Close(_) => ("close", AnsiColors::Default),
+            What::Listen { .. } => ("listen", AnsiColors::Blue),
+            What::Unlisten { .. } => ("unlisten", AnsiColors::Default),
+            What::Step { .. } => ("state", AnsiColors::Default),
+            What::Existing(_) => ("exists", AnsiColors::Default),
         };
         let kind = format!("{kind:<7}");
         line(
             out,
             &clock(record.wall_ns),
             if self.color { kind.color(color).to_string() } else { kind },
-            &event.owner.pid.to_string(),
-            &escape(record.process.as_deref().map_or("?", |known| &known.process.filename)),
+            &if event.owner.pid == 0 { "-".to_owned() } else { event.owner.pid.to_string() },
+            &command(record),
             &endpoint(event.local),
             &endpoint(event.remote),
             &details(record),
@@ -88,21 +92,34 @@ fn endpoint(address: SocketAddr) -> String {
 
 fn details(record: &Record) -> String {
     match &record.event.what {
-        What::Connect { latency } => time(*latency),
-        What::Accept { backlog: Some(backlog) } => format!("backlog {}/{}", backlog.len, backlog.max),
-        What::Accept { backlog: None } => String::new(),
-        What::Fail { error, latency } => format!("{} after {}", names::failure(*error), time(*latency)),
+        What::Connect { latency } => latency.map(time).unwrap_or_default(),
+        What::Accept { backlog } | What::Listen { backlog } | What::Unlisten { backlog } => {
+            backlog.map(queue).unwrap_or_default()
+        }
+        What::Fail { error, latency } => match latency {
+            Some(latency) => format!("{} after {}", names::failure(*error), time(*latency)),
+            None => names::failure(*error),
+        },
         What::Close(close) => closed(close, record),
+        What::Step { from, to, after } => {
+            let after = after.map(|after| format!(" after {}", time(after))).unwrap_or_default();
+            format!("{} -> {}{after}", names::state(*from), names::state(*to))
+        }
+        What::Existing(existing) => {
+            let more = match (existing.backlog, existing.direction) {
+                (Some(backlog), _) => format!(" {}", queue(backlog)),
+                (None, Some(direction)) => format!(" {}", arrow(direction)),
+                (None, None) => String::new(),
+            };
+            format!("{}{more}", names::state(existing.state))
+        }
     }
 }
 
 fn closed(close: &Close, record: &Record) -> String {
-    let arrow = match close.direction {
-        Direction::Egress => "out",
-        Direction::Ingress => "in",
-    };
     let mut text = format!(
-        "{arrow} {} sent {} received {}",
+        "{} {} sent {} received {}",
+        arrow(close.direction),
         close.duration.map_or("?".to_owned(), time),
         bytes(close.bytes_sent),
         bytes(close.bytes_received),
@@ -116,6 +133,30 @@ fn closed(close: &Close, record: &Record) -> String {
         text.push_str(&format!(" by {}[{}]", escape(&closer.process.filename), closer.process.pid));
     }
     text
+}
+
+fn arrow(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "out",
+        Direction::Ingress => "in",
+    }
+}
+
+fn queue(backlog: Backlog) -> String {
+    format!("backlog {}/{}", backlog.len, backlog.max)
+}
+
+/// The owner's name, and how many more there are.
+fn command(record: &Record) -> String {
+    let name = match record.process.as_deref() {
+        Some(known) => escape(&known.process.filename),
+        None if record.event.owner.pid == 0 => "-".to_owned(),
+        None => "?".to_owned(),
+    };
+    match record.owners.len() {
+        0 | 1 => name,
+        owners => format!("{name} +{}", owners - 1),
+    }
 }
 
 /// Three digits and a unit.
