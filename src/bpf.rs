@@ -28,6 +28,7 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
 }
 
+mod follow;
 mod iterate;
 pub mod layout;
 mod tracepoint;
@@ -38,8 +39,6 @@ use skel::{NetmonProgs, NetmonSkel, NetmonSkelBuilder, OpenNetmonProgs};
 
 /// Records taken from the ring at a time: bounds memory, and how late a stop can be noticed.
 const BATCH: usize = 4096;
-/// Room in the ring for a socket that is visited, and for its process's record.
-const BYTES_PER_TURN: u32 = 4096;
 
 /// Where the kernel side is hooked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +74,8 @@ pub struct Config {
     pub ring_size: u32,
     /// Which probe sets to try.
     pub probes: Probes,
+    /// Trace only what this process starts.
+    pub follow: bool,
 }
 
 /// Room for the two attempts at loading, one for each probe set. Belongs to `main`.
@@ -89,10 +90,6 @@ pub struct Tracer<'obj> {
     set: ProbeSet,
     notes: Vec<String>,
     iterators: Option<Iterators>,
-    /// Sockets visited at a time.
-    turns: usize,
-    /// What is found is told, not just learned.
-    reports: bool,
 }
 
 /// libbpf's own words since the last call, for `--verbose`.
@@ -135,7 +132,9 @@ impl<'obj> Tracer<'obj> {
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
         rodata.config.want = config.events.bits();
         rodata.config.wake_mask = config.ring_size / 8 - 1;
+        rodata.config.follow = u32::from(config.follow);
         rodata.config.survey = match config.at_start {
+            AtStart::Ignore => 0,
             AtStart::Learn => survey::NETMON_SURVEY_LEARN.0,
             AtStart::Print => survey::NETMON_SURVEY_LEARN.0 | survey::NETMON_SURVEY_REPORT.0,
             AtStart::PrintOnly => survey::NETMON_SURVEY_REPORT.0,
@@ -143,11 +142,9 @@ impl<'obj> Tracer<'obj> {
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         choose(&mut open.progs, set);
-        if config.at_start == AtStart::PrintOnly {
-            keep_iterators(&mut open.progs);
-        } else {
-            open.progs.on_listen.set_autoload(config.events.has_listeners());
-        }
+        open.progs.on_fork.set_autoload(config.follow);
+        open.progs.on_listen.set_autoload(config.events.has_listeners());
+        iterate::choose(&mut open.progs, config.at_start);
 
         let mut skel = open.load().context("load the BPF programs")?;
         let batch = Rc::new(RefCell::new(Batch::default()));
@@ -161,24 +158,20 @@ impl<'obj> Tracer<'obj> {
             })
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
-        let (links, notes) = match config.at_start {
+        let (mut links, notes) = match config.at_start {
             AtStart::PrintOnly => Default::default(),
             _ => attach(&skel.progs, set)?,
         };
-        set_surveying(&mut skel, true);
-        let iterators = Some(Iterators::new(&skel.progs)?);
-        let turns = (config.ring_size / BYTES_PER_TURN).max(1) as usize;
-        Ok(Tracer {
-            skel,
-            links,
-            ring,
-            batch,
-            set,
-            notes,
-            iterators,
-            turns,
-            reports: config.at_start != AtStart::Learn,
-        })
+        if config.follow {
+            follow::mark_self(&skel.maps.followed)?;
+            links.push(skel.progs.on_fork.attach().context("attach on_fork")?);
+        }
+        let iterators = match config.at_start {
+            AtStart::Ignore => None,
+            _ => Some(Iterators::new(&skel.progs, config)?),
+        };
+        set_surveying(&mut skel, iterators.is_some());
+        Ok(Tracer { skel, links, ring, batch, set, notes, iterators })
     }
 
     /// The probe set in use.
@@ -197,27 +190,6 @@ fn set_surveying(skel: &mut NetmonSkel<'_>, on: bool) {
     if let Some(bss) = skel.maps.bss_data.as_deref_mut() {
         // SAFETY: `surveying` is a valid, aligned integer in a shared mapping; it may be read late.
         unsafe { std::ptr::from_mut(&mut bss.surveying).write_volatile(u32::from(on)) };
-    }
-}
-
-/// Switch off everything but the iterators.
-fn keep_iterators(progs: &mut OpenNetmonProgs<'_>) {
-    for prog in [
-        &mut progs.on_connect,
-        &mut progs.on_state,
-        &mut progs.on_listen,
-        &mut progs.on_exec,
-        &mut progs.on_accept,
-        &mut progs.on_connect_v4,
-        &mut progs.on_connect_v6,
-        &mut progs.on_connect_exit,
-        &mut progs.on_accept_exit,
-        &mut progs.on_accept4_exit,
-        &mut progs.on_uring,
-        &mut progs.on_attempt_v4,
-        &mut progs.on_attempt_v6,
-    ] {
-        prog.set_autoload(false);
     }
 }
 
@@ -336,10 +308,10 @@ impl Source for Tracer<'_> {
 
     fn survey(&mut self) -> Result<bool> {
         if let Some(iterators) = &mut self.iterators {
-            if iterators.read(self.turns)? {
+            if iterators.read()? {
                 return Ok(true);
             }
-            self.notes.extend(iterators.note().filter(|_| self.reports));
+            self.notes.extend(iterators.note());
         }
         self.iterators = None;
         set_surveying(&mut self.skel, false);
@@ -348,7 +320,14 @@ impl Source for Tracer<'_> {
 
     fn lost(&self) -> Lost {
         let lost = self.skel.maps.bss_data.as_deref().map(|bss| bss.lost).unwrap_or_default();
-        Lost { ring: lost[0], table: lost[1], process: lost[2], missed: self.missed(), ..Lost::default() }
+        Lost {
+            ring: lost[0],
+            table: lost[1],
+            process: lost[2],
+            follow: lost[3],
+            missed: self.missed(),
+            ..Lost::default()
+        }
     }
 
     fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {
@@ -366,6 +345,15 @@ impl Source for Tracer<'_> {
             used.extend([conn.image, conn.closer].into_iter().filter(|&id| id != 0).map(ImageId));
         }
         Ok(used)
+    }
+
+    fn has_open(&self) -> bool {
+        self.skel.maps.conns.keys().any(|key| {
+            let entry = self.skel.maps.conns.lookup(&key, MapFlags::ANY).ok().flatten();
+            entry
+                .and_then(|bytes| layout::conn_of(&bytes))
+                .is_some_and(|conn| conn.image != 0 || conn.pid != 0)
+        })
     }
 
     fn detach(&mut self) {

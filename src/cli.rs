@@ -1,6 +1,6 @@
 //! What was typed.
 
-use std::time::Duration;
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
@@ -17,6 +17,10 @@ pub struct Args {
     /// How to print events
     #[arg(short, long, value_enum, default_value_t = Format::Table, help_heading = "Output")]
     pub format: Format,
+
+    /// Write to FILE, - for stdout; a new file is the invoking user's and nobody else's to read
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
 
     /// Colour the table: auto means a terminal and no NO_COLOR
     #[arg(long, value_enum, default_value_t = When::Auto, value_name = "WHEN", help_heading = "Output")]
@@ -43,11 +47,11 @@ pub struct Args {
     pub events: Vec<Kind>,
 
     /// First print the connections and listeners that already exist
-    #[arg(long, help_heading = "Events", conflicts_with = "snapshot")]
+    #[arg(long, help_heading = "Events", conflicts_with_all = ["snapshot", "command"])]
     pub existing: bool,
 
     /// Print the connections and listeners that exist, and exit; no probe is attached
-    #[arg(long, help_heading = "Events", conflicts_with_all = ["events", "timeout", "count"])]
+    #[arg(long, help_heading = "Events", conflicts_with_all = ["events", "timeout", "count", "command"])]
     pub snapshot: bool,
 
     /// Stop after this long, as in 30s, 5min, 1h
@@ -57,6 +61,14 @@ pub struct Args {
     /// Stop after this many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Stop")]
     pub count: Option<u64>,
+
+    /// Run COMMAND as the invoking user, and trace only it and its descendants until it ends
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+
+    /// Become COMMAND: how tcptrace starts it
+    #[arg(long, hide = true, requires = "command")]
+    pub become_command: bool,
 
     /// Room for events that wait to be printed: 64K to 1G, rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_size, help_heading = "Tuning")]

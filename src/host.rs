@@ -12,7 +12,7 @@ use nix::{
     unistd::sysconf,
 };
 
-use crate::{diagnosis::Facts, event::BootTime};
+use crate::{diagnosis::Facts, event::BootTime, invoker::Invoker};
 
 /// What the core asks of the machine; a test answers in its place.
 pub trait Host {
@@ -54,6 +54,14 @@ fn start_ticks(proc: &Path) -> Option<u64> {
 fn ticks(time: BootTime) -> Option<u64> {
     let per_second = u64::try_from(sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??).ok()?;
     time.0.checked_div(1_000_000_000_u64.checked_div(per_second)?)
+}
+
+/// Who called sudo, if someone did and that gave us root.
+pub fn invoker() -> Option<Invoker> {
+    let text = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let (passwd, group) = (text("/etc/passwd").unwrap_or_default(), text("/etc/group").unwrap_or_default());
+    let invoker = Invoker::new(|name| std::env::var_os(name), &passwd, &group)?;
+    nix::unistd::geteuid().is_root().then_some(invoker)
 }
 
 /// Where cgroup2 is mounted, or none.

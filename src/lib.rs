@@ -16,11 +16,14 @@
 pub mod args;
 pub mod bpf;
 pub mod cli;
+pub mod command;
 pub mod container;
+pub mod destination;
 pub mod diagnosis;
 pub mod enrich;
 pub mod event;
 pub mod host;
+pub mod invoker;
 pub mod output;
 pub mod plan;
 pub mod process;

@@ -1,8 +1,9 @@
 //! Parse, plan, attach, run, exit code.
 
 use std::{
-    io::{IsTerminal, stderr, stdout},
+    io::{IsTerminal, stderr},
     mem::MaybeUninit,
+    os::fd::OwnedFd,
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
     time::Instant,
@@ -10,10 +11,14 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+};
 use tcptrace::{
     bpf::{self, Config, Tracer},
     cli::{Args, Format, envelope::EnvelopeArgs},
-    diagnosis,
+    command, destination, diagnosis,
     host::{self, Machine},
     output::Output,
     plan::{AtStart, Plan, Surroundings},
@@ -32,13 +37,13 @@ use tcptrace::{
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let around = Surroundings {
-        stdout_is_terminal: stdout().is_terminal(),
-        no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
-    };
-    let plan = Plan::new(&args, around);
-    match run(&plan) {
-        Ok(()) => ExitCode::SUCCESS,
+    if args.become_command {
+        let (error, code) = command::become_command(&args.command, host::invoker().as_ref());
+        report::line(&mut stderr(), &format!("{error:#}"));
+        return ExitCode::from(code);
+    }
+    match run(&args) {
+        Ok(code) => code,
         Err(error) => {
             report::line(&mut stderr(), &format!("{error:#}"));
             ExitCode::FAILURE
@@ -46,11 +51,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(plan: &Plan) -> Result<()> {
-    let signalled = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&signalled);
-    ctrlc::set_handler(move || seen.store(true, std::sync::atomic::Ordering::Relaxed))
-        .context("catch signals")?;
+fn run(args: &Args) -> Result<ExitCode> {
+    let output = destination::open(args, host::invoker().as_ref())?;
+    let around = Surroundings {
+        output_is_terminal: output.is_terminal(),
+        no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
+    };
+    let plan = Plan::new(args, around);
+
+    let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut stop = Stop::new(Arc::new(AtomicBool::new(false)), deadline, plan.count);
+    if plan.command.is_empty() {
+        // Beside a command they are the command's.
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            flag::register(signal, stop.signal()).context("catch signals")?;
+        }
+    }
 
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
     let config = Config {
@@ -58,6 +74,7 @@ fn run(plan: &Plan) -> Result<()> {
         at_start: plan.at_start,
         ring_size: plan.ring_size,
         probes: plan.probes,
+        follow: !plan.command.is_empty(),
     };
     let started = Tracer::start(config, &mut storage);
     if plan.verbose {
@@ -65,13 +82,29 @@ fn run(plan: &Plan) -> Result<()> {
     }
     let mut tracer = started.map_err(|error| diagnosis::explain(error, &host::facts()))?;
     let survey = Survey::take(&mut tracer, &Machine)?;
-    let snapshot = plan.at_start == AtStart::PrintOnly;
-    if snapshot {
+    if plan.at_start == AtStart::PrintOnly {
         tracer.notes().iter().for_each(|note| report::line(&mut stderr(), note));
+        stop = stop.at_once();
     } else if !plan.quiet {
-        report::ready(&mut stderr(), tracer.probe_set(), tracer.notes());
+        let program = plan.command.first().map(|program| program.as_os_str());
+        report::ready(&mut stderr(), tracer.probe_set(), tracer.notes(), program);
     }
+    if plan.command.is_empty() {
+        trace(&plan, &mut tracer, survey, output, stop)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let running = command::start(&plan.command)?;
+    stop = stop.after(running.ended());
+    let traced = trace(&plan, &mut tracer, survey, output, stop);
+    if let Err(error) = &traced {
+        report::line(&mut stderr(), &format!("{error:#}"));
+    }
+    let code = running.wait()?;
+    Ok(if traced.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
+}
 
+fn trace(plan: &Plan, tracer: &mut Tracer<'_>, survey: Survey, output: OwnedFd, stop: Stop) -> Result<()> {
+    let snapshot = plan.at_start == AtStart::PrintOnly;
     let mut sink: Box<dyn Sink> = match plan.format {
         Format::Table => Box::new(Table::new(plan.color)),
         Format::Json => Box::new(Json::new(host::all_capabilities(), Vec::new())),
@@ -82,16 +115,8 @@ fn run(plan: &Plan) -> Result<()> {
             Box::new(Odr::new(metadata(&plan.envelope), shape))
         }
     };
-    let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let summary = Session {
-        source: &mut tracer,
-        host: &Machine,
-        sink: &mut *sink,
-        output: &mut Output::new(stdout()),
-        stop: if snapshot { Stop::at_once(signalled) } else { Stop::new(signalled, deadline, plan.count) },
-        survey,
-    }
-    .run()?;
+    let output = &mut Output::new(output);
+    let summary = Session { source: tracer, host: &Machine, sink: &mut *sink, output, stop, survey }.run()?;
     report::summary(&mut stderr(), &summary, plan.quiet || snapshot);
     Ok(())
 }

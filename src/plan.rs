@@ -1,6 +1,6 @@
 //! What was meant, decided once.
 
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 
 pub use crate::cli::Probes;
 use crate::{
@@ -43,6 +43,8 @@ impl FromIterator<Kind> for Events {
 /// What to do with the sockets that exist at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtStart {
+    /// None of them can be a command's that is yet to start.
+    Ignore,
     /// Learn who has them, quietly.
     Learn,
     /// Print them too.
@@ -72,6 +74,8 @@ pub struct Plan {
     pub timeout: Option<Duration>,
     /// How many events.
     pub count: Option<u64>,
+    /// What to run and follow; empty to trace the whole host.
+    pub command: Vec<OsString>,
     /// Bytes of the ring; a power of two.
     pub ring_size: u32,
     /// Which probe sets to try.
@@ -81,8 +85,8 @@ pub struct Plan {
 /// What the shell around us is like; asked once, in `main`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Surroundings {
-    /// stdout is a terminal.
-    pub stdout_is_terminal: bool,
+    /// The output is a terminal.
+    pub output_is_terminal: bool,
     /// NO_COLOR is set and not empty (no-color.org).
     pub no_color: bool,
 }
@@ -96,18 +100,20 @@ impl Plan {
             at_start: match (args.existing, args.snapshot) {
                 (_, true) => AtStart::PrintOnly,
                 (true, false) => AtStart::Print,
+                _ if !args.command.is_empty() => AtStart::Ignore,
                 (false, false) => AtStart::Learn,
             },
             envelope: args.envelope.clone(),
             color: match args.color {
                 When::Always => true,
                 When::Never => false,
-                When::Auto => around.stdout_is_terminal && !around.no_color,
+                When::Auto => around.output_is_terminal && !around.no_color,
             },
             quiet: args.quiet,
             verbose: args.verbose,
             timeout: args.timeout,
             count: args.count,
+            command: args.command.clone(),
             ring_size: args.ring_size,
             probes: args.probes,
         }
@@ -127,7 +133,7 @@ mod tests {
 
     #[test]
     fn colour_follows_the_wish_then_the_terminal_then_no_color() {
-        let terminal = Surroundings { stdout_is_terminal: true, no_color: false };
+        let terminal = Surroundings { output_is_terminal: true, no_color: false };
         let plain = Surroundings { no_color: true, ..terminal };
         assert!(plan(&[], terminal).color);
         assert!(!plan(&[], plain).color);

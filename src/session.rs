@@ -41,6 +41,8 @@ pub trait Source {
     /// # Errors
     /// When an iterator cannot be read any more.
     fn survey(&mut self) -> Result<bool>;
+    /// Whether a connection that has an owner is open.
+    fn has_open(&self) -> bool;
     /// Stop producing records. Those that wait can still be read.
     fn detach(&mut self);
     /// What was lost so far on the kernel side.
@@ -95,6 +97,8 @@ pub struct Lost {
     pub table: u64,
     /// Process records: the ring was full, or no memory.
     pub process: u64,
+    /// Processes of the command that could not be followed.
+    pub follow: u64,
     /// Runs of a program: it was already running on that CPU.
     pub missed: u64,
     /// Records this build cannot read.
@@ -157,6 +161,9 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             if batch.is_empty() {
                 if let Some(in_use) = sweep.take() {
                     table.sweep(&in_use);
+                }
+                if self.stop.only_waits_for_closes() && !self.source.has_open() {
+                    break;
                 }
                 if self.wait(left.min(TICK)) {
                     end = Flushed::ReaderGone;

@@ -2,35 +2,59 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-/// A signal, a deadline or a number of events, whichever comes first.
+/// How long a command that has ended is waited for, while connections of its are still closing.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A signal, a deadline, a number of events or the end of a command, whichever comes first.
 #[derive(Debug, Clone)]
 pub struct Stop {
     signalled: Arc<AtomicBool>,
     deadline: Option<Instant>,
     remaining: Option<u64>,
     once: bool,
+    command_ended: Option<Arc<OnceLock<Instant>>>,
 }
 
 impl Stop {
     /// `signalled` is set from outside, by a signal handler for instance.
     pub fn new(signalled: Arc<AtomicBool>, deadline: Option<Instant>, count: Option<u64>) -> Self {
-        Stop { signalled, deadline, remaining: count, once: false }
+        Stop { signalled, deadline, remaining: count, command_ended: None, once: false }
     }
 
     /// Do not wait for anything to happen, but print all that is there.
-    pub fn at_once(signalled: Arc<AtomicBool>) -> Self {
-        Stop { signalled, deadline: None, remaining: None, once: true }
+    pub fn at_once(self) -> Self {
+        Stop { once: true, ..self }
     }
 
     /// Whether a reader that takes nothing is not waited for any more.
     pub fn gives_up(&self, now: Instant) -> bool {
         self.signalled() || (!self.once && self.left(now).is_none())
+    }
+
+    /// Stop a short while after `ended` is set, too.
+    pub fn after(mut self, ended: Arc<OnceLock<Instant>>) -> Self {
+        self.command_ended = Some(ended);
+        self
+    }
+
+    fn ended_at(&self) -> Option<Instant> {
+        self.command_ended.as_ref().and_then(|ended| ended.get().copied())
+    }
+
+    /// Whether the command is over, so that nothing is to come but the ends of its connections.
+    pub fn only_waits_for_closes(&self) -> bool {
+        self.ended_at().is_some()
+    }
+
+    /// What to set when a signal comes.
+    pub fn signal(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.signalled)
     }
 
     /// Whether a signal came.
@@ -43,7 +67,8 @@ impl Stop {
         if self.once || self.signalled() || self.remaining == Some(0) {
             return None;
         }
-        match self.deadline {
+        let grace_over = self.ended_at().map(|ended| ended + GRACE);
+        match [self.deadline, grace_over].into_iter().flatten().min() {
             Some(deadline) => deadline.checked_duration_since(now).filter(|left| !left.is_zero()),
             None => Some(Duration::MAX),
         }
@@ -87,11 +112,21 @@ mod tests {
     #[test]
     fn a_run_that_waits_for_nothing_still_waits_for_its_reader() {
         let signalled = Arc::new(AtomicBool::new(false));
-        let stop = Stop::at_once(Arc::clone(&signalled));
+        let stop = Stop::new(Arc::clone(&signalled), None, None).at_once();
         assert_eq!(stop.left(Instant::now()), None);
         assert!(stop.admits() && !stop.gives_up(Instant::now()));
         signalled.store(true, Ordering::Relaxed);
         assert!(stop.gives_up(Instant::now()));
+    }
+
+    #[test]
+    fn goes_on_for_a_while_after_the_command() {
+        let (start, ended) = (Instant::now(), Arc::new(OnceLock::new()));
+        let stop = Stop::new(Arc::default(), None, None).after(Arc::clone(&ended));
+        assert_eq!((stop.left(start), stop.only_waits_for_closes()), (Some(Duration::MAX), false));
+        ended.set(start).expect("set once");
+        assert_eq!((stop.left(start), stop.only_waits_for_closes()), (Some(GRACE), true));
+        assert_eq!(stop.left(start + GRACE), None);
     }
 
     #[test]

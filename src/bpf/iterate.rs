@@ -11,8 +11,43 @@ use anyhow::{Context, Result};
 use libbpf_rs::{Link, libbpf_sys};
 use nix::sched::{CloneFlags, setns};
 
-use super::skel::NetmonProgs;
-use crate::host::{self, Netns};
+use super::{
+    Config,
+    skel::{NetmonProgs, OpenNetmonProgs},
+};
+use crate::{
+    host::{self, Netns},
+    plan::AtStart,
+};
+
+/// Room in the ring for a socket that is visited, and for its process's record.
+const BYTES_PER_TURN: u32 = 4096;
+
+/// Switch off the iterators where nobody asks, and everything else where nobody asks for that.
+pub fn choose(progs: &mut OpenNetmonProgs<'_>, at_start: AtStart) {
+    for iterator in [&mut progs.on_survey_tcp, &mut progs.on_survey_file] {
+        iterator.set_autoload(at_start != AtStart::Ignore);
+    }
+    if at_start == AtStart::PrintOnly {
+        for probe in [
+            &mut progs.on_connect,
+            &mut progs.on_state,
+            &mut progs.on_listen,
+            &mut progs.on_exec,
+            &mut progs.on_accept,
+            &mut progs.on_connect_v4,
+            &mut progs.on_connect_v6,
+            &mut progs.on_connect_exit,
+            &mut progs.on_accept_exit,
+            &mut progs.on_accept4_exit,
+            &mut progs.on_uring,
+            &mut progs.on_attempt_v4,
+            &mut progs.on_attempt_v6,
+        ] {
+            probe.set_autoload(false);
+        }
+    }
+}
 
 /// All there is to visit: the sockets of each network namespace, then everyone's descriptors.
 pub struct Iterators {
@@ -27,6 +62,10 @@ pub struct Iterators {
     closed: Option<io::Error>,
     /// Some processes do not show theirs.
     hidden: bool,
+    /// What is found is told, not just learned.
+    told: bool,
+    /// Sockets visited at a time.
+    turns: usize,
 }
 
 impl Iterators {
@@ -34,7 +73,7 @@ impl Iterators {
     ///
     /// # Errors
     /// When the kernel refuses an iterator.
-    pub fn new(progs: &NetmonProgs<'_>) -> Result<Self> {
+    pub fn new(progs: &NetmonProgs<'_>, config: Config) -> Result<Self> {
         let (mut namespaces, hidden) = host::network_namespaces();
         namespaces.reverse();
         Ok(Iterators {
@@ -46,15 +85,17 @@ impl Iterators {
             current: None,
             closed: None,
             hidden,
+            told: config.at_start != AtStart::Learn,
+            turns: (config.ring_size / BYTES_PER_TURN) as usize,
         })
     }
 
-    /// Visit at most `turns` sockets. False when there are no more.
+    /// Visit some sockets. False when there are no more.
     ///
     /// # Errors
     /// When an iterator cannot be read.
-    pub fn read(&mut self, turns: usize) -> Result<bool> {
-        let mut bytes = vec![0; turns];
+    pub fn read(&mut self) -> Result<bool> {
+        let mut bytes = vec![0; self.turns];
         loop {
             let Some(current) = &mut self.current else {
                 if !self.next()? {
@@ -75,6 +116,7 @@ impl Iterators {
     /// What could not be visited, in words.
     pub fn note(&self) -> Option<String> {
         let what = match &self.closed {
+            _ if !self.told => return None,
             Some(error) => {
                 format!("a network namespace cannot be entered ({error}; CAP_SYS_ADMIN is needed)")
             }

@@ -50,6 +50,8 @@ static __always_inline void listen_begins(struct sock *sk)
 		.flags = flags_of(sk, false),
 	};
 
+	if (!is_followed())
+		return;
 	own(&conn, SCRATCH_LISTEN);
 	if (!remember(sk, &conn))
 		return;
