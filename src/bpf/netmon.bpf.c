@@ -52,7 +52,8 @@ int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 {
 	bool told;
 
-	if (oldstate == TCP_LISTEN || newstate == TCP_SYN_SENT || !is_tcp(sk, false))
+	if (oldstate == TCP_LISTEN || newstate == TCP_LISTEN || newstate == TCP_SYN_SENT ||
+	    !is_tcp(sk, false))
 		return 0;
 	told = state_changed(sk, oldstate, newstate);
 	if (newstate == TCP_ESTABLISHED) {
@@ -62,7 +63,7 @@ int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 			state_changed(sk, oldstate, newstate);
 	}
 	if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
-		closing(sk);
+		closing(sk, oldstate);
 	else if (newstate == TCP_CLOSE)
 		closed(sk, oldstate);
 	return 0;

@@ -282,14 +282,24 @@ static __always_inline void note_closer(struct conn *conn)
 		conn->closer = current_image(SCRATCH_CLOSE);
 }
 
+/* The survey may have met it in SYN_SENT just when it left that state, and we knew nothing of it.
+ */
+static __always_inline void catch_up(struct conn *conn, int oldstate)
+{
+	if (conn->phase == PHASE_OPENING && conn->flags & NETMON_FLAG_EXISTING &&
+	    oldstate != TCP_SYN_SENT)
+		conn->phase = PHASE_OPEN;
+}
+
 /* -> FIN_WAIT1 or LAST_ACK: always in the task that calls close() or shutdown(). */
-static __always_inline void closing(struct sock *sk)
+static __always_inline void closing(struct sock *sk, int oldstate)
 {
 	struct conn *conn = conn_of(sk);
 	struct tcp_sock *tp;
 
 	if (!conn || !(config.want & NETMON_WANT_CLOSE))
 		return;
+	catch_up(conn, oldstate);
 	note_closer(conn);
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
@@ -403,6 +413,7 @@ static __always_inline void closed(struct sock *sk, int oldstate)
 		conn = bury(sk);
 	if (!conn)
 		return;
+	catch_up(conn, oldstate);
 	if (conn->phase == PHASE_OPEN) {
 		if (!sk->sk_err && (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT))
 			note_closer(conn);
