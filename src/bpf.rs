@@ -142,7 +142,6 @@ impl<'obj> Tracer<'obj> {
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         choose(&mut open.progs, set);
-        open.progs.on_fork.set_autoload(config.follow);
         open.progs.on_listen.set_autoload(config.events.has_listeners());
         iterate::choose(&mut open.progs, config.at_start);
 
@@ -158,13 +157,12 @@ impl<'obj> Tracer<'obj> {
             })
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
-        let (mut links, notes) = match config.at_start {
+        let (links, notes) = match config.at_start {
             AtStart::PrintOnly => Default::default(),
             _ => attach(&skel.progs, set)?,
         };
         if config.follow {
             follow::mark_self(&skel.maps.followed)?;
-            links.push(skel.progs.on_fork.attach().context("attach on_fork")?);
         }
         let iterators = match config.at_start {
             AtStart::Ignore => None,
@@ -221,6 +219,7 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<Stri
         Ok(())
     };
     trace(&progs.on_exec)?;
+    trace(&progs.on_fork)?;
     if progs.on_listen.autoload() {
         trace(&progs.on_listen)?;
     }
@@ -332,11 +331,10 @@ impl Source for Tracer<'_> {
 
     fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {
         if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
-            // Read by programs on other CPUs; whether they see it now or in a moment, what they
-            // send or refer to is either sent again or among what is read below.
             // SAFETY: `epoch` is a valid, aligned integer in a shared mapping.
             unsafe { std::ptr::from_mut(&mut bss.epoch).write_volatile(bss.epoch.wrapping_add(1)) };
         }
+        wait_for_programs();
         let mut used = HashSet::new();
         for key in self.skel.maps.conns.keys() {
             let Some(conn) = self.skel.maps.conns.lookup(&key, MapFlags::ANY)? else { continue };
@@ -361,6 +359,17 @@ impl Source for Tracer<'_> {
         while let Some(link) = self.links.pop() {
             drop(link);
         }
+    }
+}
+
+/// Wait until every program that runs now has ended: what they have seen of the epoch before is
+/// then in the connection table. MEMBARRIER_CMD_GLOBAL is a grace period of RCU, under which
+/// programs run; where it is refused (CPUs without a tick) a moment has to do.
+fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes no pointers.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } < 0 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 

@@ -34,6 +34,7 @@ pub fn choose(progs: &mut OpenNetmonProgs<'_>, at_start: AtStart) {
             &mut progs.on_state,
             &mut progs.on_listen,
             &mut progs.on_exec,
+            &mut progs.on_fork,
             &mut progs.on_accept,
             &mut progs.on_connect_v4,
             &mut progs.on_connect_v6,

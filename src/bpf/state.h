@@ -52,7 +52,7 @@ static __always_inline void listen_begins(struct sock *sk)
 
 	if (!is_followed())
 		return;
-	own(&conn, SCRATCH_LISTEN);
+	own(&conn, SCRATCH_CONNECT);
 	if (!remember(sk, &conn))
 		return;
 	state_changed(sk, TCP_CLOSE, TCP_LISTEN);

@@ -126,7 +126,7 @@ static __always_inline void survey_socket(struct seq_file *seq, struct sock *sk,
 	if (state != TCP_LISTEN && !sk->sk_max_ack_backlog)
 		fresh.flags |= NETMON_FLAG_EGRESS;
 	if (task) {
-		fresh.image = image_of(task, SCRATCH_SURVEY, false);
+		fresh.image = record_of(task, SCRATCH_RESULT, false);
 		fresh.pid = task->tgid;
 		fresh.tid = task->pid;
 	}
