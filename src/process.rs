@@ -36,6 +36,12 @@ pub struct ProcessTable {
     sweep_at: usize,
 }
 
+impl Default for ProcessTable {
+    fn default() -> Self {
+        ProcessTable::new(SWEEP_AT)
+    }
+}
+
 impl ProcessTable {
     /// A table that is not swept before it holds `at_least` images.
     pub fn new(at_least: usize) -> Self {
