@@ -12,7 +12,10 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use serde_json::{Value, json};
 
 use crate::{
-    common::actor::{Actor, PART},
+    common::{
+        actor::{Actor, PART},
+        of_port,
+    },
     witness::*,
 };
 
@@ -44,11 +47,12 @@ pub fn many_that_live_a_moment() {
         child.wait().expect("wait");
     }
 
-    trace.wait("an event of each process", |events| events.len() >= truth.len());
+    events_at(&mut trace, port, truth.len());
     let ended = trace.stop();
-    assert_eq!(ended.events.len(), truth.len());
+    let events = of_port(&ended.events, port);
+    assert_eq!(events.len(), truth.len());
     let own_arguments = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    for event in &ended.events {
+    for event in &events {
         check(event);
         let process = &event["process"];
         let arguments = process["args"].as_str().expect("args");
@@ -78,8 +82,8 @@ pub fn parents_that_die_at_once() {
         command.args(["-c", script]).arg(this_program()).arg(number.to_string());
         command.env(PART, format!("connect {port}")).status().expect("run a shell");
     }
-    trace.wait("an event of each", |events| events.len() >= count as usize);
-    for (number, event) in trace.stop().events.iter().enumerate() {
+    let events = events_at(&mut trace, port, count as usize);
+    for (number, event) in events.iter().enumerate() {
         check(event);
         assert_eq!(event["process"]["args"], format!("child {number}"));
         let program = this_program();

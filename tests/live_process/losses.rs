@@ -15,7 +15,6 @@ pub fn a_lost_record_is_sent_again() {
         Actor::program(&this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("witness"),
     );
     actor.hear();
-    trace.wait("the first event", |events| !events.is_empty());
     let first = events_of(&mut trace, actor.pid(), 1).remove(0);
 
     trace.signal(Signal::SIGSTOP);
@@ -56,7 +55,7 @@ pub fn more_images_than_are_kept() {
     witness.hear();
     let before = resident(trace.pid());
     let pid = run(&this_program(), &["many"], &format!("fresh-users {IMAGES}"));
-    trace.wait("all events", |events| events.len() > IMAGES as usize);
+    events_at(&mut trace, 1, IMAGES as usize + 1);
     witness.tell("again");
     witness.hear();
     let told = events_of(&mut trace, witness.pid(), 2);
@@ -67,7 +66,7 @@ pub fn more_images_than_are_kept() {
         assert_eq!(event["process"]["args"], "many");
     }
     let grown = resident(trace.pid()).saturating_sub(before);
-    assert!(grown < 64 << 10, "{grown} KiB more for {IMAGES} images");
+    assert!(grown < 48 << 10, "{grown} KiB more for {IMAGES} images");
     witness.tell("end");
     witness.leave();
     let ended = trace.stop();

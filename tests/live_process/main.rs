@@ -47,5 +47,7 @@ fn main() {
         trial("a_lost_record_is_sent_again", losses::a_lost_record_is_sent_again),
         trial("more_images_than_are_kept", losses::more_images_than_are_kept),
     ];
-    libtest_mimic::run(&Arguments::from_args(), tests).exit();
+    // One at a time: whoever forks while another writes a program keeps that file busy.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    libtest_mimic::run(&arguments, tests).exit();
 }

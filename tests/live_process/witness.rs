@@ -1,6 +1,7 @@
 //! What the tests have in common: a place for programs, a listener, and events by process.
 
 use std::{
+    cell::Cell,
     ffi::OsStr,
     fs,
     net::TcpListener,
@@ -16,6 +17,7 @@ use crate::common::{
     Trace,
     actor::Actor,
     net::{V4, listen},
+    of_port,
 };
 
 /// A folder that everybody may read, removed at the end.
@@ -91,6 +93,16 @@ pub fn event_of(trace: &mut Trace, pid: u32) -> Value {
     let event = events_of(trace, pid, 1).remove(0);
     check(&event);
     event
+}
+
+/// Wait for `count` events about a port, among whatever else happens on this machine.
+pub fn events_at(trace: &mut Trace, port: u16, count: usize) -> Vec<Value> {
+    let (seen, found) = (Cell::new(0), Cell::new(0));
+    trace.wait(&format!("{count} events of port {port}"), |events| {
+        found.set(found.get() + of_port(&events[seen.replace(events.len())..], port).len());
+        found.get() >= count
+    });
+    of_port(&trace.events, port)
 }
 
 /// What holds for every event.
