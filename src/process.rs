@@ -1,6 +1,7 @@
 //! Who the image ids in events stand for.
 
 use std::{
+    cell::OnceCell,
     collections::{HashMap, HashSet},
     rc::Rc,
 };
@@ -20,6 +21,8 @@ pub struct Known {
     pub id: ImageId,
     /// What is known of it.
     pub process: Process,
+    /// What the sink wrote of it, before and after the thread.
+    pub rendered: OnceCell<[String; 2]>,
 }
 
 /// The images sent by the kernel side.
@@ -27,7 +30,8 @@ pub struct Known {
 /// Memory is bounded by what is alive: when the table has grown large, the images that no open
 /// connection and no kept image's parentage refers to are dropped, and the kernel side is told to
 /// send again what it needs. Records that were under way when it was asked may still speak of the
-/// others, so these go when the last of such records has been read.
+/// others, so these go when the last of such records has been read. At most, then, there are the
+/// images in use twice, or [`SWEEP_AT`], and those whose records fit into the ring.
 #[derive(Debug)]
 pub struct ProcessTable {
     known: HashMap<ImageId, Rc<Known>>,
@@ -63,7 +67,7 @@ impl ProcessTable {
             let before = self.known.get(&id).and_then(|known| known.process.args.clone());
             process.args = host.args(&process).or(before);
         }
-        self.known.insert(id, Rc::new(Known { id, process }));
+        self.known.insert(id, Rc::new(Known { id, process, rendered: OnceCell::new() }));
         self.fresh.insert(id);
     }
 

@@ -44,7 +44,7 @@ pub fn play(script: &str) {
             setgroups(&[]).and_then(|()| setresgid(gid, gid, gid)).expect("setresgid");
         }
         ["users", times, one, other] => alternate(number(times), number(one), number(other)),
-        ["fresh-users", times] => (1..=number::<u32>(times)).for_each(|uid| {
+        ["fresh-users", first, last] => (number::<u32>(first)..number(last)).for_each(|uid| {
             sys::set_effective_user(uid);
             TcpStream::connect((V4, 1)).expect_err("refused");
         }),
