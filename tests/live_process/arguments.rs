@@ -57,7 +57,7 @@ pub fn a_title() {
     let mut trace = watch_connects();
     for title in ["server:_worker_process", &"long_".repeat(100)] {
         let script = format!("title {title}\nconnect {port}\nfork\nconnect {port}\nsay done\nhear");
-        let mut actor = Actor::spawn(Actor::program(&this_program(), &script).arg("--option"));
+        let mut actor = Actor::spawn(Actor::program(this_program(), &script).arg("--option"));
         let pid = actor.pid();
         actor.hear();
         trace.wait("both events", |events| events.iter().any(|event| event["process"]["ppid"] == pid));

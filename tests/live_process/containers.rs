@@ -43,10 +43,8 @@ pub fn of_every_runtime() {
             ("user.slice/user-1000.slice/session-3.scope".to_owned(), None),
         ] {
             let group = Group::new(root, &path);
-            let mut actor = Actor::spawn(&mut Actor::program(
-                &this_program(),
-                &format!("say here\nhear\nconnect {port}"),
-            ));
+            let mut actor =
+                Actor::spawn(&mut Actor::program(this_program(), &format!("say here\nhear\nconnect {port}")));
             actor.hear();
             group.take(actor.pid());
             actor.tell("connect");
@@ -60,7 +58,7 @@ pub fn of_every_runtime() {
     // moved into a container after it was seen outside
     let group = Group::new(&hierarchies[0], &format!("docker/{ID}"));
     let mut actor = Actor::spawn(&mut Actor::program(
-        &this_program(),
+        this_program(),
         &format!("connect {port}\nsay here\nhear\nconnect {port}"),
     ));
     actor.hear();

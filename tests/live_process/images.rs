@@ -103,7 +103,7 @@ fn shell() -> PathBuf {
 pub fn an_orphan_has_its_new_parent() {
     let mut trace = watch_connects();
     let script = format!("fork-away\nhear\nconnect {}\nhear", open_door());
-    let mut actor = Actor::spawn(&mut Actor::program(&this_program(), &script));
+    let mut actor = Actor::spawn(&mut Actor::program(this_program(), &script));
     let orphan: u32 = actor.hear().parse().expect("a process id");
     actor.tell("connect");
     let event = event_of(&mut trace, orphan);
@@ -202,7 +202,7 @@ fn start_in(process: &Value) -> u64 {
 pub fn as_proc_tells_it() {
     let port = open_door();
     let script = format!("say here\nhear\nconnect {port}\nhear");
-    let mut command = Actor::program(&this_program(), &script);
+    let mut command = Actor::program(this_program(), &script);
     let mut actor = Actor::spawn(command.args(["--some", "arg with blanks", "", "é"]).uid(1234).gid(4321));
     actor.hear();
     let mut trace = watch_connects();

@@ -12,7 +12,7 @@ use crate::{
 pub fn a_lost_record_is_sent_again() {
     let mut trace = Trace::start(&["-e", "fail", "--ring-size", "64K"]);
     let mut actor = Actor::spawn(
-        Actor::program(&this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("witness"),
+        Actor::program(this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("witness"),
     );
     actor.hear();
     let first = events_of(&mut trace, actor.pid(), 1).remove(0);
@@ -21,7 +21,7 @@ pub fn a_lost_record_is_sent_again() {
     // Each event is 136 bytes; with these the ring is more than full.
     run(&this_program(), &["filler"], "fail 1000");
     let mut late = Actor::spawn(
-        Actor::program(&this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("late"),
+        Actor::program(this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("late"),
     );
     late.hear();
     trace.signal(Signal::SIGCONT);
@@ -51,12 +51,12 @@ pub fn more_images_than_are_kept() {
     const IMAGES: u32 = 10 * ROUND;
     let mut trace = Trace::start(&["-e", "fail"]);
     let twice = "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear";
-    let mut witness = Actor::spawn(Actor::program(&this_program(), twice).arg("witness"));
+    let mut witness = Actor::spawn(Actor::program(this_program(), twice).arg("witness"));
     witness.hear();
     let before = resident(trace.pid());
     let rounds = (0..10).map(|round| format!("hear\nfresh-users {} {}", round * ROUND, (round + 1) * ROUND));
     let script = rounds.collect::<Vec<_>>().join("\n");
-    let mut many = Actor::spawn(Actor::program(&this_program(), &script).arg("many"));
+    let mut many = Actor::spawn(Actor::program(this_program(), &script).arg("many"));
     for round in 1..=10 {
         many.tell("go on");
         // not more at a time than the ring holds
