@@ -49,6 +49,12 @@ struct Answer {
     at: BootTime,
 }
 
+impl Default for ProcessTable {
+    fn default() -> Self {
+        ProcessTable::new(SWEEP_AT)
+    }
+}
+
 impl ProcessTable {
     /// A table that is not swept before it holds `at_least` images.
     pub fn new(at_least: usize) -> Self {

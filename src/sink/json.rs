@@ -66,7 +66,8 @@ struct NetworkEvent<'a> {
 #[serde(untagged)]
 enum Details<'a> {
     Connect {
-        latency_us: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        latency_us: Option<u64>,
     },
     Accept {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,7 +75,8 @@ enum Details<'a> {
     },
     Fail {
         error: String,
-        latency_us: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        latency_us: Option<u64>,
     },
     Close {
         direction: &'static str,
@@ -86,7 +88,26 @@ enum Details<'a> {
         srtt_us: u64,
         reason: String,
         #[serde(skip_serializing_if = "Option::is_none")]
-        closer: Option<Closer<'a>>,
+        closer: Option<Bystander<'a>>,
+    },
+    Listen {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        backlog: Option<BacklogObject>,
+    },
+    Step {
+        old_state: &'static str,
+        new_state: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        duration_us: Option<u64>,
+    },
+    Existing {
+        state: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        direction: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        backlog: Option<BacklogObject>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        owners: Vec<Bystander<'a>>,
     },
 }
 
@@ -96,8 +117,9 @@ struct BacklogObject {
     max: u32,
 }
 
+/// A process that is not the event's own.
 #[derive(Serialize)]
-struct Closer<'a> {
+struct Bystander<'a> {
     pid: u32,
     filename: &'a str,
 }
@@ -141,9 +163,14 @@ impl Json {
         [before.trim_end_matches('}').to_owned(), after.trim_start_matches('{').to_owned()]
     }
 
-    /// A process object, or what little is known of a process whose record was lost.
+    /// A process object, or what little is known of a process whose record was lost, or null where
+    /// there is no owner.
     fn put_process(&self, out: &mut Vec<u8>, known: Option<&Known>, actor: Actor, wall_offset: i128) {
         let Some(known) = known else {
+            if actor.pid == 0 {
+                out.extend_from_slice(b"null");
+                return;
+            }
             put(out, format_args!("{{\"pid\":{},\"tid\":{}}}", actor.pid, actor.tid));
             return;
         };
@@ -191,15 +218,14 @@ fn network_event(record: &Record) -> NetworkEvent<'_> {
     let event = &record.event;
     let (kind, details) = match &event.what {
         What::Connect { latency } => {
-            ("TcpConnectionEstablish", Details::Connect { latency_us: micros(*latency) })
+            ("TcpConnectionEstablish", Details::Connect { latency_us: latency.map(micros) })
         }
         What::Accept { backlog } => {
-            let backlog = backlog.map(|Backlog { len, max }| BacklogObject { len, max });
-            ("TcpConnectionAccept", Details::Accept { backlog })
+            ("TcpConnectionAccept", Details::Accept { backlog: backlog.map(BacklogObject::from) })
         }
         What::Fail { error, latency } => (
             "TcpConnectionFail",
-            Details::Fail { error: names::failure(*error), latency_us: micros(*latency) },
+            Details::Fail { error: names::failure(*error), latency_us: latency.map(micros) },
         ),
         What::Close(close) => (
             "TcpConnectionClose",
@@ -214,7 +240,30 @@ fn network_event(record: &Record) -> NetworkEvent<'_> {
                 closer: record
                     .closer
                     .as_deref()
-                    .map(|closer| Closer { pid: closer.process.pid, filename: &closer.process.filename }),
+                    .map(|closer| Bystander { pid: closer.process.pid, filename: &closer.process.filename }),
+            },
+        ),
+        What::Listen { backlog } => {
+            ("TcpListenStart", Details::Listen { backlog: backlog.map(BacklogObject::from) })
+        }
+        What::Unlisten { backlog } => {
+            ("TcpListenStop", Details::Listen { backlog: backlog.map(BacklogObject::from) })
+        }
+        What::Step { from, to, after } => (
+            "TcpStateChange",
+            Details::Step {
+                old_state: names::state(*from),
+                new_state: names::state(*to),
+                duration_us: after.map(micros),
+            },
+        ),
+        What::Existing(existing) => (
+            "TcpConnectionExisting",
+            Details::Existing {
+                state: names::state(existing.state),
+                direction: existing.direction.map(names::direction),
+                backlog: existing.backlog.map(BacklogObject::from),
+                owners: if record.owners.len() > 1 { owners(record) } else { Vec::new() },
             },
         ),
     };
@@ -228,6 +277,23 @@ fn network_event(record: &Record) -> NetworkEvent<'_> {
         netns: event.netns,
         mptcp: event.mptcp,
         details,
+    }
+}
+
+fn owners(record: &Record) -> Vec<Bystander<'_>> {
+    record
+        .owners
+        .iter()
+        .map(|(actor, known)| Bystander {
+            pid: actor.pid,
+            filename: known.as_deref().map_or("", |known| &known.process.filename),
+        })
+        .collect()
+}
+
+impl From<Backlog> for BacklogObject {
+    fn from(Backlog { len, max }: Backlog) -> Self {
+        BacklogObject { len, max }
     }
 }
 
