@@ -10,12 +10,20 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 use terminal_size::{Height, Width};
 
-use crate::{diagnosis::Facts, event::Process, invoker::Invoker, proc, sink::table::Size};
+use crate::{
+    diagnosis::Facts,
+    event::{BootTime, Process},
+    invoker::Invoker,
+    proc,
+    sink::table::Size,
+};
 
 /// What the core asks of the machine; a test answers in its place.
 pub trait Host {
     /// Add this to a boot time for nanoseconds since 1970. Changes when the clock is set.
     fn wall_offset(&self) -> i128;
+    /// The kernel's time in records.
+    fn boot_time(&self) -> BootTime;
     /// The arguments of a process, if it is still the one that is meant.
     fn args(&self, process: &Process) -> Option<String>;
 }
@@ -26,16 +34,20 @@ pub struct Machine;
 
 impl Host for Machine {
     fn wall_offset(&self) -> i128 {
-        let now = |clock| {
-            let time = clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
-            time.as_nanos() as i128
-        };
-        now(ClockId::CLOCK_REALTIME) - now(ClockId::CLOCK_BOOTTIME)
+        i128::from(nanoseconds(ClockId::CLOCK_REALTIME)) - i128::from(nanoseconds(ClockId::CLOCK_BOOTTIME))
+    }
+
+    fn boot_time(&self) -> BootTime {
+        BootTime(nanoseconds(ClockId::CLOCK_BOOTTIME))
     }
 
     fn args(&self, process: &Process) -> Option<String> {
         proc::args(process)
     }
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    clock_gettime(clock).map_or(Duration::ZERO, Duration::from).as_nanos() as u64
 }
 
 /// Who called sudo, if someone did and that gave us root.

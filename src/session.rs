@@ -144,7 +144,6 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         let Survey { sockets, mut table, pending } = std::mem::take(&mut self.survey);
         let mut summary = Summary::default();
         let mut batch = Batch::default();
-        let mut sweep: Option<HashSet<ImageId>> = None;
 
         self.sink.begin(self.output.buffer());
         let mut end = self.flush()?;
@@ -157,11 +156,10 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             end = self.take(&pending, &mut table, &mut summary)?;
         }
         while let (Flushed::All, Some(left)) = (end, self.stop.left(Instant::now())) {
+            let before = self.host.boot_time();
             self.source.read(&mut batch)?;
             if batch.is_empty() {
-                if let Some(in_use) = sweep.take() {
-                    table.sweep(&in_use);
-                }
+                table.passed(before);
                 if self.stop.only_waits_for_closes() && !self.source.has_open() {
                     break;
                 }
@@ -171,9 +169,9 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
                 continue;
             }
             end = self.take(&batch, &mut table, &mut summary)?;
-            if table.is_crowded() && sweep.is_none() {
+            if table.is_crowded() {
                 table.begin_sweep();
-                sweep = Some(self.source.images_in_use()?);
+                table.answered(self.source.images_in_use()?, self.host.boot_time());
             }
         }
 
@@ -224,6 +222,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         for bytes in batch.iter() {
             match decode(bytes) {
                 Ok(Decoded::Event(event)) if self.stop.admits() => {
+                    table.passed(event.time);
                     self.show(event, table, wall_offset, summary);
                 }
                 Ok(Decoded::Event(_)) => break,

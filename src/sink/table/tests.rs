@@ -35,7 +35,7 @@ fn process(filename: &str) -> Rc<Known> {
         container_id: None,
         unit: None,
     };
-    Rc::new(Known { id: ImageId(1), process })
+    Rc::new(Known { id: ImageId(1), process, rendered: std::cell::OnceCell::new() })
 }
 
 fn record(filename: &str, local: &str, remote: &str, what: What) -> Record {
