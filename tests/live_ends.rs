@@ -108,19 +108,12 @@ fn reasons_of_closes() {
         drop(pair.client);
         net::wait_for_end(&mut pair.server);
     });
-    // data that comes after close()
-    expect("local_reset", "remote_reset", |mut pair| {
+    // data that comes when the closed socket is gone already (an orphan in FIN_WAIT2 is)
+    expect("local_close", "remote_reset", |mut pair| {
         drop(pair.client);
         net::wait_for_end(&mut pair.server);
         pair.server.write_all(b"too late").expect("the first send is taken");
         wait_until(&pair.server, PollFlags::POLLERR | PollFlags::POLLHUP);
-    });
-    // the peer resets after its own FIN
-    expect("remote_reset", "local_reset", |mut pair| {
-        net::half_close(&pair.server);
-        net::wait_for_end(&mut pair.client);
-        net::reset(pair.server);
-        wait_until(&pair.client, PollFlags::POLLERR | PollFlags::POLLHUP);
     });
 }
 
