@@ -1,7 +1,7 @@
 //! Parse, plan, attach, run, exit code.
 
 use std::{
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, Write, stderr, stdout},
     mem::MaybeUninit,
     os::fd::OwnedFd,
     process::ExitCode,
@@ -18,14 +18,14 @@ use signal_hook::{
 use tcptrace::{
     bpf::{self, Config, Tracer},
     cli::{Args, Format, envelope::EnvelopeArgs},
-    command, destination, diagnosis,
+    command, destination, diagnosis, digest, docs,
     host::{self, Machine},
     output::Output,
     plan::{Plan, Surroundings},
     report,
     session::Session,
     sink::{
-        Sink,
+        Nothing, Sink,
         csv::Csv,
         json::Json,
         odr::{Metadata, Odr},
@@ -36,6 +36,14 @@ use tcptrace::{
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(error) = args.check() {
+        error.exit();
+    }
+    if let Some(text) = docs::asked_for(&args) {
+        // A reader that does not want it all is no failure.
+        let _ = stdout().write_all(&text);
+        return ExitCode::SUCCESS;
+    }
     if args.become_command {
         let (error, code) = command::become_command(&args.command, host::invoker().as_ref());
         report::line(&mut stderr(), &format!("{error:#}"));
@@ -98,7 +106,21 @@ fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn trace(plan: &Plan, tracer: &mut Tracer<'_>, output: OwnedFd, stop: Stop) -> Result<()> {
-    let mut sink: Box<dyn Sink> = match plan.format {
+    let mut sink = sink(plan, &output)?;
+    let mut output = Output::new(output);
+    let summary =
+        Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut output, stop }.run()?;
+    if plan.summary_only {
+        digest::put(&summary, plan.format, output.buffer());
+        output.flush(|| true).context("write the summary")?;
+    }
+    report::summary(&mut stderr(), &summary, plan.quiet || plan.summary_only);
+    Ok(())
+}
+
+fn sink(plan: &Plan, output: &OwnedFd) -> Result<Box<dyn Sink>> {
+    Ok(match plan.format {
+        _ if plan.summary_only => Box::new(Nothing),
         Format::Table => {
             let zone = if plan.utc { Zone::utc() } else { Zone::local() };
             let look = Look { color: plan.color, utf8: host::shows_utf8(), zone };
@@ -108,12 +130,7 @@ fn trace(plan: &Plan, tracer: &mut Tracer<'_>, output: OwnedFd, stop: Stop) -> R
         Format::Json => Box::new(Json::new(host::all_capabilities(), Vec::new())),
         Format::Csv => Box::new(Csv::new(Vec::new())),
         Format::Odr => Box::new(Odr::new(metadata(&plan.envelope))),
-    };
-    let summary =
-        Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut Output::new(output), stop }
-            .run()?;
-    report::summary(&mut stderr(), &summary, plan.quiet);
-    Ok(())
+    })
 }
 
 fn metadata(args: &EnvelopeArgs) -> Metadata {

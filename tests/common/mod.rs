@@ -3,6 +3,7 @@
 
 pub mod actor;
 pub mod net;
+pub mod schema;
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -69,6 +70,7 @@ impl Trace {
             for line in stdout.lines() {
                 let line = line.expect("stdout is UTF-8");
                 let value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                schema::check(&value);
                 if send_line.send(value).is_err() {
                     return;
                 }
