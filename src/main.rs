@@ -66,12 +66,11 @@ fn run(args: &Args) -> Result<ExitCode> {
     };
     let plan = Plan::new(args, around);
 
-    let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let mut stop = Stop::new(Arc::new(AtomicBool::new(false)), deadline, plan.count);
+    let signalled = Arc::new(AtomicBool::new(false));
     if plan.command.is_empty() {
         // Beside a command they are the command's.
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            flag::register(signal, stop.signal()).context("catch signals")?;
+            flag::register(signal, Arc::clone(&signalled)).context("catch signals")?;
         }
     }
 
@@ -91,13 +90,14 @@ fn run(args: &Args) -> Result<ExitCode> {
         let program = plan.command.first().map(|program| program.as_os_str());
         report::ready(&mut stderr(), tracer.probe_set(), tracer.notes(), program);
     }
+    let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let stop = Stop::new(signalled, deadline, plan.count);
     if plan.command.is_empty() {
         trace(&plan, &mut tracer, output, stop)?;
         return Ok(ExitCode::SUCCESS);
     }
     let running = command::start(&plan.command)?;
-    stop = stop.after(running.ended());
-    let traced = trace(&plan, &mut tracer, output, stop);
+    let traced = trace(&plan, &mut tracer, output, stop.after(running.ended()));
     if let Err(error) = &traced {
         report::line(&mut stderr(), &format!("{error:#}"));
     }

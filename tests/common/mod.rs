@@ -70,7 +70,6 @@ impl Trace {
             for line in stdout.lines() {
                 let line = line.expect("stdout is UTF-8");
                 let value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-                schema::check(&value);
                 if send_line.send(value).is_err() {
                     return;
                 }
@@ -104,7 +103,11 @@ impl Trace {
         let deadline = Instant::now() + PATIENCE;
         while !enough(&self.events) {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(event) => self.events.push(event),
+                Ok(event) => {
+                    self.events.push(event);
+                    // Other programs of this host may be busy: look at what came, not at each.
+                    self.events.extend(self.lines.try_iter());
+                }
                 Err(RecvTimeoutError::Timeout) => panic!("no {what} in {:#?}", self.events),
                 Err(RecvTimeoutError::Disconnected) => {
                     panic!("tcptrace ended before {what}: {:#?}", self.events)
@@ -113,10 +116,12 @@ impl Trace {
         }
     }
 
-    /// Collect until `count` events are about `port`, and return those.
+    /// Collect until `count` events are about `port`, and return those, checked against the schema.
     pub fn wait_port(&mut self, port: u16, count: usize) -> Vec<Value> {
         self.wait(&format!("{count} events of port {port}"), |events| of_port(events, port).len() >= count);
-        of_port(&self.events, port)
+        let events = of_port(&self.events, port);
+        events.iter().for_each(schema::check);
+        events
     }
 
     /// Send a signal.
