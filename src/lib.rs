@@ -35,5 +35,6 @@ pub mod session;
 pub mod sink;
 pub mod stop;
 pub mod summary;
+pub mod survey;
 pub mod unit;
 pub mod wire;

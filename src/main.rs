@@ -21,17 +21,18 @@ use tcptrace::{
     command, destination, diagnosis, digest, docs,
     host::{self, Machine},
     output::Output,
-    plan::{Plan, Surroundings},
+    plan::{AtStart, Plan, Surroundings},
     report,
     session::Session,
     sink::{
         Nothing, Sink,
         csv::Csv,
         json::Json,
-        odr::{Metadata, Odr},
+        odr::{Metadata, Odr, Shape},
         table::{Look, Table, Zone},
     },
     stop::Stop,
+    survey::Survey,
 };
 
 fn main() -> ExitCode {
@@ -77,6 +78,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
     let config = Config {
         events: plan.events,
+        at_start: plan.at_start,
         ring_size: plan.ring_size,
         probes: plan.probes,
         follow: !plan.command.is_empty(),
@@ -86,18 +88,22 @@ fn run(args: &Args) -> Result<ExitCode> {
         report::log(&mut stderr(), &bpf::take_log());
     }
     let mut tracer = started.map_err(|error| diagnosis::explain(error, &host::facts()))?;
-    if !plan.quiet {
+    let survey = Survey::take(&mut tracer, &Machine)?;
+    let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut stop = Stop::new(signalled, deadline, plan.count);
+    if plan.at_start == AtStart::PrintOnly {
+        tracer.notes().iter().for_each(|note| report::line(&mut stderr(), note));
+        stop = stop.at_once();
+    } else if !plan.quiet {
         let program = plan.command.first().map(|program| program.as_os_str());
         report::ready(&mut stderr(), tracer.probe_set(), tracer.notes(), program);
     }
-    let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let stop = Stop::new(signalled, deadline, plan.count);
     if plan.command.is_empty() {
-        trace(&plan, &mut tracer, output, stop)?;
+        trace(&plan, &mut tracer, survey, output, stop)?;
         return Ok(ExitCode::SUCCESS);
     }
     let running = command::start(&plan.command)?;
-    let traced = trace(&plan, &mut tracer, output, stop.after(running.ended()));
+    let traced = trace(&plan, &mut tracer, survey, output, stop.after(running.ended()));
     if let Err(error) = &traced {
         report::line(&mut stderr(), &format!("{error:#}"));
     }
@@ -105,16 +111,18 @@ fn run(args: &Args) -> Result<ExitCode> {
     Ok(if traced.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
 }
 
-fn trace(plan: &Plan, tracer: &mut Tracer<'_>, output: OwnedFd, stop: Stop) -> Result<()> {
+fn trace(plan: &Plan, tracer: &mut Tracer<'_>, survey: Survey, output: OwnedFd, stop: Stop) -> Result<()> {
     let mut sink = sink(plan, &output)?;
     let mut output = Output::new(output);
     let summary =
-        Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut output, stop }.run()?;
+        Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut output, stop, survey }
+            .run()?;
     if plan.summary_only {
         digest::put(&summary, plan.format, output.buffer());
         output.flush(|| true).context("write the summary")?;
     }
-    report::summary(&mut stderr(), &summary, plan.quiet || plan.summary_only);
+    let told = plan.quiet || plan.summary_only || plan.at_start == AtStart::PrintOnly;
+    report::summary(&mut stderr(), &summary, told);
     Ok(())
 }
 
@@ -129,7 +137,12 @@ fn sink(plan: &Plan, output: &OwnedFd) -> Result<Box<dyn Sink>> {
         }
         Format::Json => Box::new(Json::new(host::all_capabilities(), Vec::new())),
         Format::Csv => Box::new(Csv::new(Vec::new())),
-        Format::Odr => Box::new(Odr::new(metadata(&plan.envelope))),
+        Format::Odr => {
+            let wall_ns = std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
+            let document = plan.at_start == AtStart::PrintOnly;
+            let shape = if document { Shape::Document { wall_ns } } else { Shape::Lines };
+            Box::new(Odr::new(metadata(&plan.envelope), shape))
+        }
     })
 }
 

@@ -70,6 +70,7 @@ impl Traffic {
                 self.bytes_sent += close.bytes_sent;
                 self.bytes_received += close.bytes_received;
             }
+            _ => {}
         }
     }
 
@@ -140,6 +141,8 @@ impl Summary {
                 Direction::Egress
             }
             What::Close(close) => close.direction,
+            // no connection that begins or ends
+            _ => return,
         };
         let port = (direction == Direction::Egress).then_some(event.remote.port());
         self.remotes.add(&Remote { address: event.remote.ip(), port }, &event.what);
@@ -161,7 +164,7 @@ impl Summary {
 mod tests {
     use super::*;
 
-    const OPENED: What = What::Connect { latency: Duration::ZERO };
+    const OPENED: What = What::Connect { latency: None };
 
     #[test]
     fn the_most_active_come_first() {
