@@ -50,7 +50,6 @@ fn page() -> String {
         .replace("@DATE@", "2026-11-20")
         .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
         .replace("@OPTIONS@\n", &options())
-        .replace("@EVENTS@\n", "")
         .replace("@FIELDS@\n", &fields())
         .replace("@FILTERS@\n", &read("filters.8.in"))
         .replace("@EXAMPLES@\n", &read("examples.8.in"))
