@@ -164,7 +164,7 @@ fn namespaces_and_cgroups_are_asked_of_the_machine() {
 
 #[test]
 fn errors_teach() {
-    let long = "x".repeat(256);
+    let long = "x".repeat(255);
     for (arguments, parts) in [
         (
             &["--daddr", "10.0.0.1/8"][..],
@@ -178,7 +178,7 @@ fn errors_teach() {
         (&["--port", "9-8"], &["did you mean \"8-9\"?"]),
         (&["--uid", "root"], &["--uid", "\"root\" is not a number"]),
         (&["-b", "bin/curl"], &["--binary", "begins with a slash"]),
-        (&["-b", &long], &["--binary", "256 bytes", "at most 255"]),
+        (&["-b", &long], &["--binary", "255 bytes", "at most 254"]),
         (&["-b", ""], &["--binary", "never empty"]),
         (&["--deny"], &["nothing to deny"]),
         (&["--deny", "--dport", "80"], &["nothing to deny"]),

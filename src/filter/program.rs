@@ -184,6 +184,7 @@ impl Program {
             Some(Table {
                 miss,
                 rows: Rows::Texts(rows) | Rows::Prefixes(rows),
+                ..
             }) => (rows, *miss),
             _ => (&everything, TermSet::ALL),
         };

@@ -24,6 +24,8 @@ pub struct Table {
     pub miss: TermSet,
     /// For each value that some term mentions.
     pub rows: Rows,
+    /// There are two possible values, and both have a row.
+    pub two_valued: bool,
 }
 
 /// The values of a table.
@@ -115,10 +117,28 @@ impl Table {
         if values > VALUES_MAX {
             return Err(FilterError::TooManyValues(attribute.name(), values));
         }
+        let miss = judge.row(&Vec::new());
+        let two_valued = matches!(attribute, A::Family | A::Direction | A::Cgroup);
         Ok(Some(Table {
-            miss: judge.row(&Vec::new()),
+            miss,
             rows,
+            two_valued,
         }))
+    }
+
+    /// The two rows of an attribute that has only two values, in the kernel's order.
+    pub fn flags(&self) -> Option<[TermSet; 2]> {
+        match &self.rows {
+            Rows::Numbers(rows) if rows.len() == 2 => {
+                let pair = |low, high| Some([*rows.get(&low)?, *rows.get(&high)?]);
+                if self.two_valued {
+                    pair(0, 1).or_else(|| pair(4, 6))
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        }
     }
 
     /// What the value that `subject` has leaves: as the kernel looks it up.

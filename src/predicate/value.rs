@@ -5,7 +5,7 @@ use super::net::Net;
 use super::token::Token;
 
 /// The longest string the kernel side compares, in bytes.
-pub const TEXT_MAX: usize = 255;
+pub const TEXT_MAX: usize = 254;
 
 /// A range of ports, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
