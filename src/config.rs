@@ -52,21 +52,13 @@ impl Config {
         let directions = [(0, &self.egress), (1, &self.ingress)];
         let mut rules = Vec::new();
         for (number, direction) in directions {
-            let Some(Direction {
-                enabled: true,
-                rules: theirs,
-            }) = direction
-            else {
+            let Some(Direction { enabled: true, rules: theirs }) = direction else {
                 continue;
             };
             rules.extend(theirs.iter().cloned());
             if theirs.is_empty() {
                 let predicate = Predicate::Test(Attribute::Direction, Set::Numbers(vec![number]));
-                rules.push(Rule {
-                    name: None,
-                    predicate,
-                    place: String::new(),
-                });
+                rules.push(Rule { name: None, predicate, place: String::new() });
             }
         }
         rules
@@ -81,9 +73,7 @@ fn fields<'n, 'a>(
     let map = match &node.value {
         Value::Map(map) => map,
         // `egress:` with nothing after it.
-        Value::Scalar {
-            text, plain: true, ..
-        } if is_null(text) => return Ok(Vec::new()),
+        Value::Scalar { text, plain: true, .. } if is_null(text) => return Ok(Vec::new()),
         _ => return Err(node.error(format!("expected a map with the keys {}", known.join(", ")))),
     };
     let mut found: Vec<(&'static str, &Node<'_>)> = Vec::new();
@@ -96,10 +86,7 @@ fn fields<'n, 'a>(
                 Some(right) => format!("did you mean `{right}`?"),
                 None => format!("known here: {}", known.join(", ")),
             };
-            return Err(key.error(format!(
-                "unknown key `{}`; {hint}",
-                predicate::printable(text)
-            )));
+            return Err(key.error(format!("unknown key `{}`; {hint}", predicate::printable(text))));
         };
         if found.iter().any(|(seen, _)| seen == name) {
             return Err(key.error(format!("`{name}` for the second time")));
@@ -124,33 +111,24 @@ fn process_filter(node: &Node<'_>) -> Result<ProcessFilter, ConfigError> {
             _ => {
                 for (key, value) in fields(value, &["name", "path", "prefix"])? {
                     filter.binary.extend(match key {
-                        "name" => list(value, |n| {
-                            text(n, Attribute::BinaryName).map(BinaryPattern::Name)
-                        })?,
-                        "path" => list(value, |n| {
-                            text(n, Attribute::BinaryPath).map(BinaryPattern::Path)
-                        })?,
-                        _ => list(value, |n| {
-                            text(n, Attribute::BinaryPrefix).map(BinaryPattern::Prefix)
-                        })?,
+                        "name" => list(value, |n| text(n, Attribute::BinaryName).map(BinaryPattern::Name))?,
+                        "path" => list(value, |n| text(n, Attribute::BinaryPath).map(BinaryPattern::Path))?,
+                        _ => list(value, |n| text(n, Attribute::BinaryPrefix).map(BinaryPattern::Prefix))?,
                     });
                 }
             }
         }
     }
     if filter.is_empty() {
-        return Err(node.error(
-            "process_filter names no process: list uid, euid, auid or binary, or leave it out",
-        ));
+        return Err(
+            node.error("process_filter names no process: list uid, euid, auid or binary, or leave it out")
+        );
     }
     Ok(filter)
 }
 
 fn direction(name: &str, node: &Node<'_>, number: u32) -> Result<Direction, ConfigError> {
-    let mut direction = Direction {
-        enabled: true,
-        rules: Vec::new(),
-    };
+    let mut direction = Direction { enabled: true, rules: Vec::new() };
     for (key, value) in fields(node, &["enabled", "rules"])? {
         match key {
             "enabled" => direction.enabled = boolean(value)?,
@@ -163,10 +141,7 @@ fn direction(name: &str, node: &Node<'_>, number: u32) -> Result<Direction, Conf
 fn rule(file: &str, node: &Node<'_>, number: u32) -> Result<Rule, ConfigError> {
     let place = format!("{file}:{}:{}", node.place.line, node.place.column);
     let mut name = None;
-    let mut all = vec![Predicate::Test(
-        Attribute::Direction,
-        Set::Numbers(vec![number]),
-    )];
+    let mut all = vec![Predicate::Test(Attribute::Direction, Set::Numbers(vec![number]))];
     for (key, value) in fields(node, &["rule", "scope", "event"])? {
         match key {
             "rule" => name = Some(scalar(value)?.to_owned()).filter(|name| !name.is_empty()),
@@ -176,11 +151,7 @@ fn rule(file: &str, node: &Node<'_>, number: u32) -> Result<Rule, ConfigError> {
     if name.is_none() {
         return Err(node.error("a rule needs a name: `rule: NAME`"));
     }
-    Ok(Rule {
-        name,
-        predicate: Predicate::All(all),
-        place,
-    })
+    Ok(Rule { name, predicate: Predicate::All(all), place })
 }
 
 /// A predicate; an empty one asks for nothing.
@@ -189,10 +160,8 @@ fn condition(node: &Node<'_>) -> Result<Option<Predicate>, ConfigError> {
     if source.trim().is_empty() || is_null(source) {
         return Ok(None);
     }
-    let at = |e: predicate::ParseError| ConfigError {
-        place: node.place_of(e.span.start),
-        message: e.message,
-    };
+    let at =
+        |e: predicate::ParseError| ConfigError { place: node.place_of(e.span.start), message: e.message };
     predicate::parse(source).map(Some).map_err(at)
 }
 
@@ -210,9 +179,7 @@ fn list<T>(
 ) -> Result<Vec<T>, ConfigError> {
     match &node.value {
         Value::List(list) => list.iter().map(read).collect(),
-        Value::Scalar {
-            text, plain: true, ..
-        } if is_null(text) => Ok(Vec::new()),
+        Value::Scalar { text, plain: true, .. } if is_null(text) => Ok(Vec::new()),
         _ => read(node).map(|one| vec![one]),
     }
 }
@@ -231,9 +198,6 @@ fn boolean(node: &Node<'_>) -> Result<bool, ConfigError> {
     match scalar(node)? {
         "true" | "True" | "TRUE" => Ok(true),
         "false" | "False" | "FALSE" => Ok(false),
-        other => Err(node.error(format!(
-            "expected true or false, found `{}`",
-            predicate::printable(other)
-        ))),
+        other => Err(node.error(format!("expected true or false, found `{}`", predicate::printable(other)))),
     }
 }

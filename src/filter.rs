@@ -65,20 +65,13 @@ pub enum Verdict {
 impl Filter {
     /// The verdict, by the book: what the compiled program must agree with.
     pub fn judge(&self, subject: &Subject) -> Verdict {
-        if !self
-            .all
-            .iter()
-            .all(|clause| subject.satisfies(&clause.predicate))
-        {
+        if !self.all.iter().all(|clause| subject.satisfies(&clause.predicate)) {
             return Verdict::Rejected;
         }
         if self.rules.is_empty() {
             return Verdict::Admitted(None);
         }
-        let rule = self
-            .rules
-            .iter()
-            .position(|rule| subject.satisfies(&rule.predicate));
+        let rule = self.rules.iter().position(|rule| subject.satisfies(&rule.predicate));
         rule.map_or(Verdict::Rejected, |rule| Verdict::Admitted(Some(rule)))
     }
 
@@ -88,6 +81,11 @@ impl Filter {
         let clauses = self.all.iter().map(|clause| &clause.predicate);
         let mut predicates = clauses.chain(self.rules.iter().map(|rule| &rule.predicate));
         predicates.any(|p| p.mentions(Attribute::Dns))
+    }
+
+    /// The names of the rules, by number; none for what is enabled without a rule.
+    pub fn rule_names(&self) -> Vec<Option<String>> {
+        self.rules.iter().map(|rule| rule.name.clone()).collect()
     }
 
     /// The program for the kernel.
@@ -132,10 +130,7 @@ impl std::fmt::Display for FilterError {
                 write!(f, "{n} rules; at most {RULES_MAX} are possible")
             }
             FilterError::TooManyValues(name, n) => {
-                write!(
-                    f,
-                    "{n} different values of {name}; at most {VALUES_MAX} are possible"
-                )
+                write!(f, "{n} different values of {name}; at most {VALUES_MAX} are possible")
             }
             FilterError::TooManyCidrs(n) => {
                 write!(f, "{n} different CIDRs; at most {CIDRS_MAX} are possible")
@@ -148,10 +143,7 @@ impl std::fmt::Display for FilterError {
                 )
             }
             FilterError::NeverMatches(origin) => {
-                write!(
-                    f,
-                    "{origin}: no connection can ever match: the conditions exclude each other"
-                )
+                write!(f, "{origin}: no connection can ever match: the conditions exclude each other")
             }
         }
     }

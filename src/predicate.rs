@@ -52,9 +52,7 @@ impl Predicate {
         match self {
             Predicate::Test(tested, _) => *tested == attribute,
             Predicate::Not(inner) => inner.mentions(attribute),
-            Predicate::All(list) | Predicate::Any(list) => {
-                list.iter().any(|p| p.mentions(attribute))
-            }
+            Predicate::All(list) | Predicate::Any(list) => list.iter().any(|p| p.mentions(attribute)),
         }
     }
 }

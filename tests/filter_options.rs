@@ -13,16 +13,10 @@ struct Args {
 
 /// Is `subject` reported with these arguments?
 fn admits(arguments: &[&str], subject: &Subject) -> bool {
-    let args =
-        Args::try_parse_from([&["tcptrace"], arguments].concat()).unwrap_or_else(|e| panic!("{e}"));
-    let filter = args
-        .filter
-        .filter()
-        .unwrap_or_else(|e| panic!("{arguments:?}: {e:#}"));
+    let args = Args::try_parse_from([&["tcptrace"], arguments].concat()).unwrap_or_else(|e| panic!("{e}"));
+    let filter = args.filter.filter().unwrap_or_else(|e| panic!("{arguments:?}: {e:#}"));
     let verdict = filter.judge(subject);
-    let program = filter
-        .compile()
-        .unwrap_or_else(|e| panic!("{arguments:?}: {e}"));
+    let program = filter.compile().unwrap_or_else(|e| panic!("{arguments:?}: {e}"));
     assert_eq!(program.judge(subject), verdict, "{arguments:?}");
     verdict == Verdict::Admitted(None)
 }
@@ -68,11 +62,7 @@ fn address(text: &str) -> IpAddr {
 
 #[test]
 fn each_option_alone() {
-    let v6 = Subject {
-        saddr: address("2001:db8::1"),
-        daddr: address("2001:db8::2"),
-        ..curl()
-    };
+    let v6 = Subject { saddr: address("2001:db8::1"), daddr: address("2001:db8::2"), ..curl() };
     for (options, curls, v6s) in [
         ("", true, true),
         ("-b curl", true, true),
@@ -123,10 +113,7 @@ fn repeats_widen_and_different_options_narrow() {
         ("-u 1000 --euid 0 -b curl --dport 80 -4", false),
         ("--daddr 1.1.1.1 --daddr 10.0.0.0/8", true),
         ("--dport 80,443", true),
-        (
-            "--addr 10.1.0.1 --addr 10.3.0.0/16 --port 443 --port 1",
-            true,
-        ),
+        ("--addr 10.1.0.1 --addr 10.3.0.0/16 --port 443 --port 1", true),
         ("--addr 10.1.0.1 --port 1", false),
         ("--deny -b curl", false),
         ("--deny -b wget", true),
@@ -137,23 +124,15 @@ fn repeats_widen_and_different_options_narrow() {
         let options: Vec<&str> = options.split_whitespace().collect();
         assert_eq!(admits(&options, &curl()), expected, "{options:?}");
     }
-    assert!(admits(
-        &["-u", "1000", "port_dst == 443 AND NOT uid == 0"],
-        &curl()
-    ));
+    assert!(admits(&["-u", "1000", "port_dst == 443 AND NOT uid == 0"], &curl()));
     assert!(!admits(&["-u", "1000", "port_dst == 80"], &curl()));
 }
 
 #[test]
 fn namespaces_and_cgroups_are_asked_of_the_machine() {
     use std::os::unix::fs::MetadataExt;
-    let inode = std::fs::metadata("/proc/self/ns/net")
-        .expect("a namespace")
-        .ino();
-    let ours = Subject {
-        netns: inode.try_into().expect("32 bits"),
-        ..curl()
-    };
+    let inode = std::fs::metadata("/proc/self/ns/net").expect("a namespace").ino();
+    let ours = Subject { netns: inode.try_into().expect("32 bits"), ..curl() };
     assert!(admits(&["--netns", "/proc/self/ns/net"], &ours));
     assert!(!admits(&["--netns", "/proc/self/ns/net"], &curl()));
     assert!(error(&["--netns", "/proc/self/exe"]).contains("not a namespace file"));
@@ -166,14 +145,8 @@ fn namespaces_and_cgroups_are_asked_of_the_machine() {
 fn errors_teach() {
     let long = "x".repeat(255);
     for (arguments, parts) in [
-        (
-            &["--daddr", "10.0.0.1/8"][..],
-            &["--daddr", "did you mean \"10.0.0.0/8\"?"][..],
-        ),
-        (
-            &["--addr", "localhost"],
-            &["--addr", "write an address or a CIDR"],
-        ),
+        (&["--daddr", "10.0.0.1/8"][..], &["--daddr", "did you mean \"10.0.0.0/8\"?"][..]),
+        (&["--addr", "localhost"], &["--addr", "write an address or a CIDR"]),
         (&["--dport", "65536"], &["--dport", "out of range"]),
         (&["--port", "9-8"], &["did you mean \"8-9\"?"]),
         (&["--uid", "root"], &["--uid", "\"root\" is not a number"]),
@@ -182,14 +155,8 @@ fn errors_teach() {
         (&["-b", ""], &["--binary", "never empty"]),
         (&["--deny"], &["nothing to deny"]),
         (&["--deny", "--dport", "80"], &["nothing to deny"]),
-        (
-            &["prot == 1"],
-            &["FILTER, column 1", "did you mean `port`?", "\n  ^^^^"],
-        ),
-        (
-            &["--dport", "80", "port_dst == 443"],
-            &["--dport and FILTER", "no connection can ever match"],
-        ),
+        (&["prot == 1"], &["FILTER, column 1", "did you mean `port`?", "\n  ^^^^"]),
+        (&["--dport", "80", "port_dst == 443"], &["--dport and FILTER", "no connection can ever match"]),
         (&["-c", "/no/such/file"], &["/no/such/file", "No such file"]),
     ] {
         let message = error(arguments);

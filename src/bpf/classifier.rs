@@ -1,14 +1,13 @@
 //! The kernel's filter on made-up cases: what the property tests and the measurements run.
 
 use super::filter::{configure, host_key, text_key};
-use super::skel::NetmonSkelBuilder;
 use super::skel::types::{filter_case, filter_flow, filter_text, filter_who};
-use super::skel::NetmonSkel;
+use super::skel::{NetmonSkel, NetmonSkelBuilder};
 use crate::filter::{Direction, Program, Subject, Verdict};
 use crate::predicate::{Net, unmap};
 use anyhow::{Context, Result, bail};
 use bytemuck::{NoUninit, bytes_of};
-use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
 use std::mem::MaybeUninit;
 
@@ -28,6 +27,9 @@ impl<'obj> Classifier<'obj> {
             let wanted = prog.name() == "on_filter_case";
             prog.set_autoload(wanted);
         }
+        // The largest maps are those nobody asks here.
+        open.maps.conns.set_max_entries(1)?;
+        open.maps.ring.set_max_entries(4096)?;
         let loader = configure(program, &mut open.maps)?;
         let skel = open.load().context("load the classifier")?;
         loader.fill(&skel.maps)?;
@@ -43,7 +45,9 @@ impl<'obj> Classifier<'obj> {
 
     /// The kernel's verdict on the prepared case, and the nanoseconds of one of `repeat` runs.
     pub fn run(&mut self, repeat: u32) -> Result<(Verdict, u64)> {
-        let input = ProgramInput { repeat, ..ProgramInput::default() };
+        // A packet of nothing but its header: the program looks at none.
+        let packet = [0; 14];
+        let input = ProgramInput { data_in: Some(&packet), repeat, ..ProgramInput::default() };
         let output = self.skel.progs.on_filter_case.test_run(input).context("run the classifier")?;
         let verdict = match output.return_value as i32 {
             -1 => Verdict::Rejected,

@@ -16,7 +16,7 @@
 #define FILTER_WORDS	4
 #define FILTER_GROUPS	8
 #define FILTER_TEXT_MAX 254 /* longest string compared; a key has room for a NUL as well */
-#define FILTER_LEVELS	32 /* of cgroups above a process */
+#define FILTER_LEVELS	32  /* of cgroups above a process */
 
 /* The attributes that have a table. */
 enum filter_field {
@@ -45,11 +45,11 @@ enum filter_field {
 	FILTER_FIELDS,
 };
 
-#define FILTER_PATHS   (1 << FILTER_BINARY_PATH | 1 << FILTER_BINARY_PREFIX)
-#define FILTER_BINARY  (1 << FILTER_BINARY_NAME | FILTER_PATHS)
-#define FILTER_PPATHS  (1 << FILTER_PARENT_PATH | 1 << FILTER_PARENT_PREFIX)
-#define FILTER_PARENT  (1 << FILTER_PARENT_NAME | FILTER_PPATHS)
-#define FILTER_TEXTS   (FILTER_BINARY | FILTER_PARENT | 1 << FILTER_CONTAINER)
+#define FILTER_PATHS  (1 << FILTER_BINARY_PATH | 1 << FILTER_BINARY_PREFIX)
+#define FILTER_BINARY (1 << FILTER_BINARY_NAME | FILTER_PATHS)
+#define FILTER_PPATHS (1 << FILTER_PARENT_PATH | 1 << FILTER_PARENT_PREFIX)
+#define FILTER_PARENT (1 << FILTER_PARENT_NAME | FILTER_PPATHS)
+
 #define FILTER_PROCESS ((1 << FILTER_NETNS) - 1)
 
 /* One bit for each term. */
@@ -69,7 +69,7 @@ struct filter_config {
 	__u32 cidrs;  /* the address fields with networks, not just addresses */
 	struct filter_rows fallback[FILTER_FIELDS];
 	struct filter_set group[FILTER_GROUPS];
-	struct filter_set rules;    /* of these too, if any; the first tells the rule */
+	struct filter_set rules; /* of these too, if any; the first tells the rule */
 	__u8 rule_of[FILTER_WORDS * 64];
 };
 
@@ -322,7 +322,8 @@ static __always_inline int filter_verdict(const struct filter_set *left)
 	for (i = 0; i < FILTER_GROUPS; i++)
 		if (i < filter.groups && !filter_common(left, &filter.group[i]))
 			return FILTER_REJECTED;
-	if (!(filter.rules.word[0] | filter.rules.word[1] | filter.rules.word[2] | filter.rules.word[3]))
+	if (!(filter.rules.word[0] | filter.rules.word[1] | filter.rules.word[2] |
+	      filter.rules.word[3]))
 		return FILTER_UNNAMED;
 #pragma unroll
 	for (i = 0; i < FILTER_WORDS; i++) {

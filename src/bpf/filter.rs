@@ -1,6 +1,8 @@
 //! A compiled filter into the kernel: settings before the load, values after it.
 
-use super::skel::types::{filter_field as Field, filter_host, filter_net, filter_number, filter_rows, filter_set, filter_text};
+use super::skel::types::{
+    filter_field as Field, filter_host, filter_net, filter_number, filter_rows, filter_set, filter_text,
+};
 use super::skel::{NetmonMaps, OpenNetmonMaps};
 use crate::filter::{Program, Rows, Table, TermSet};
 use crate::predicate::{Attribute as A, PortRange};
@@ -98,7 +100,9 @@ impl Contents {
             // The rows of these are in the settings.
             Rows::Numbers(_) if table.flags().is_some() => {}
             Rows::Numbers(rows) => {
-                rows.iter().for_each(|(value, row)| self.numbers.push(&filter_number { field, value: *value }, *row));
+                rows.iter().for_each(|(value, row)| {
+                    self.numbers.push(&filter_number { field, value: *value }, *row)
+                });
             }
             Rows::Texts(rows) => {
                 rows.iter().for_each(|(text, row)| self.texts.push(&text_key(field, text, 0), *row));

@@ -2,16 +2,14 @@
 
 use crate::config::Config;
 use crate::filter::{BinaryPattern, Filter, FilterOptions, ProcessFilter};
+use crate::host;
 use crate::predicate::{self, Attribute, Net, PortRange, check_text, parse_number, parse_ports};
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::fs::{stat, statfs};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, statfs};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-const CGROUP2_MAGIC: u64 = 0x6367_7270;
-const CGROUP1_MAGIC: u64 = 0x0027_e0eb;
-const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// What to report. Different options must all hold; of one option repeated, one value must.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -86,9 +84,9 @@ impl FilterArgs {
     pub fn filter(&self) -> Result<Filter> {
         let options = self.options()?;
         let predicate = match &self.predicate {
-            Some(source) => Some(
-                predicate::parse(source).map_err(|e| anyhow!("FILTER, {}", e.report(source)))?,
-            ),
+            Some(source) => {
+                Some(predicate::parse(source).map_err(|e| anyhow!("FILTER, {}", e.report(source)))?)
+            }
             None => None,
         };
         let config = match &self.config {
@@ -104,17 +102,11 @@ impl FilterArgs {
             euid: self.euid.clone(),
             auid: self.auid.clone(),
             pid: self.pid.clone(),
-            binary: self
-                .binary
-                .iter()
-                .map(|text| binary(text.as_bytes()))
-                .collect::<Result<_>>()?,
+            binary: self.binary.iter().map(|text| binary(text.as_bytes())).collect::<Result<_>>()?,
             deny: self.deny,
         };
         if self.deny && process.is_empty() {
-            bail!(
-                "--deny has nothing to deny: name processes with --binary, --uid, --euid, --auid or --pid"
-            );
+            bail!("--deny has nothing to deny: name processes with --binary, --uid, --euid, --auid or --pid");
         }
         let families = [(self.ipv4, 4), (self.ipv6, 6)];
         Ok(FilterOptions {
@@ -125,38 +117,21 @@ impl FilterArgs {
             port: self.port.clone(),
             sport: self.sport.clone(),
             dport: self.dport.clone(),
-            family: families
-                .into_iter()
-                .filter(|(wanted, _)| *wanted)
-                .map(|(_, family)| family)
-                .collect(),
-            container: self
-                .container
-                .iter()
-                .map(|id| id.as_bytes().to_vec())
-                .collect(),
-            cgroup: self
-                .cgroup
-                .iter()
-                .map(|path| cgroup_id(path))
-                .collect::<Result<_>>()?,
-            netns: self
-                .netns
-                .iter()
-                .map(|path| netns_inode(path))
-                .collect::<Result<_>>()?,
+            family: families.into_iter().filter(|(wanted, _)| *wanted).map(|(_, family)| family).collect(),
+            container: self.container.iter().map(|id| id.as_bytes().to_vec()).collect(),
+            cgroup: self.cgroup.iter().map(|path| cgroup_id(path)).collect::<Result<_>>()?,
+            netns: self.netns.iter().map(|path| netns_inode(path)).collect::<Result<_>>()?,
         })
     }
 }
 
 /// NAME has no slash, a prefix ends in one.
 fn binary(text: &[u8]) -> Result<BinaryPattern> {
-    let (attribute, pattern): (_, fn(Vec<u8>) -> BinaryPattern) =
-        match (text.contains(&b'/'), text.last()) {
-            (false, _) => (Attribute::BinaryName, BinaryPattern::Name),
-            (true, Some(b'/')) => (Attribute::BinaryPrefix, BinaryPattern::Prefix),
-            (true, _) => (Attribute::BinaryPath, BinaryPattern::Path),
-        };
+    let (attribute, pattern): (_, fn(Vec<u8>) -> BinaryPattern) = match (text.contains(&b'/'), text.last()) {
+        (false, _) => (Attribute::BinaryName, BinaryPattern::Name),
+        (true, Some(b'/')) => (Attribute::BinaryPrefix, BinaryPattern::Prefix),
+        (true, _) => (Attribute::BinaryPath, BinaryPattern::Path),
+    };
     let shown = predicate::printable(&String::from_utf8_lossy(text));
     check_text(attribute, text).map_err(|message| anyhow!("--binary {shown}: {message}"))?;
     Ok(pattern(text.to_vec()))
@@ -168,66 +143,45 @@ fn parse_container(text: &str) -> Result<String, String> {
 
 fn read_config(path: &Path) -> Result<Config> {
     let name = predicate::printable(&path.to_string_lossy());
-    let bytes =
-        std::fs::read(path).with_context(|| format!("cannot read the configuration {name}"))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        anyhow!(
-            "{name} is not UTF-8 at byte {}",
-            e.utf8_error().valid_up_to()
-        )
-    })?;
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read the configuration {name}"))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|e| anyhow!("{name} is not UTF-8 at byte {}", e.utf8_error().valid_up_to()))?;
     Config::parse(&name, &text)
         .map_err(|e| anyhow!("{name}:{}:{}: {}", e.place.line, e.place.column, e.message))
 }
 
 /// A cgroup's id is the inode number of its directory.
 fn cgroup_id(path: &Path) -> Result<u64> {
-    // A path as `systemd-cgls` and /proc/PID/cgroup show it starts at the root of the tree.
-    let inside = path.strip_prefix("/").unwrap_or(path);
-    let roots =
-        ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|root| Path::new(root).join(inside));
-    let candidates = std::iter::once(path.to_path_buf()).chain(roots);
-    let magics: Vec<_> = candidates
-        .filter_map(|p| Some((statfs(&p).ok()?.f_type as u64, p)))
-        .collect();
     let shown = path.display();
-    if let Some((_, found)) = magics.iter().find(|(magic, _)| *magic == CGROUP2_MAGIC) {
-        return Ok(stat(found)
-            .with_context(|| format!("--cgroup {shown}"))?
-            .st_ino);
+    // /proc/PID/cgroup and systemd-cgls show paths that begin at the root of the tree.
+    let inside = host::cgroup2_root().map(|root| root.join(path.strip_prefix("/").unwrap_or(path)));
+    let found: Vec<(PathBuf, FsType)> = std::iter::once(path.to_path_buf())
+        .chain(inside)
+        .filter_map(|path| statfs(&path).ok().map(|stat| (path, stat.filesystem_type())))
+        .collect();
+    if let Some((found, _)) = found.iter().find(|(_, kind)| *kind == CGROUP2_SUPER_MAGIC) {
+        return Ok(std::fs::metadata(found).with_context(|| format!("--cgroup {shown}"))?.ino());
     }
-    match magics.first() {
-        None => {
-            bail!("--cgroup {shown}: no such cgroup, neither as a path nor below /sys/fs/cgroup")
+    match found.first() {
+        None => bail!("--cgroup {shown}: no such cgroup, neither as a path nor inside the cgroup2 tree"),
+        Some((_, CGROUP_SUPER_MAGIC)) => bail!(
+            "--cgroup {shown}: this is cgroup v1; only the cgroup2 tree can be filtered \
+             (on hybrid hosts it is at /sys/fs/cgroup/unified)"
+        ),
+        Some(_) => {
+            bail!("--cgroup {shown}: not in a cgroup2 file system, which is usually at /sys/fs/cgroup")
         }
-        Some((CGROUP1_MAGIC, _)) => bail!(
-            "--cgroup {shown}: this is cgroup v1; only the cgroup2 tree (/sys/fs/cgroup/unified on hybrid hosts) can be filtered"
-        ),
-        Some(_) => bail!(
-            "--cgroup {shown}: not a directory of a cgroup2 file system, which is usually at /sys/fs/cgroup"
-        ),
     }
 }
 
 /// A network namespace is known by the inode number of its file.
 fn netns_inode(path: &Path) -> Result<u32> {
     let is_name = path.components().count() == 1 && path.is_relative();
-    let path = if is_name {
-        Path::new("/run/netns").join(path)
-    } else {
-        path.to_path_buf()
-    };
-    let shown = path.display();
-    let magic = statfs(&path)
-        .with_context(|| format!("--netns {shown}"))?
-        .f_type as u64;
-    if magic != NSFS_MAGIC {
-        bail!(
-            "--netns {shown}: not a namespace file; use /proc/PID/ns/net or a name of `ip netns list`"
-        );
+    let path = if is_name { Path::new("/run/netns").join(path) } else { path.to_path_buf() };
+    let context = || format!("--netns {}", path.display());
+    if statfs(&path).with_context(context)?.filesystem_type() != NSFS_MAGIC {
+        bail!("{}: not a namespace file; use /proc/PID/ns/net or a name of `ip netns list`", context());
     }
-    let inode = stat(&path)
-        .with_context(|| format!("--netns {shown}"))?
-        .st_ino;
-    u32::try_from(inode).with_context(|| format!("--netns {shown}: inode {inode}"))
+    let inode = std::fs::metadata(&path).with_context(context)?.ino();
+    u32::try_from(inode).with_context(context)
 }

@@ -50,10 +50,7 @@ pub enum Value<'a> {
 impl Node<'_> {
     /// An error at this node.
     pub fn error(&self, message: impl Into<String>) -> ConfigError {
-        ConfigError {
-            place: self.place,
-            message: message.into(),
-        }
+        ConfigError { place: self.place, message: message.into() }
     }
 
     /// Where the byte `offset` of this scalar's text is in the file. Folding, quoting and escapes
@@ -65,12 +62,7 @@ impl Node<'_> {
         };
         let mut source = source.chars().peekable();
         let mut step = |source: &mut std::iter::Peekable<std::str::Chars<'_>>| match source.next() {
-            Some('\n') => {
-                place = Place {
-                    line: place.line + 1,
-                    column: 1,
-                }
-            }
+            Some('\n') => place = Place { line: place.line + 1, column: 1 },
             Some(_) => place.column += 1,
             None => {}
         };
@@ -81,11 +73,7 @@ impl Node<'_> {
         }
         for (at, wanted) in text.char_indices() {
             let matches = |c: char| {
-                if wanted.is_whitespace() {
-                    c.is_whitespace()
-                } else {
-                    c == wanted
-                }
+                if wanted.is_whitespace() { c.is_whitespace() } else { c == wanted }
             };
             while source.peek().is_some_and(|c| !matches(*c)) {
                 step(&mut source);
@@ -104,28 +92,14 @@ pub fn parse(text: &str) -> Result<Node<'_>, ConfigError> {
     let mut open: Vec<Node<'_>> = Vec::new();
     let mut keys: Vec<Option<Node<'_>>> = Vec::new();
     let mut root: Option<Node<'_>> = None;
-    let mut cursor = Cursor {
-        rest: text,
-        index: 0,
-    };
+    let mut cursor = Cursor { rest: text, index: 0 };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|e| ConfigError {
-            place: Place {
-                line: e.marker().line(),
-                column: e.marker().col() + 1,
-            },
+            place: Place { line: e.marker().line(), column: e.marker().col() + 1 },
             message: format!("not YAML: {}", e.info()),
         })?;
-        let place = Place {
-            line: span.start.line(),
-            column: span.start.col() + 1,
-        };
-        let refuse = |message: &str| {
-            Err(ConfigError {
-                place,
-                message: message.to_owned(),
-            })
-        };
+        let place = Place { line: span.start.line(), column: span.start.col() + 1 };
+        let refuse = |message: &str| Err(ConfigError { place, message: message.to_owned() });
         let done = match event {
             Event::Alias(_) => return refuse("anchors and aliases are not supported here"),
             Event::Scalar(_, _, anchor, _)
@@ -147,18 +121,12 @@ pub fn parse(text: &str) -> Result<Node<'_>, ConfigError> {
                 return refuse("nested too deeply");
             }
             Event::SequenceStart(..) => {
-                open.push(Node {
-                    place,
-                    value: Value::List(Vec::new()),
-                });
+                open.push(Node { place, value: Value::List(Vec::new()) });
                 keys.push(None);
                 continue;
             }
             Event::MappingStart(..) => {
-                open.push(Node {
-                    place,
-                    value: Value::Map(Vec::new()),
-                });
+                open.push(Node { place, value: Value::Map(Vec::new()) });
                 keys.push(None);
                 continue;
             }
@@ -169,14 +137,7 @@ pub fn parse(text: &str) -> Result<Node<'_>, ConfigError> {
             Event::Scalar(value, style, ..) => {
                 let plain = style == ScalarStyle::Plain;
                 let source = cursor.source(span);
-                Some(Node {
-                    place,
-                    value: Value::Scalar {
-                        text: value.into_owned(),
-                        plain,
-                        source,
-                    },
-                })
+                Some(Node { place, value: Value::Scalar { text: value.into_owned(), plain, source } })
             }
             _ => continue,
         };
@@ -198,10 +159,7 @@ pub fn parse(text: &str) -> Result<Node<'_>, ConfigError> {
         }
     }
     let start = Place { line: 1, column: 1 };
-    Ok(root.unwrap_or(Node {
-        place: start,
-        value: Value::Map(Vec::new()),
-    }))
+    Ok(root.unwrap_or(Node { place: start, value: Value::Map(Vec::new()) }))
 }
 
 /// Turns the parser's places, counted in characters, into bytes: they only ever grow.
@@ -214,11 +172,7 @@ impl<'a> Cursor<'a> {
     /// The source from the start of `span` on.
     fn source(&mut self, span: Span) -> &'a str {
         let skip = span.start.index().saturating_sub(self.index);
-        let at = self
-            .rest
-            .char_indices()
-            .nth(skip)
-            .map_or(self.rest.len(), |(at, _)| at);
+        let at = self.rest.char_indices().nth(skip).map_or(self.rest.len(), |(at, _)| at);
         self.rest = &self.rest[at..];
         self.index += skip;
         self.rest

@@ -83,11 +83,7 @@ fn form(predicate: &Predicate, holds: bool) -> Form {
             };
             let literal = |end: &Attribute| Form::Test(*end, set.clone(), holds);
             let list: Vec<Form> = ends.iter().map(literal).collect();
-            if holds && !list.is_empty() {
-                any(list)
-            } else {
-                all(list)
-            }
+            if holds && !list.is_empty() { any(list) } else { all(list) }
         }
     }
 }
@@ -112,11 +108,7 @@ fn any(list: Vec<Form>) -> Form {
             other => join(&mut flat, other),
         }
     }
-    if flat.len() == 1 {
-        flat.remove(0)
-    } else {
-        Form::Any(flat)
-    }
+    if flat.len() == 1 { flat.remove(0) } else { Form::Any(flat) }
 }
 
 fn join(flat: &mut Vec<Form>, form: Form) {
@@ -140,10 +132,7 @@ fn join(flat: &mut Vec<Form>, form: Form) {
 fn expand(form: Form, atoms: &mut Atoms) -> Result<Vec<Term>, FilterError> {
     let terms = match form {
         Form::Test(attribute, set, member) => {
-            vec![vec![Literal {
-                atom: atoms.number(attribute, set),
-                member,
-            }]]
+            vec![vec![Literal { atom: atoms.number(attribute, set), member }]]
         }
         Form::Any(list) => {
             let mut terms = Vec::new();
@@ -158,10 +147,7 @@ fn expand(form: Form, atoms: &mut Atoms) -> Result<Vec<Term>, FilterError> {
             for form in list {
                 let factors = expand(form, atoms)?;
                 check(terms.len().saturating_mul(factors.len()))?;
-                terms = terms
-                    .iter()
-                    .flat_map(|t| factors.iter().map(|f| conjoin(t, f)))
-                    .collect();
+                terms = terms.iter().flat_map(|t| factors.iter().map(|f| conjoin(t, f))).collect();
             }
             terms
         }
@@ -190,9 +176,5 @@ fn drop_redundant(terms: &mut Vec<Term>) {
 }
 
 fn check(terms: usize) -> Result<(), FilterError> {
-    if terms <= TERMS_MAX {
-        Ok(())
-    } else {
-        Err(FilterError::TooManyTerms)
-    }
+    if terms <= TERMS_MAX { Ok(()) } else { Err(FilterError::TooManyTerms) }
 }

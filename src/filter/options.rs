@@ -40,12 +40,8 @@ impl ProcessFilter {
         if self.is_empty() {
             return None;
         }
-        let numbers = [
-            (A::Uid, &self.uid),
-            (A::Euid, &self.euid),
-            (A::Auid, &self.auid),
-            (A::Pid, &self.pid),
-        ];
+        let numbers =
+            [(A::Uid, &self.uid), (A::Euid, &self.euid), (A::Auid, &self.auid), (A::Pid, &self.pid)];
         let mut all: Vec<Predicate> = numbers
             .into_iter()
             .filter(|(_, list)| !list.is_empty())
@@ -95,10 +91,7 @@ impl FilterOptions {
             (origin.to_owned(), predicate)
         };
         let cgroup = self.cgroup.iter().map(|_| 1).take(1).collect();
-        let process = self
-            .process
-            .predicate()
-            .map(|predicate| ("the process options".to_owned(), predicate));
+        let process = self.process.predicate().map(|predicate| ("the process options".to_owned(), predicate));
         let tests = [
             test("--addr", A::Addr, Set::Nets(self.addr.clone())),
             test("--saddr", A::Saddr, Set::Nets(self.saddr.clone())),
@@ -107,49 +100,24 @@ impl FilterOptions {
             test("--sport", A::PortSrc, Set::Ports(self.sport.clone())),
             test("--dport", A::PortDst, Set::Ports(self.dport.clone())),
             test("-4 or -6", A::Family, Set::Numbers(self.family.clone())),
-            test(
-                "--container",
-                A::ContainerId,
-                Set::Texts(self.container.clone()),
-            ),
+            test("--container", A::ContainerId, Set::Texts(self.container.clone())),
             test("--cgroup", A::Cgroup, Set::Numbers(cgroup)),
             test("--netns", A::Netns, Set::Numbers(self.netns.clone())),
         ];
-        let used = tests
-            .into_iter()
-            .filter(|(_, test)| !matches!(test, Predicate::Test(_, set) if set.is_empty()));
-        process
-            .into_iter()
-            .chain(used)
-            .map(|(origin, predicate)| Clause { predicate, origin })
-            .collect()
+        let used =
+            tests.into_iter().filter(|(_, test)| !matches!(test, Predicate::Test(_, set) if set.is_empty()));
+        process.into_iter().chain(used).map(|(origin, predicate)| Clause { predicate, origin }).collect()
     }
 }
 
 impl Filter {
     /// Options, positional predicate and configuration, all of which must hold.
-    pub fn new(
-        options: &FilterOptions,
-        predicate: Option<Predicate>,
-        config: Option<&Config>,
-    ) -> Self {
+    pub fn new(options: &FilterOptions, predicate: Option<Predicate>, config: Option<&Config>) -> Self {
         let mut all = options.clauses();
-        all.extend(predicate.map(|predicate| Clause {
-            predicate,
-            origin: "FILTER".to_owned(),
-        }));
-        let process_filter = config
-            .and_then(|c| c.process.as_ref())
-            .and_then(ProcessFilter::predicate);
-        all.extend(process_filter.map(|predicate| Clause {
-            predicate,
-            origin: "process_filter".to_owned(),
-        }));
+        all.extend(predicate.map(|predicate| Clause { predicate, origin: "FILTER".to_owned() }));
+        let process_filter = config.and_then(|c| c.process.as_ref()).and_then(ProcessFilter::predicate);
+        all.extend(process_filter.map(|predicate| Clause { predicate, origin: "process_filter".to_owned() }));
         let rules = config.map(Config::rules).unwrap_or_default();
-        Filter {
-            all,
-            rules,
-            cgroups: options.cgroup.clone(),
-        }
+        Filter { all, rules, cgroups: options.cgroup.clone() }
     }
 }

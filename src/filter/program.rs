@@ -49,8 +49,6 @@ pub struct Program {
     pub rules: TermSet,
     /// The rule of each term; 0 where the term belongs to none.
     pub rule_of: Vec<u8>,
-    /// The names of the rules, by index.
-    pub names: Vec<Option<String>>,
     /// The ids of `--cgroup`.
     pub cgroups: Vec<u64>,
 }
@@ -74,30 +72,18 @@ impl Program {
             groups: draft.groups.iter().map(|(group, _)| *group).collect(),
             rules: draft.rules,
             rule_of: draft.rule_of,
-            names: filter.rules.iter().map(|rule| rule.name.clone()).collect(),
             cgroups: filter.cgroups.clone(),
         };
         let possible = program.satisfiable();
-        if let Some((_, origin)) = draft
-            .groups
-            .iter()
-            .find(|(group, _)| group.and(possible).is_empty())
-        {
+        if let Some((_, origin)) = draft.groups.iter().find(|(group, _)| group.and(possible).is_empty()) {
             return Err(FilterError::NeverMatches(origin.clone()));
         }
         let matches = |index: usize| {
             (0..draft.terms.len()).any(|t| {
-                program.rules.contains(t)
-                    && usize::from(program.rule_of[t]) == index
-                    && possible.contains(t)
+                program.rules.contains(t) && usize::from(program.rule_of[t]) == index && possible.contains(t)
             })
         };
-        if let Some((_, rule)) = filter
-            .rules
-            .iter()
-            .enumerate()
-            .find(|(index, _)| !matches(*index))
-        {
+        if let Some((_, rule)) = filter.rules.iter().enumerate().find(|(index, _)| !matches(*index)) {
             let name = rule.name.clone().unwrap_or_default();
             return Err(FilterError::RuleNeverMatches(name, rule.place.clone()));
         }
@@ -112,11 +98,7 @@ impl Program {
     /// The verdict, as the kernel comes to it.
     pub fn judge(&self, subject: &Subject) -> Verdict {
         let look_up = |(attribute, table): (&A, &Table)| table.look_up(*attribute, subject);
-        let left = self
-            .tables
-            .iter()
-            .map(look_up)
-            .fold(TermSet::ALL, TermSet::and);
+        let left = self.tables.iter().map(look_up).fold(TermSet::ALL, TermSet::and);
         if self.groups.iter().any(|group| group.and(left).is_empty()) {
             return Verdict::Rejected;
         }
@@ -124,38 +106,26 @@ impl Program {
             return Verdict::Admitted(None);
         }
         let first = self.rules.and(left).first();
-        first.map_or(Verdict::Rejected, |term| {
-            Verdict::Admitted(Some(self.rule_of[term].into()))
-        })
+        first.map_or(Verdict::Rejected, |term| Verdict::Admitted(Some(self.rule_of[term].into())))
     }
 
     /// The terms that at least one connection satisfies.
     fn satisfiable(&self) -> TermSet {
         let mut possible = self.binaries(A::BinaryName, A::BinaryPath, A::BinaryPrefix);
-        possible = possible.and(self.binaries(
-            A::ParentBinaryName,
-            A::ParentBinaryPath,
-            A::ParentBinaryPrefix,
-        ));
+        possible =
+            possible.and(self.binaries(A::ParentBinaryName, A::ParentBinaryPath, A::ParentBinaryPrefix));
         for (attribute, table) in &self.tables {
             let (values, miss) = match &table.rows {
                 Rows::Numbers(rows) => {
                     let all_known = matches!(attribute, A::Direction | A::Cgroup);
-                    (
-                        rows.values().copied().fold(TermSet::NONE, TermSet::or),
-                        !all_known,
-                    )
+                    (rows.values().copied().fold(TermSet::NONE, TermSet::or), !all_known)
                 }
-                Rows::Ports(runs) => (
-                    runs.iter()
-                        .map(|(_, row)| *row)
-                        .fold(TermSet::NONE, TermSet::or),
-                    false,
-                ),
-                Rows::Prefixes(rows) if *attribute == A::ContainerId => (
-                    rows.values().copied().fold(TermSet::NONE, TermSet::or),
-                    true,
-                ),
+                Rows::Ports(runs) => {
+                    (runs.iter().map(|(_, row)| *row).fold(TermSet::NONE, TermSet::or), false)
+                }
+                Rows::Prefixes(rows) if *attribute == A::ContainerId => {
+                    (rows.values().copied().fold(TermSet::NONE, TermSet::or), true)
+                }
                 _ => continue,
             };
             if *attribute != A::Family {
@@ -163,11 +133,10 @@ impl Program {
             }
         }
         let family = |index: usize| {
-            let ends =
-                [A::Saddr, A::Daddr].map(|end| match self.tables.get(&end).map(|t| &t.rows) {
-                    Some(Rows::Nets { reachable, .. }) => reachable[index],
-                    _ => TermSet::ALL,
-                });
+            let ends = [A::Saddr, A::Daddr].map(|end| match self.tables.get(&end).map(|t| &t.rows) {
+                Some(Rows::Nets { reachable, .. }) => reachable[index],
+                _ => TermSet::ALL,
+            });
             let family = match self.tables.get(&A::Family).map(|t| &t.rows) {
                 Some(Rows::Numbers(rows)) => rows[&[4, 6][index]],
                 _ => TermSet::ALL,
@@ -181,27 +150,17 @@ impl Program {
     fn binaries(&self, name: A, path: A, prefix: A) -> TermSet {
         let everything = BTreeMap::new();
         let rows = |attribute: A| match self.tables.get(&attribute) {
-            Some(Table {
-                miss,
-                rows: Rows::Texts(rows) | Rows::Prefixes(rows),
-                ..
-            }) => (rows, *miss),
+            Some(Table { miss, rows: Rows::Texts(rows) | Rows::Prefixes(rows), .. }) => (rows, *miss),
             _ => (&everything, TermSet::ALL),
         };
         let ((names, name_miss), (paths, path_miss), (prefixes, prefix_miss)) =
             (rows(name), rows(path), rows(prefix));
-        let any = |rows: &BTreeMap<Vec<u8>, TermSet>, miss| {
-            rows.values().copied().fold(miss, TermSet::or)
-        };
-        let unlisted = path_miss
-            .and(any(names, name_miss))
-            .and(any(prefixes, prefix_miss));
+        let any = |rows: &BTreeMap<Vec<u8>, TermSet>, miss| rows.values().copied().fold(miss, TermSet::or);
+        let unlisted = path_miss.and(any(names, name_miss)).and(any(prefixes, prefix_miss));
         paths.iter().fold(unlisted, |possible, (path, row)| {
             let base = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
             let name = names.get(base).copied().unwrap_or(name_miss);
-            possible.or(row
-                .and(name)
-                .and(longest(prefixes, path).unwrap_or(prefix_miss)))
+            possible.or(row.and(name).and(longest(prefixes, path).unwrap_or(prefix_miss)))
         })
     }
 }
@@ -233,11 +192,7 @@ impl Draft {
             let group = self.add_terms(vec![joint.0], 0)?;
             self.groups.push((group, joint.1.join(" and ")));
         }
-        if self.groups.len() <= GROUPS_MAX {
-            Ok(())
-        } else {
-            Err(FilterError::TooManyGroups)
-        }
+        if self.groups.len() <= GROUPS_MAX { Ok(()) } else { Err(FilterError::TooManyGroups) }
     }
 
     fn add_rules(&mut self, filter: &Filter) -> Result<(), FilterError> {

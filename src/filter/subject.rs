@@ -17,10 +17,7 @@ pub enum Direction {
 
 /// Everything a filter can look at: the owner of a connection and the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(
-    missing_docs,
-    reason = "the attributes of the predicate language, by their names"
-)]
+#[allow(missing_docs, reason = "the attributes of the predicate language, by their names")]
 pub struct Subject {
     pub binary_name: Vec<u8>,
     pub binary_path: Vec<u8>,
@@ -135,8 +132,6 @@ fn domain_matches(name: &str, pattern: &[u8]) -> bool {
     let name = name.trim_end_matches('.').as_bytes();
     match pattern.strip_prefix(b"*") {
         None => name.eq_ignore_ascii_case(pattern),
-        Some(tail) => {
-            name.len() > tail.len() && name[name.len() - tail.len()..].eq_ignore_ascii_case(tail)
-        }
+        Some(tail) => name.len() > tail.len() && name[name.len() - tail.len()..].eq_ignore_ascii_case(tail),
     }
 }

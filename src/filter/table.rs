@@ -77,30 +77,17 @@ impl Judge {
 
 impl Table {
     /// The table of `attribute`, if a term looks at it.
-    pub fn build(
-        attribute: A,
-        atoms: &Atoms,
-        terms: &[Term],
-    ) -> Result<Option<Table>, FilterError> {
+    pub fn build(attribute: A, atoms: &Atoms, terms: &[Term]) -> Result<Option<Table>, FilterError> {
         let literals = terms.iter().enumerate().flat_map(|(number, term)| {
-            let ours = term
-                .iter()
-                .filter(|l| atoms.list[l.atom].attribute == attribute);
+            let ours = term.iter().filter(|l| atoms.list[l.atom].attribute == attribute);
             ours.map(move |l| (number, l.atom, l.member))
         });
         let literals: Vec<_> = literals.collect();
         if literals.is_empty() {
             return Ok(None);
         }
-        let mut judge = Judge {
-            literals,
-            known: HashMap::new(),
-        };
-        let sets = atoms
-            .list
-            .iter()
-            .enumerate()
-            .filter(|(_, atom)| atom.attribute == attribute);
+        let mut judge = Judge { literals, known: HashMap::new() };
+        let sets = atoms.list.iter().enumerate().filter(|(_, atom)| atom.attribute == attribute);
         let sets: Vec<(usize, &Set)> = sets.map(|(number, atom)| (number, &atom.set)).collect();
         let rows = match sets[0].1 {
             Set::Numbers(_) => Rows::Numbers(numbers(attribute, &sets, &mut judge)),
@@ -119,11 +106,7 @@ impl Table {
         }
         let miss = judge.row(&Vec::new());
         let two_valued = matches!(attribute, A::Family | A::Direction | A::Cgroup);
-        Ok(Some(Table {
-            miss,
-            rows,
-            two_valued,
-        }))
+        Ok(Some(Table { miss, rows, two_valued }))
     }
 
     /// The two rows of an attribute that has only two values, in the kernel's order.
@@ -131,11 +114,7 @@ impl Table {
         match &self.rows {
             Rows::Numbers(rows) if rows.len() == 2 => {
                 let pair = |low, high| Some([*rows.get(&low)?, *rows.get(&high)?]);
-                if self.two_valued {
-                    pair(0, 1).or_else(|| pair(4, 6))
-                } else {
-                    None
-                }
+                if self.two_valued { pair(0, 1).or_else(|| pair(4, 6)) } else { None }
             }
             _ => None,
         }
@@ -144,29 +123,15 @@ impl Table {
     /// What the value that `subject` has leaves: as the kernel looks it up.
     pub fn look_up(&self, attribute: A, subject: &Subject) -> TermSet {
         let found = match &self.rows {
-            Rows::Numbers(rows) => subject
-                .number(attribute)
-                .and_then(|n| rows.get(&n))
-                .copied(),
+            Rows::Numbers(rows) => subject.number(attribute).and_then(|n| rows.get(&n)).copied(),
             Rows::Texts(rows) => rows.get(subject.text(attribute)).copied(),
             Rows::Prefixes(rows) => longest(rows, subject.text(attribute)),
             Rows::Nets { hosts, nets, .. } => {
-                let address = if attribute == A::Saddr {
-                    subject.saddr
-                } else {
-                    subject.daddr
-                };
-                hosts
-                    .get(&unmap(address))
-                    .copied()
-                    .or_else(|| longest_net(nets, address))
+                let address = if attribute == A::Saddr { subject.saddr } else { subject.daddr };
+                hosts.get(&unmap(address)).copied().or_else(|| longest_net(nets, address))
             }
             Rows::Ports(runs) => {
-                let port = if attribute == A::PortSrc {
-                    subject.sport
-                } else {
-                    subject.dport
-                };
+                let port = if attribute == A::PortSrc { subject.sport } else { subject.dport };
                 let run = runs.partition_point(|(range, _)| range.high < port);
                 runs.get(run).map(|(_, row)| *row)
             }
@@ -177,21 +142,15 @@ impl Table {
 
 /// The row of the longest prefix of `text`.
 pub fn longest(rows: &BTreeMap<Vec<u8>, TermSet>, text: &[u8]) -> Option<TermSet> {
-    (0..=text.len())
-        .rev()
-        .find_map(|len| rows.get(&text[..len]).copied())
+    (0..=text.len()).rev().find_map(|len| rows.get(&text[..len]).copied())
 }
 
 fn longest_net(nets: &BTreeMap<Net, TermSet>, address: IpAddr) -> Option<TermSet> {
     let matching = nets.iter().filter(|(net, _)| net.contains(unmap(address)));
-    matching
-        .max_by_key(|(net, _)| net.prefix_len())
-        .map(|(_, row)| *row)
+    matching.max_by_key(|(net, _)| net.prefix_len()).map(|(_, row)| *row)
 }
 
-fn collect<'a, K: Ord + 'a>(
-    values: impl Iterator<Item = (usize, &'a K)>,
-) -> BTreeMap<&'a K, Members> {
+fn collect<'a, K: Ord + 'a>(values: impl Iterator<Item = (usize, &'a K)>) -> BTreeMap<&'a K, Members> {
     let mut found: BTreeMap<&K, Members> = BTreeMap::new();
     values.for_each(|(atom, value)| found.entry(value).or_default().push(atom));
     found
@@ -212,10 +171,7 @@ fn numbers(attribute: A, sets: &[(usize, &Set)], judge: &mut Judge) -> BTreeMap<
     for value in possible {
         members.entry(value).or_default();
     }
-    members
-        .into_iter()
-        .map(|(value, members)| (*value, judge.row(&members)))
-        .collect()
+    members.into_iter().map(|(value, members)| (*value, judge.row(&members))).collect()
 }
 
 fn texts(attribute: A, sets: &[(usize, &Set)], judge: &mut Judge) -> Rows {
@@ -224,24 +180,13 @@ fn texts(attribute: A, sets: &[(usize, &Set)], judge: &mut Judge) -> Rows {
         _ => Vec::new(),
     });
     let members = collect(values);
-    if !matches!(
-        attribute,
-        A::BinaryPrefix | A::ParentBinaryPrefix | A::ContainerId
-    ) {
-        return Rows::Texts(
-            members
-                .into_iter()
-                .map(|(text, m)| (text.clone(), judge.row(&m)))
-                .collect(),
-        );
+    if !matches!(attribute, A::BinaryPrefix | A::ParentBinaryPrefix | A::ContainerId) {
+        return Rows::Texts(members.into_iter().map(|(text, m)| (text.clone(), judge.row(&m))).collect());
     }
     let mut rows = BTreeMap::new();
     let mut above: Vec<(&Vec<u8>, Members)> = Vec::new();
     for (text, mut members) in members {
-        while above
-            .last()
-            .is_some_and(|(prefix, _)| !text.starts_with(prefix))
-        {
+        while above.last().is_some_and(|(prefix, _)| !text.starts_with(prefix)) {
             above.pop();
         }
         if let Some((_, inherited)) = above.last() {

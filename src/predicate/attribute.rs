@@ -119,27 +119,18 @@ impl Attribute {
 
     /// How predicates spell it.
     pub fn name(self) -> &'static str {
-        NAMES
-            .iter()
-            .find(|(_, a, _)| *a == self)
-            .map_or("cgroup", |(n, ..)| n)
+        NAMES.iter().find(|(_, a, _)| *a == self).map_or("cgroup", |(n, ..)| n)
     }
 
     /// What its values are.
     pub fn kind(self) -> Kind {
-        NAMES
-            .iter()
-            .find(|(_, a, _)| *a == self)
-            .map_or(Kind::Number, |(.., k)| *k)
+        NAMES.iter().find(|(_, a, _)| *a == self).map_or(Kind::Number, |(.., k)| *k)
     }
 
     /// The attribute that the author of `wrong` most likely had in mind.
     pub fn nearest(wrong: &str) -> Option<&'static str> {
         let wrong = wrong.to_ascii_lowercase();
-        let known = OTHER_NAMES
-            .iter()
-            .find(|(other, _)| *other == wrong)
-            .map(|(_, ours)| *ours);
+        let known = OTHER_NAMES.iter().find(|(other, _)| *other == wrong).map(|(_, ours)| *ours);
         known.or_else(|| nearest(&wrong, NAMES.iter().map(|(n, ..)| *n)))
     }
 }

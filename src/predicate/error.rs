@@ -22,26 +22,19 @@ pub struct ParseError {
 
 impl ParseError {
     pub(crate) fn new(span: Span, message: impl Into<String>) -> Self {
-        ParseError {
-            span,
-            message: message.into(),
-        }
+        ParseError { span, message: message.into() }
     }
 
     /// The column of the error in `source`, counted in characters from 1.
     pub fn column(&self, source: &str) -> usize {
-        let before = source
-            .char_indices()
-            .take_while(|(at, _)| *at < self.span.start);
+        let before = source.char_indices().take_while(|(at, _)| *at < self.span.start);
         before.count() + 1
     }
 
     /// The message, then the source with the place marked under it.
     pub fn report(&self, source: &str) -> String {
         let column = self.column(source);
-        let marked = source
-            .char_indices()
-            .filter(|(at, _)| self.span.start <= *at && *at < self.span.end);
+        let marked = source.char_indices().filter(|(at, _)| self.span.start <= *at && *at < self.span.end);
         let marks = "^".repeat(marked.count().max(1));
         format!(
             "column {column}: {}\n  {}\n  {}{marks}",
@@ -64,17 +57,7 @@ impl std::error::Error for ParseError {}
 /// terminal is not moved by what a file or an argument contains.
 pub fn printable(text: &str) -> String {
     text.chars()
-        .map(|c| {
-            if c.is_control() {
-                if c == '\n' || c == '\t' {
-                    ' '
-                } else {
-                    '\u{FFFD}'
-                }
-            } else {
-                c
-            }
-        })
+        .map(|c| if c.is_control() { if c == '\n' || c == '\t' { ' ' } else { '\u{FFFD}' } } else { c })
         .collect()
 }
 

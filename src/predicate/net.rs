@@ -15,20 +15,14 @@ pub struct Net {
 
 impl Net {
     /// All of IPv4.
-    pub const IPV4: Net = Net {
-        bits: 0xffff_0000_0000,
-        len: 96,
-    };
+    pub const IPV4: Net = Net { bits: 0xffff_0000_0000, len: 96 };
 
     /// All of IPv6.
     pub const IPV6: Net = Net { bits: 0, len: 0 };
 
     /// One address.
     pub fn host(address: IpAddr) -> Self {
-        Net {
-            bits: unmap(address),
-            len: 128,
-        }
+        Net { bits: unmap(address), len: 128 }
     }
 
     /// Reads `"10.0.0.0/8"`, `"10.1.2.3"`, `"2000::/3"`, `"::1"`.
@@ -41,22 +35,18 @@ impl Net {
         let width = if address.is_ipv4() { 32 } else { 128 };
         let given = match length {
             None => width,
-            Some(length) => length
-                .parse::<u8>()
-                .ok()
-                .filter(|n| *n <= width && !length.starts_with('+'))
-                .ok_or_else(|| {
-                    format!("bad prefix length \"{length}\" in \"{text}\": it is 0 to {width} here")
-                })?,
+            Some(length) => {
+                length.parse::<u8>().ok().filter(|n| *n <= width && !length.starts_with('+')).ok_or_else(
+                    || format!("bad prefix length \"{length}\" in \"{text}\": it is 0 to {width} here"),
+                )?
+            }
         };
         let len = given + (128 - width);
         let bits = unmap(address);
         let network = bits & mask(len);
         if network != bits {
             let right = Net { bits: network, len };
-            return Err(format!(
-                "\"{text}\" has bits set past its prefix; did you mean \"{right}\"?"
-            ));
+            return Err(format!("\"{text}\" has bits set past its prefix; did you mean \"{right}\"?"));
         }
         Ok(Net { bits, len })
     }
@@ -113,13 +103,10 @@ fn mask(len: u8) -> u128 {
 fn explain(text: &str, address: &str) -> String {
     if !address.is_empty() && address.parse::<Ipv4Addr>().is_err() {
         let parts: Vec<&str> = address.split('.').collect();
-        let numbers = parts
-            .iter()
-            .all(|p| !p.is_empty() && p.len() <= 3 && p.bytes().all(|b| b.is_ascii_digit()));
+        let numbers =
+            parts.iter().all(|p| !p.is_empty() && p.len() <= 3 && p.bytes().all(|b| b.is_ascii_digit()));
         if numbers && parts.len() < 4 {
-            let padded = [&parts[..], &["0"; 3][..4 - parts.len()]]
-                .concat()
-                .join(".");
+            let padded = [&parts[..], &["0"; 3][..4 - parts.len()]].concat().join(".");
             return format!(
                 "bad address \"{text}\": IPv4 has four parts; did you mean \"{padded}/{}\"?",
                 parts.len() * 8
@@ -131,7 +118,5 @@ fn explain(text: &str, address: &str) -> String {
             );
         }
     }
-    format!(
-        "bad address \"{text}\": write an address or a CIDR, as in \"10.0.0.0/8\" or \"2000::/3\""
-    )
+    format!("bad address \"{text}\": write an address or a CIDR, as in \"10.0.0.0/8\" or \"2000::/3\"")
 }

@@ -14,15 +14,9 @@ const KEYWORDS: [&str; 4] = ["and", "or", "not", "in"];
 
 /// Reads a predicate.
 pub fn parse(source: &str) -> Result<Predicate, ParseError> {
-    let mut parser = Parser {
-        tokens: tokens(source)?,
-        at: 0,
-        end: source.len(),
-    };
+    let mut parser = Parser { tokens: tokens(source)?, at: 0, end: source.len() };
     if parser.tokens.is_empty() {
-        return Err(
-            parser.error_here("an empty predicate: write a comparison, as in port_dst == 443")
-        );
+        return Err(parser.error_here("an empty predicate: write a comparison, as in port_dst == 443"));
     }
     let predicate = parser.any(0)?;
     match parser.peek() {
@@ -50,13 +44,7 @@ impl Parser {
     }
 
     fn span(&self) -> Span {
-        self.tokens.get(self.at).map_or(
-            Span {
-                start: self.end,
-                end: self.end,
-            },
-            |(_, span)| *span,
-        )
+        self.tokens.get(self.at).map_or(Span { start: self.end, end: self.end }, |(_, span)| *span)
     }
 
     fn error_here(&self, message: impl Into<String>) -> ParseError {
@@ -93,10 +81,7 @@ impl Parser {
         let open = self.span();
         let inner = if self.eat(|t| *t == Token::Sign("(")) {
             if depth == DEPTH_MAX {
-                return Err(ParseError::new(
-                    open,
-                    format!("parentheses nest deeper than {DEPTH_MAX}"),
-                ));
+                return Err(ParseError::new(open, format!("parentheses nest deeper than {DEPTH_MAX}")));
             }
             let inner = self.any(depth + 1)?;
             if !self.eat(|t| *t == Token::Sign(")")) {
@@ -122,15 +107,10 @@ impl Parser {
             return Ok(Predicate::Test(attribute, self.value(attribute)?).negate());
         }
         if self.eat(|t| t.is_word("in")) {
-            return self
-                .list(attribute)
-                .map(|set| Predicate::Test(attribute, set));
+            return self.list(attribute).map(|set| Predicate::Test(attribute, set));
         }
         let name = attribute.name();
-        Err(ParseError::new(
-            operator,
-            format!("expected ==, != or in after {name}"),
-        ))
+        Err(ParseError::new(operator, format!("expected ==, != or in after {name}")))
     }
 
     fn attribute(&mut self) -> Result<Attribute, ParseError> {
@@ -162,9 +142,7 @@ impl Parser {
                 )));
             }
             _ => {
-                return Err(
-                    self.error_here("expected a value: an integer or a string in double quotes")
-                );
+                return Err(self.error_here("expected a value: an integer or a string in double quotes"));
             }
         };
         let set = member(attribute, literal).map_err(|message| self.error_here(message))?;
@@ -178,19 +156,13 @@ impl Parser {
             return Err(self.error_here("expected `[` after in, as in port in [80, 443]"));
         }
         if self.eat(|t| *t == Token::Sign("]")) {
-            return Err(ParseError::new(
-                open,
-                "an empty list: nothing is ever in it",
-            ));
+            return Err(ParseError::new(open, "an empty list: nothing is ever in it"));
         }
         let mut set = Set::empty(attribute.kind());
         loop {
             set.extend(self.value(attribute)?);
             if set.len() > LIST_MAX {
-                return Err(ParseError::new(
-                    open,
-                    format!("more than {LIST_MAX} values in one list"),
-                ));
+                return Err(ParseError::new(open, format!("more than {LIST_MAX} values in one list")));
             }
             let comma = self.eat(|t| *t == Token::Sign(","));
             if self.eat(|t| *t == Token::Sign("]")) {
@@ -208,9 +180,5 @@ impl Parser {
 }
 
 fn one_or(mut list: Vec<Predicate>, many: fn(Vec<Predicate>) -> Predicate) -> Predicate {
-    if list.len() == 1 {
-        list.remove(0)
-    } else {
-        many(list)
-    }
+    if list.len() == 1 { list.remove(0) } else { many(list) }
 }

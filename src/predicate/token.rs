@@ -35,10 +35,7 @@ const FOREIGN: [(&str, &str); 13] = [
         "there is no order here: list the values with `in [...]`, or write a range of ports as \"8000-8999\"",
     ),
     ("<>", "write !="),
-    (
-        "=~",
-        "there are no patterns here: binary_prefix tests the beginning of a path",
-    ),
+    ("=~", "there are no patterns here: binary_prefix tests the beginning of a path"),
     (
         "<",
         "there is no order here: list the values with `in [...]`, or write a range of ports as \"8000-8999\"",
@@ -78,37 +75,24 @@ pub fn tokens(source: &str) -> Result<Vec<(Token, Span)>, ParseError> {
         } else {
             return Err(stray(rest, c, at));
         };
-        found.push((
-            token,
-            Span {
-                start: at,
-                end: at + len,
-            },
-        ));
+        found.push((token, Span { start: at, end: at + len }));
         at += len;
     }
     Ok(found)
 }
 
 fn word_len(rest: &str) -> usize {
-    rest.find(|c: char| !(c.is_alphanumeric() || c == '_'))
-        .unwrap_or(rest.len())
+    rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len())
 }
 
 fn stray(rest: &str, c: char, at: usize) -> ParseError {
     if let Some((sign, advice)) = FOREIGN.iter().find(|(sign, _)| rest.starts_with(*sign)) {
         return ParseError::new(
-            Span {
-                start: at,
-                end: at + sign.len(),
-            },
+            Span { start: at, end: at + sign.len() },
             format!("unexpected `{sign}`: {advice}"),
         );
     }
-    let span = Span {
-        start: at,
-        end: at + c.len_utf8(),
-    };
+    let span = Span { start: at, end: at + c.len_utf8() };
     ParseError::new(span, format!("unexpected character {c:?}"))
 }
 
@@ -127,13 +111,7 @@ fn text(source: &str, at: usize) -> Result<(Token, usize), ParseError> {
             _ => value.push(c),
         }
     }
-    Err(ParseError::new(
-        Span {
-            start: at,
-            end: source.len(),
-        },
-        "this string has no closing quote",
-    ))
+    Err(ParseError::new(Span { start: at, end: source.len() }, "this string has no closing quote"))
 }
 
 fn number(source: &str, at: usize) -> Result<(Token, usize), ParseError> {
@@ -143,10 +121,7 @@ fn number(source: &str, at: usize) -> Result<(Token, usize), ParseError> {
         .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '/' | '-')))
         .unwrap_or(rest.len());
     let digits = &rest[..len];
-    let value = match digits
-        .strip_prefix("0x")
-        .or_else(|| digits.strip_prefix("0X"))
-    {
+    let value = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
         Some(hex) => u64::from_str_radix(hex, 16),
         None => digits.parse(),
     };
@@ -160,13 +135,7 @@ fn number(source: &str, at: usize) -> Result<(Token, usize), ParseError> {
                 }
                 _ => "is not a number: integers are decimal or 0x".to_owned(),
             };
-            Err(ParseError::new(
-                Span {
-                    start: at,
-                    end: at + len,
-                },
-                format!("`{digits}` {advice}"),
-            ))
+            Err(ParseError::new(Span { start: at, end: at + len }, format!("`{digits}` {advice}")))
         }
     }
 }

@@ -106,17 +106,12 @@ pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, Strin
         (Kind::Direction, Token::Text(text)) => match text.as_str() {
             "egress" => Ok(Set::Numbers(vec![0])),
             "ingress" => Ok(Set::Numbers(vec![1])),
-            _ => Err(format!(
-                "direction is \"egress\" or \"ingress\", not \"{text}\""
-            )),
+            _ => Err(format!("direction is \"egress\" or \"ingress\", not \"{text}\"")),
         },
         (Kind::Port, Token::Number(n)) => {
-            let port = u16::try_from(*n)
-                .map_err(|_| format!("port {n} is out of range: ports are 0 to 65535"))?;
-            Ok(Set::Ports(vec![PortRange {
-                low: port,
-                high: port,
-            }]))
+            let port =
+                u16::try_from(*n).map_err(|_| format!("port {n} is out of range: ports are 0 to 65535"))?;
+            Ok(Set::Ports(vec![PortRange { low: port, high: port }]))
         }
         (Kind::Port, Token::Text(text)) => parse_ports(text).map(|range| Set::Ports(vec![range])),
         (kind @ (Kind::Net | Kind::Net4 | Kind::Net6), Token::Text(text)) => {
@@ -144,9 +139,7 @@ pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, Strin
                 Kind::Net6 => "\"2000::/3\"",
                 _ => "\"10.0.0.0/8\" or \"2000::/3\"",
             };
-            Err(format!(
-                "{name} is compared with a string in double quotes, as in {example}"
-            ))
+            Err(format!("{name} is compared with a string in double quotes, as in {example}"))
         }
     }
 }
@@ -168,12 +161,10 @@ pub fn check_text(attribute: Attribute, text: &[u8]) -> Result<(), String> {
     }
     let shown = String::from_utf8_lossy(text);
     match attribute {
-        Attribute::BinaryName | Attribute::ParentBinaryName if text.contains(&b'/') => {
-            Err(format!(
-                "{name} is a name without slashes; did you mean {} for \"{shown}\"?",
-                name.replace("_name", "_path")
-            ))
-        }
+        Attribute::BinaryName | Attribute::ParentBinaryName if text.contains(&b'/') => Err(format!(
+            "{name} is a name without slashes; did you mean {} for \"{shown}\"?",
+            name.replace("_name", "_path")
+        )),
         Attribute::BinaryPath
         | Attribute::ParentBinaryPath
         | Attribute::BinaryPrefix
@@ -205,20 +196,16 @@ pub fn parse_number(text: &str) -> Result<u32, String> {
 /// Reads `N` or `N-M`.
 pub fn parse_ports(text: &str) -> Result<PortRange, String> {
     let port = |part: &str| -> Result<u16, String> {
-        let number = parse_number(part.trim()).map_err(|_| {
-            format!("\"{text}\" is no port: write N or N-M, as in 443 or 8000-8999")
-        })?;
-        u16::try_from(number)
-            .map_err(|_| format!("port {number} is out of range: ports are 0 to 65535"))
+        let number = parse_number(part.trim())
+            .map_err(|_| format!("\"{text}\" is no port: write N or N-M, as in 443 or 8000-8999"))?;
+        u16::try_from(number).map_err(|_| format!("port {number} is out of range: ports are 0 to 65535"))
     };
     let (low, high) = match text.split_once('-') {
         Some((low, high)) => (port(low)?, port(high)?),
         None => (port(text)?, port(text)?),
     };
     if low > high {
-        return Err(format!(
-            "\"{text}\" is an empty range; did you mean \"{high}-{low}\"?"
-        ));
+        return Err(format!("\"{text}\" is an empty range; did you mean \"{high}-{low}\"?"));
     }
     Ok(PortRange { low, high })
 }

@@ -17,25 +17,11 @@ const PATHS: [&str; 9] = [
     "/",
     "/usr/local/bin/a/b/c/d/e/f/g/h",
 ];
-const PREFIXES: [&str; 8] = [
-    "/",
-    "/usr/",
-    "/usr/bin/",
-    "/usr/bin/c",
-    "/usr/local/",
-    "/usr/bin/curl",
-    "/opt/",
-    "/nowhere/",
-];
+const PREFIXES: [&str; 8] =
+    ["/", "/usr/", "/usr/bin/", "/usr/bin/c", "/usr/local/", "/usr/bin/curl", "/opt/", "/nowhere/"];
 const NAMES: [&str; 6] = ["curl", "curlie", "nc", "\u{fc}ber", "h", "wget"];
-const CONTAINERS: [&str; 6] = [
-    "",
-    "a",
-    "abc123",
-    "abc124",
-    "abd",
-    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-];
+const CONTAINERS: [&str; 6] =
+    ["", "a", "abc123", "abc124", "abd", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"];
 const NUMBERS: [u32; 6] = [0, 1, 33, 1000, 65_536, u32::MAX];
 const ADDRESSES: [&str; 12] = [
     "127.0.0.1",
@@ -87,66 +73,29 @@ fn net(text: &str) -> Net {
 }
 
 fn comparison() -> impl Strategy<Value = Predicate> {
-    let names = (
-        select(vec![A::BinaryName, A::ParentBinaryName]),
-        texts(&NAMES),
-    );
-    let paths = (
-        select(vec![A::BinaryPath, A::ParentBinaryPath]),
-        texts(&PATHS),
-    );
-    let prefixes = (
-        select(vec![A::BinaryPrefix, A::ParentBinaryPrefix]),
-        texts(&PREFIXES),
-    );
+    let names = (select(vec![A::BinaryName, A::ParentBinaryName]), texts(&NAMES));
+    let paths = (select(vec![A::BinaryPath, A::ParentBinaryPath]), texts(&PATHS));
+    let prefixes = (select(vec![A::BinaryPrefix, A::ParentBinaryPrefix]), texts(&PREFIXES));
     let containers = (Just(A::ContainerId), texts(&CONTAINERS[1..]));
-    let ids = vec![
-        A::Uid,
-        A::Euid,
-        A::Gid,
-        A::Egid,
-        A::Auid,
-        A::Pid,
-        A::Ppid,
-        A::Netns,
-    ];
+    let ids = vec![A::Uid, A::Euid, A::Gid, A::Egid, A::Auid, A::Pid, A::Ppid, A::Netns];
     let numbers = (select(ids), subset(NUMBERS.to_vec()).prop_map(Set::Numbers));
-    let of_kind = |ipv4: bool| {
-        NETS.iter()
-            .map(|t| net(t))
-            .filter(|n| n.is_ipv4() == ipv4)
-            .collect::<Vec<_>>()
-    };
-    let net4 = (
-        select(vec![A::Ipv4Src, A::Ipv4Dst]),
-        subset(of_kind(true)).prop_map(Set::Nets),
-    );
-    let net6 = (
-        select(vec![A::Ipv6Src, A::Ipv6Dst]),
-        subset(of_kind(false)).prop_map(Set::Nets),
-    );
+    let of_kind =
+        |ipv4: bool| NETS.iter().map(|t| net(t)).filter(|n| n.is_ipv4() == ipv4).collect::<Vec<_>>();
+    let net4 = (select(vec![A::Ipv4Src, A::Ipv4Dst]), subset(of_kind(true)).prop_map(Set::Nets));
+    let net6 = (select(vec![A::Ipv6Src, A::Ipv6Dst]), subset(of_kind(false)).prop_map(Set::Nets));
     let nets = (
         select(vec![A::Saddr, A::Daddr, A::Addr]),
         subset(NETS.iter().map(|t| net(t)).collect()).prop_map(Set::Nets),
     );
-    let range = (
-        select(PORTS.to_vec()),
-        select(PORTS.to_vec()),
-        any::<bool>(),
-    );
-    let range = range.prop_map(|(a, b, one)| PortRange {
-        low: a.min(b),
-        high: if one { a.min(b) } else { a.max(b) },
-    });
+    let range = (select(PORTS.to_vec()), select(PORTS.to_vec()), any::<bool>());
+    let range = range
+        .prop_map(|(a, b, one)| PortRange { low: a.min(b), high: if one { a.min(b) } else { a.max(b) } });
     let ports = (
         select(vec![A::PortSrc, A::PortDst, A::Port]),
         prop::collection::vec(range, 1..4).prop_map(Set::Ports),
     );
     let families = (Just(A::Family), subset(vec![4, 6]).prop_map(Set::Numbers));
-    let directions = (
-        Just(A::Direction),
-        subset(vec![0, 1]).prop_map(Set::Numbers),
-    );
+    let directions = (Just(A::Direction), subset(vec![0, 1]).prop_map(Set::Numbers));
     prop_oneof![
         3 => names, 3 => paths, 3 => prefixes, 1 => containers, 4 => numbers, 1 => net4, 1 => net6, 3 => nets, 3 => ports,
         1 => families, 1 => directions
@@ -167,12 +116,7 @@ pub fn predicate() -> impl Strategy<Value = Predicate> {
 
 /// Filters of some clauses and some rules.
 pub fn filter() -> impl Strategy<Value = Filter> {
-    let clause = || {
-        predicate().prop_map(|predicate| Clause {
-            predicate,
-            origin: "FILTER".to_owned(),
-        })
-    };
+    let clause = || predicate().prop_map(|predicate| Clause { predicate, origin: "FILTER".to_owned() });
     let cgroup = any::<bool>().prop_map(|inside| Clause {
         predicate: Predicate::Test(A::Cgroup, Set::Numbers(vec![inside.into()])),
         origin: "--cgroup".to_owned(),
@@ -182,10 +126,8 @@ pub fn filter() -> impl Strategy<Value = Filter> {
         predicate,
         place: "r.yaml:1:1".to_owned(),
     });
-    let all = prop_oneof![
-        prop::collection::vec(clause(), 0..3),
-        (clause(), cgroup).prop_map(|(a, b)| vec![a, b])
-    ];
+    let all =
+        prop_oneof![prop::collection::vec(clause(), 0..3), (clause(), cgroup).prop_map(|(a, b)| vec![a, b])];
     (all, prop::collection::vec(rule, 0..5)).prop_map(|(all, rules)| Filter {
         all,
         rules,
@@ -200,29 +142,17 @@ pub fn subject() -> impl Strategy<Value = Subject> {
     // Both ends of a connection are of one family.
     let of_family = |ipv4: bool| {
         let all = ADDRESSES.iter().map(|t| t.parse::<IpAddr>().expect(t));
-        all.filter(|a| Net::IPV4.contains(unmap(*a)) == ipv4)
-            .collect::<Vec<_>>()
+        all.filter(|a| Net::IPV4.contains(unmap(*a)) == ipv4).collect::<Vec<_>>()
     };
     let pair = |ipv4| (select(of_family(ipv4)), select(of_family(ipv4)));
     let addresses = prop_oneof![pair(true), pair(false)];
     let port = || prop_oneof![4 => select(PORTS.to_vec()), 1 => any::<u16>()];
-    let process = (
-        path(),
-        path(),
-        prop::array::uniform8(number()),
-        select(CONTAINERS.to_vec()),
-        any::<bool>(),
-    );
+    let process =
+        (path(), path(), prop::array::uniform8(number()), select(CONTAINERS.to_vec()), any::<bool>());
     let socket = (addresses, port(), port(), any::<bool>());
     (process, socket).prop_map(
         |((path, parent, ids, container, in_cgroup), ((saddr, daddr), sport, dport, egress))| {
-            let base = |path: &str| {
-                path.rsplit('/')
-                    .next()
-                    .unwrap_or_default()
-                    .as_bytes()
-                    .to_vec()
-            };
+            let base = |path: &str| path.rsplit('/').next().unwrap_or_default().as_bytes().to_vec();
             let [uid, euid, gid, egid, auid, pid, ppid, netns] = ids;
             Subject {
                 binary_name: base(path),
@@ -243,11 +173,7 @@ pub fn subject() -> impl Strategy<Value = Subject> {
                 daddr,
                 sport,
                 dport,
-                direction: if egress {
-                    Direction::Egress
-                } else {
-                    Direction::Ingress
-                },
+                direction: if egress { Direction::Egress } else { Direction::Ingress },
                 dns: Vec::new(),
             }
         },
@@ -255,47 +181,30 @@ pub fn subject() -> impl Strategy<Value = Subject> {
 }
 
 /// `predicate` as a person would type it.
-#[allow(
-    dead_code,
-    reason = "not every test that shares this file writes predicates"
-)]
+#[allow(dead_code, reason = "not every test that shares this file writes predicates")]
 pub fn written(predicate: &Predicate) -> String {
     let join = |list: &[Predicate], word: &str| {
-        format!(
-            "({})",
-            list.iter().map(written).collect::<Vec<_>>().join(word)
-        )
+        format!("({})", list.iter().map(written).collect::<Vec<_>>().join(word))
     };
     match predicate {
         Predicate::Not(inner) => format!("not {}", written(inner)),
         Predicate::All(list) => join(list, " And "),
         Predicate::Any(list) => join(list, " OR "),
-        Predicate::Test(attribute, set) => format!(
-            "{} in [{}]",
-            attribute.name(),
-            members(*attribute, set).join(", ")
-        ),
+        Predicate::Test(attribute, set) => {
+            format!("{} in [{}]", attribute.name(), members(*attribute, set).join(", "))
+        }
     }
 }
 
 fn members(attribute: A, set: &Set) -> Vec<String> {
     match set {
-        Set::Numbers(list) if attribute == A::Direction => list
-            .iter()
-            .map(|n| ["\"egress\"", "\"ingress\""][*n as usize].to_owned())
-            .collect(),
-        Set::Numbers(list) if attribute != A::Family => {
-            list.iter().map(|n| format!("{n:#x}")).collect()
+        Set::Numbers(list) if attribute == A::Direction => {
+            list.iter().map(|n| ["\"egress\"", "\"ingress\""][*n as usize].to_owned()).collect()
         }
+        Set::Numbers(list) if attribute != A::Family => list.iter().map(|n| format!("{n:#x}")).collect(),
         Set::Numbers(list) => list.iter().map(u32::to_string).collect(),
-        Set::Texts(list) => list
-            .iter()
-            .map(|t| format!("\"{}\"", String::from_utf8_lossy(t)))
-            .collect(),
+        Set::Texts(list) => list.iter().map(|t| format!("\"{}\"", String::from_utf8_lossy(t))).collect(),
         Set::Nets(list) => list.iter().map(|n| format!("\"{n}\"")).collect(),
-        Set::Ports(list) => list
-            .iter()
-            .map(|p| format!("\"{}-{}\"", p.low, p.high))
-            .collect(),
+        Set::Ports(list) => list.iter().map(|p| format!("\"{}-{}\"", p.low, p.high)).collect(),
     }
 }

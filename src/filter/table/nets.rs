@@ -26,14 +26,9 @@ pub fn nets(sets: &[(usize, &Set)], judge: &mut Judge) -> Result<Rows, FilterErr
         // A network is left once all that lies inside has been seen; then it is known whether any
         // address is in it and in nothing smaller.
         let mut above: Vec<(&Net, Members, u128, bool)> = Vec::new();
-        let ours = members
-            .iter()
-            .filter(|(net, _)| net.is_ipv4() == (family == 0));
+        let ours = members.iter().filter(|(net, _)| net.is_ipv4() == (family == 0));
         for (net, own) in ours {
-            while above
-                .last()
-                .is_some_and(|(outer, ..)| !outer.contains(net.bits()))
-            {
+            while above.last().is_some_and(|(outer, ..)| !outer.contains(net.bits())) {
                 leave(&mut above, reachable, judge);
             }
             let mut own = own.clone();
@@ -54,11 +49,7 @@ pub fn nets(sets: &[(usize, &Set)], judge: &mut Judge) -> Result<Rows, FilterErr
     if listed == 0 {
         nets.clear();
     }
-    Ok(Rows::Nets {
-        hosts,
-        nets,
-        reachable,
-    })
+    Ok(Rows::Nets { hosts, nets, reachable })
 }
 
 fn leave(above: &mut Vec<(&Net, Members, u128, bool)>, reachable: &mut TermSet, judge: &mut Judge) {
@@ -66,9 +57,7 @@ fn leave(above: &mut Vec<(&Net, Members, u128, bool)>, reachable: &mut TermSet, 
         return;
     };
     // The size of ::/0 wraps to 0, and so does the sum of what covers it.
-    let size = 1u128
-        .checked_shl(128 - u32::from(net.prefix_len()))
-        .unwrap_or(0);
+    let size = 1u128.checked_shl(128 - u32::from(net.prefix_len())).unwrap_or(0);
     if !(split && covered == size) {
         *reachable = reachable.or(judge.row(&members));
     }

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The filter asked of real processes and sockets.
+ *
+ * A process image is judged once, a connection when it opens: a rejected one costs the look-ups
+ * it takes to reject it and leaves nothing behind, not even the record of its process.
+ */
+#ifndef __ADMIT_H__
+#define __ADMIT_H__
+
+#define CONTAINER_ID 64 /* hexadecimal digits */
+
+enum judged {
+	JUDGED_NOT,
+	JUDGED_POSSIBLE,
+	JUDGED_HOPELESS, /* whatever the connection is like */
+};
+
+struct filter_scratch {
+	struct filter_who who;
+	__u32 at; /* where the path begins; it grows towards 0 */
+	__u8 path[NETMON_PATH_MAX + 2 * NETMON_NAME_MAX];
+	__u8 name[2 * NETMON_NAME_MAX];
+};
+
+/* One for each program that judges, as for process records. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCH_SLOTS);
+	__type(key, __u32);
+	__type(value, struct filter_scratch);
+} filter_scratches SEC(".maps");
+
+static __always_inline struct file *exe_of(struct task_struct *task)
+{
+	return task->mm ? task->mm->exe_file : NULL;
+}
+
+/* The base name of the executable, or the name of a kernel thread. */
+static __always_inline __u32 put_binary_name(struct filter_text *into, struct task_struct *leader,
+					     struct file *exe)
+{
+	struct dentry *dentry;
+
+	__builtin_memset(into->text, 0, sizeof(into->text));
+	if (!exe) {
+		bpf_core_read(into->text, sizeof(leader->comm), &leader->comm);
+		return 0;
+	}
+	dentry = BPF_CORE_READ(exe, f_path.dentry);
+	bpf_probe_read_kernel_str(into->text, sizeof(into->text),
+				  BPF_CORE_READ(dentry, d_name.name));
+	return BPF_CORE_READ(dentry, d_name.len);
+}
+
+struct prepend {
+	struct walk walk;
+	struct filter_scratch *s;
+};
+
+/* Returns 1 at the end, and where there is no more room. */
+static __noinline long prepend_up(__u32 i, struct prepend *p)
+{
+	struct dentry *named = climb(&p->walk);
+	__u32 len, at = p->s->at;
+
+	if (!named)
+		return p->walk.ended;
+	len = BPF_CORE_READ(named, d_name.len);
+	if (len >= NETMON_NAME_MAX || at > NETMON_PATH_MAX || at < len + 1) {
+		p->walk.ended = false;
+		return 1;
+	}
+	at -= len + 1;
+	if (at > NETMON_PATH_MAX)
+		return 1;
+	p->s->path[at] = '/';
+	bpf_probe_read_kernel(&p->s->path[at + 1], len & (NETMON_NAME_MAX - 1),
+			      BPF_CORE_READ(named, d_name.name));
+	p->s->at = at;
+	return p->walk.ended;
+}
+
+/* The beginning of the path, as in put_path(); nothing of a path that is too long to be walked. */
+static __noinline __u32 put_binary_path(struct filter_scratch *s, struct filter_text *into,
+					struct task_struct *leader, struct file *exe)
+{
+	struct prepend p = {.s = s};
+	struct fs_struct *fs = leader->fs;
+	__u32 i, at;
+
+	__builtin_memset(into->text, 0, sizeof(into->text));
+	if (!exe)
+		return 0;
+	p.walk.dentry = BPF_CORE_READ(exe, f_path.dentry);
+	p.walk.mount = mount_of(BPF_CORE_READ(exe, f_path.mnt));
+	if (fs) {
+		p.walk.root = BPF_CORE_READ(fs, root.dentry);
+		p.walk.root_mount = mount_of(BPF_CORE_READ(fs, root.mnt));
+	}
+	s->at = NETMON_PATH_MAX;
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+		bpf_loop(NETMON_PATH_PARTS, prepend_up, &p, 0);
+	} else {
+		for (i = 0; i < NETMON_PATH_PARTS_UNLOOPED; i++)
+			if (prepend_up(i, &p))
+				break;
+	}
+	at = s->at;
+	if (!p.walk.ended || at > NETMON_PATH_MAX)
+		return 0;
+	/* Behind the path there are only zeros. */
+	bpf_probe_read_kernel(into->text, sizeof(into->text), &s->path[at]);
+	return NETMON_PATH_MAX - at;
+}
+
+static __always_inline bool ends_in(const __u8 *name, __u32 len, const char *end, __u32 n)
+{
+	__u32 i;
+
+	if (len < n)
+		return false;
+	for (i = 0; i < n; i++)
+		if (name[(len - n + i) & (NETMON_NAME_MAX - 1)] != end[i])
+			return false;
+	return true;
+}
+
+#define ENDS_IN(name, len, end) ends_in(name, len, end, sizeof(end) - 1)
+#define BEGINS(name, begin)	ends_in(name, sizeof(begin) - 1, begin, sizeof(begin) - 1)
+
+/* The container whose cgroup is called so, as src/container.rs tells it; false for none. */
+static __noinline bool put_container_of(struct filter_scratch *s, const char *cgroup)
+{
+	__u8 *name = s->name, *into = s->who.container.text;
+	__u32 i, start, len, end;
+	long n;
+
+	n = bpf_probe_read_kernel_str(name, NETMON_NAME_MAX, cgroup);
+	if (n <= 1 || n > NETMON_NAME_MAX)
+		return false;
+	len = n - 1;
+	end = ENDS_IN(name, len, ".scope") ? len - 6 : len;
+	if (end < len && end > 8 && BEGINS(name, "machine-")) {
+		if (end > 13 && BEGINS(name, "machine-qemu-"))
+			return false;
+		bpf_probe_read_kernel(into, (end - 8) & (NETMON_NAME_MAX - 1), &name[8]);
+		return true;
+	}
+	if (len > 23 && BEGINS(name, "systemd-nspawn@") && ENDS_IN(name, len, ".service")) {
+		bpf_probe_read_kernel(into, (len - 23) & (NETMON_NAME_MAX - 1), &name[15]);
+		return true;
+	}
+	if (end < CONTAINER_ID)
+		return false;
+	start = (end - CONTAINER_ID) & (NETMON_NAME_MAX - 1);
+	if (start && !ENDS_IN(name, start, "-") && !ENDS_IN(name, start, ":"))
+		return false;
+	if (ENDS_IN(name, start, "conmon-"))
+		return false;
+	bpf_probe_read_kernel(into, CONTAINER_ID, &name[start]);
+	for (i = 0; i < CONTAINER_ID; i++)
+		if (!((into[i] >= '0' && into[i] <= '9') || (into[i] >= 'a' && into[i] <= 'f')))
+			break;
+	if (i == CONTAINER_ID)
+		return true;
+	__builtin_memset(into, 0, CONTAINER_ID);
+	return false;
+}
+
+static __noinline bool put_container_in(struct filter_scratch *s, struct cgroup *cgroup)
+{
+	struct cgroup_subsys_state *up;
+	int i;
+
+	for (i = 0; i < NETMON_CGROUP_PARTS && cgroup; i++) {
+		up = BPF_CORE_READ(cgroup, self.parent);
+		if (!up)
+			break;
+		if (put_container_of(s, BPF_CORE_READ(cgroup, kn, name)))
+			return true;
+		cgroup = BPF_CORE_READ(up, cgroup);
+	}
+	return false;
+}
+
+/* The innermost wins, and cgroup2 is asked before v1. */
+static __always_inline void put_container(struct filter_scratch *s, struct task_struct *leader)
+{
+	struct css_set *set = leader->cgroups;
+	struct cgroup *v2 = BPF_CORE_READ(set, dfl_cgrp);
+	struct cgroup *v1 = v1_cgroup(set, pids_cgrp_id);
+
+	__builtin_memset(s->who.container.text, 0, sizeof(s->who.container.text));
+	if (!v1)
+		v1 = v1_cgroup(set, memory_cgrp_id);
+	if (!put_container_in(s, v2) && v1 && v1 != v2)
+		put_container_in(s, v1);
+}
+
+static __always_inline bool in_cgroup(void)
+{
+	__u64 id;
+	int level;
+
+	for (level = 0; level < FILTER_LEVELS; level++) {
+		id = bpf_get_current_ancestor_cgroup_id(level);
+		if (!id)
+			return false;
+		if (bpf_map_lookup_elem(&filter_cgroups, &id))
+			return true;
+	}
+	return false;
+}
+
+/* Only what the filter asks for; the verifier drops the rest. */
+static __always_inline void put_who(struct filter_scratch *s, struct task_struct *leader,
+				    struct identity *identity)
+{
+	struct task_struct *parent = parent_of(leader);
+	struct filter_who *who = &s->who;
+
+	who->uid = identity->uid;
+	who->euid = identity->euid;
+	who->gid = identity->gid;
+	who->egid = identity->egid;
+	who->auid = bpf_core_field_exists(leader->loginuid) ? leader->loginuid.val : AUID_UNSET;
+	who->pid = leader->tgid;
+	who->ppid = parent->tgid;
+	if (filter_uses(FILTER_CGROUP))
+		who->in_cgroup = in_cgroup();
+	if (filter_uses(FILTER_CONTAINER))
+		put_container(s, leader);
+	if (filter_uses(FILTER_BINARY_NAME))
+		who->name_len = put_binary_name(&who->name, leader, exe_of(leader));
+	if (filter.fields & FILTER_PATHS)
+		who->path_len = put_binary_path(s, &who->path, leader, exe_of(leader));
+	if (filter_uses(FILTER_PARENT_NAME))
+		who->parent_name_len = put_binary_name(&who->parent_name, parent, exe_of(parent));
+	if (filter.fields & FILTER_PPATHS)
+		who->parent_path_len =
+			put_binary_path(s, &who->parent_path, parent, exe_of(parent));
+}
+
+static __noinline bool judge_image(struct filter_scratch *s, struct task_struct *leader,
+				   struct image *image, struct identity *identity)
+{
+	filter_all(&image->left);
+	put_who(s, leader, identity);
+	filter_judge_who(&image->left, &s->who);
+	/* An image with other credentials is another image: its record has to be sent. */
+	if (!same_identity(&image->identity, identity))
+		image->id = 0;
+	image->identity = *identity;
+	image->judged =
+		filter_verdict(&image->left) == FILTER_REJECTED ? JUDGED_HOPELESS : JUDGED_POSSIBLE;
+	return true;
+}
+
+/* What the current process leaves of all terms; false when nothing could come of it. */
+static __always_inline bool judge_current(struct filter_set *left, __u32 slot)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *leader = task->group_leader;
+	struct identity identity;
+	struct filter_scratch *s;
+	struct image *image;
+
+	filter_all(left);
+	if (!(filter.fields & FILTER_PROCESS))
+		return true;
+	image = bpf_task_storage_get(&images, leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!image)
+		goto lost;
+	identity_of(task->cred, &identity);
+	if (!image->judged || !same_identity(&image->identity, &identity)) {
+		s = bpf_map_lookup_elem(&filter_scratches, &slot);
+		if (!s)
+			goto lost;
+		judge_image(s, leader, image, &identity);
+	}
+	*left = image->left;
+	return image->judged == JUDGED_POSSIBLE;
+lost:
+	count_lost(NETMON_LOST_TABLE);
+	return false;
+}
+
+static __always_inline void put_mapped(__be32 *into, __be32 addr)
+{
+	into[0] = 0;
+	into[1] = 0;
+	into[2] = bpf_htonl(0xffff);
+	into[3] = addr;
+}
+
+static __always_inline void put_flow(struct filter_flow *flow, struct sock *sk, struct target *to,
+				     bool raw)
+{
+	flow->ipv6 = 0;
+	if (get(sk, __sk_common.skc_family, raw) == AF_INET6) {
+		bpf_core_read(flow->saddr, sizeof(flow->saddr), &sk->__sk_common.skc_v6_rcv_saddr);
+		if (to)
+			__builtin_memcpy(flow->daddr, to->addr, sizeof(flow->daddr));
+		else
+			bpf_core_read(flow->daddr, sizeof(flow->daddr),
+				      &sk->__sk_common.skc_v6_daddr);
+		flow->ipv6 =
+			flow->daddr[0] || flow->daddr[1] || flow->daddr[2] != bpf_htonl(0xffff);
+		if (!flow->ipv6)
+			put_mapped(flow->saddr, flow->saddr[3]);
+	} else {
+		put_mapped(flow->saddr, get(sk, __sk_common.skc_rcv_saddr, raw));
+		put_mapped(flow->daddr, to ? to->addr[0] : get(sk, __sk_common.skc_daddr, raw));
+	}
+	flow->netns = raw ? BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum)
+			  : sk->__sk_common.skc_net.net->ns.inum;
+	flow->sport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
+	flow->dport = bpf_ntohs(to ? to->port : get(sk, __sk_common.skc_dport, raw));
+}
+
+/*
+ * A child of a listener: by whom it will be accepted is not known, but maybe the rest says
+ * already that it will not matter.
+ */
+static __always_inline bool admit_child(struct sock *sk)
+{
+	struct filter_flow flow = {.ingress = 1};
+	struct filter_set left;
+
+	if (!(filter.fields & ~FILTER_PROCESS))
+		return true;
+	filter_all(&left);
+	put_flow(&flow, sk, NULL, false);
+	filter_judge_flow(&left, &flow);
+	filter_port(&left, FILTER_SPORT, flow.sport);
+	return filter_verdict(&left) != FILTER_REJECTED;
+}
+
+/*
+ * Does the connection that the current task opens or accepts get past the filter? Then `conn`
+ * knows under which rule, or that its local port has still to be asked for.
+ */
+static __always_inline bool admit(struct sock *sk, struct conn *conn, struct target *to, __u32 slot,
+				  bool raw)
+{
+	struct filter_flow flow = {.ingress = !(conn->flags & NETMON_FLAG_EGRESS)};
+	struct filter_set left;
+	__u64 key = (__u64)sk;
+	int verdict;
+
+	if (!filter.fields)
+		return true;
+	if (!judge_current(&left, slot))
+		return false;
+	put_flow(&flow, sk, to, raw);
+	filter_judge_flow(&left, &flow);
+	/* The port is bound after SYN_SENT, where the caller has not done so. */
+	if (filter_uses(FILTER_SPORT) && !flow.sport && !to) {
+		if (filter_verdict(&left) == FILTER_REJECTED)
+			return false;
+		conn->phase = PHASE_UNJUDGED;
+		if (bpf_map_update_elem(&filter_pending, &key, &left, BPF_ANY) == 0)
+			return true;
+		count_lost(NETMON_LOST_TABLE);
+		return false;
+	}
+	filter_port(&left, FILTER_SPORT, flow.sport);
+	verdict = filter_verdict(&left);
+	if (verdict == FILTER_REJECTED)
+		return false;
+	conn->rule = verdict;
+	return true;
+}
+
+/* The local port is final. False, and forgotten, if the connection is rejected for it. */
+static __always_inline bool settle(struct sock *sk, struct conn *conn)
+{
+	int verdict = FILTER_REJECTED;
+	__u64 key = (__u64)sk;
+	struct filter_set *left;
+
+	if (!filter_uses(FILTER_SPORT) || conn->phase != PHASE_UNJUDGED)
+		return true;
+	left = bpf_map_lookup_elem(&filter_pending, &key);
+	if (left) {
+		filter_port(left, FILTER_SPORT,
+			    bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport)));
+		verdict = filter_verdict(left);
+		bpf_map_delete_elem(&filter_pending, &key);
+	}
+	if (verdict == FILTER_REJECTED) {
+		forget(sk);
+		return false;
+	}
+	conn->phase = PHASE_OPENING;
+	conn->rule = verdict;
+	return true;
+}
+
+#endif
