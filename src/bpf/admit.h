@@ -53,6 +53,13 @@ static __always_inline __u32 put_binary_name(struct filter_text *into, struct ta
 	return BPF_CORE_READ(dentry, d_name.len);
 }
 
+/* Inside a name. The compiler knows that it is and would drop the mask; the verifier needs it. */
+static __always_inline __u32 in_name(__u32 at)
+{
+	barrier_var(at);
+	return at & (NETMON_NAME_MAX - 1);
+}
+
 struct prepend {
 	struct walk walk;
 	struct filter_scratch *s;
@@ -72,11 +79,12 @@ static __noinline long prepend_up(__u32 i, struct prepend *p)
 		return 1;
 	}
 	at -= len + 1;
+	/* The compiler knows that it is in bounds; the verifier wants to see it. */
+	barrier_var(at);
 	if (at > NETMON_PATH_MAX)
 		return 1;
 	p->s->path[at] = '/';
-	bpf_probe_read_kernel(&p->s->path[at + 1], len & (NETMON_NAME_MAX - 1),
-			      BPF_CORE_READ(named, d_name.name));
+	bpf_probe_read_kernel(&p->s->path[at + 1], in_name(len), BPF_CORE_READ(named, d_name.name));
 	p->s->at = at;
 	return p->walk.ended;
 }
@@ -114,25 +122,32 @@ static __noinline __u32 put_binary_path(struct filter_scratch *s, struct filter_
 	return NETMON_PATH_MAX - at;
 }
 
-static __always_inline bool ends_in(const __u8 *name, __u32 len, const char *end, __u32 n)
+/* Does the string, of at most eight bytes, lie there? */
+#define LIES_AT(from, string)                                                                      \
+	({                                                                                         \
+		__u64 there = 0, wanted = 0;                                                       \
+                                                                                                   \
+		_Static_assert(sizeof(string) <= 9, "too long to be compared at once");            \
+		bpf_probe_read_kernel(&there, sizeof(string) - 1, from);                           \
+		__builtin_memcpy(&wanted, string, sizeof(string) - 1);                             \
+		there == wanted;                                                                   \
+	})
+
+/* Is each of the eight bytes one of 0-9 a-f? Bit 7 of a sum tells whether a byte is that large. */
+static __always_inline bool is_hex(__u64 bytes)
 {
-	__u32 i;
+	const __u64 ones = 0x0101010101010101, tops = ones << 7;
+	__u64 digit = (bytes + (0x80 - '0') * ones) & ~(bytes + (0x80 - '9' - 1) * ones);
+	__u64 letter = (bytes + (0x80 - 'a') * ones) & ~(bytes + (0x80 - 'f' - 1) * ones);
 
-	if (len < n)
-		return false;
-	for (i = 0; i < n; i++)
-		if (name[(len - n + i) & (NETMON_NAME_MAX - 1)] != end[i])
-			return false;
-	return true;
+	return !(bytes & tops) && ((digit | letter) & tops) == tops;
 }
-
-#define ENDS_IN(name, len, end) ends_in(name, len, end, sizeof(end) - 1)
-#define BEGINS(name, begin)	ends_in(name, sizeof(begin) - 1, begin, sizeof(begin) - 1)
 
 /* The container whose cgroup is called so, as src/container.rs tells it; false for none. */
 static __noinline bool put_container_of(struct filter_scratch *s, const char *cgroup)
 {
 	__u8 *name = s->name, *into = s->who.container.text;
+	__u64 id[CONTAINER_ID / 8];
 	__u32 i, start, len, end;
 	long n;
 
@@ -140,32 +155,34 @@ static __noinline bool put_container_of(struct filter_scratch *s, const char *cg
 	if (n <= 1 || n > NETMON_NAME_MAX)
 		return false;
 	len = n - 1;
-	end = ENDS_IN(name, len, ".scope") ? len - 6 : len;
-	if (end < len && end > 8 && BEGINS(name, "machine-")) {
-		if (end > 13 && BEGINS(name, "machine-qemu-"))
+	end = len;
+	if (len > 6 && LIES_AT(&name[in_name(len - 6)], ".scope"))
+		end -= 6;
+	if (end < len && end > 8 && LIES_AT(name, "machine-")) {
+		if (LIES_AT(&name[8], "qemu-"))
 			return false;
-		bpf_probe_read_kernel(into, (end - 8) & (NETMON_NAME_MAX - 1), &name[8]);
+		bpf_probe_read_kernel(into, in_name(end - 8), &name[8]);
 		return true;
 	}
-	if (len > 23 && BEGINS(name, "systemd-nspawn@") && ENDS_IN(name, len, ".service")) {
-		bpf_probe_read_kernel(into, (len - 23) & (NETMON_NAME_MAX - 1), &name[15]);
+	if (len > 23 && LIES_AT(name, "systemd-") && LIES_AT(&name[7], "-nspawn@") &&
+	    LIES_AT(&name[in_name(len - 8)], ".service")) {
+		bpf_probe_read_kernel(into, in_name(len - 23), &name[15]);
 		return true;
 	}
 	if (end < CONTAINER_ID)
 		return false;
-	start = (end - CONTAINER_ID) & (NETMON_NAME_MAX - 1);
-	if (start && !ENDS_IN(name, start, "-") && !ENDS_IN(name, start, ":"))
+	start = in_name(end - CONTAINER_ID);
+	if (start && !LIES_AT(&name[in_name(start - 1)], "-") &&
+	    !LIES_AT(&name[in_name(start - 1)], ":"))
 		return false;
-	if (ENDS_IN(name, start, "conmon-"))
+	if (start >= 7 && LIES_AT(&name[in_name(start - 7)], "conmon-"))
 		return false;
-	bpf_probe_read_kernel(into, CONTAINER_ID, &name[start]);
-	for (i = 0; i < CONTAINER_ID; i++)
-		if (!((into[i] >= '0' && into[i] <= '9') || (into[i] >= 'a' && into[i] <= 'f')))
-			break;
-	if (i == CONTAINER_ID)
-		return true;
-	__builtin_memset(into, 0, CONTAINER_ID);
-	return false;
+	bpf_probe_read_kernel(id, sizeof(id), &name[start]);
+	for (i = 0; i < CONTAINER_ID / 8; i++)
+		if (!is_hex(id[i]))
+			return false;
+	bpf_probe_read_kernel(into, sizeof(id), id);
+	return true;
 }
 
 static __noinline bool put_container_in(struct filter_scratch *s, struct cgroup *cgroup)
@@ -257,8 +274,11 @@ static __noinline bool judge_image(struct filter_scratch *s, struct task_struct 
 	return true;
 }
 
-/* What the current process leaves of all terms; false when nothing could come of it. */
-static __always_inline bool judge_current(struct filter_set *left, __u32 slot)
+/*
+ * What the current process leaves of all terms; false when nothing could come of it. Not static:
+ * so the verifier looks at it once, and not again for all that can precede the call.
+ */
+__noinline int judge_current(struct filter_set *left, __u32 slot)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_struct *leader = task->group_leader;
@@ -266,9 +286,8 @@ static __always_inline bool judge_current(struct filter_set *left, __u32 slot)
 	struct filter_scratch *s;
 	struct image *image;
 
-	filter_all(left);
-	if (!(filter.fields & FILTER_PROCESS))
-		return true;
+	if (!left)
+		return false;
 	image = bpf_task_storage_get(&images, leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!image)
 		goto lost;
@@ -284,6 +303,17 @@ static __always_inline bool judge_current(struct filter_set *left, __u32 slot)
 lost:
 	count_lost(NETMON_LOST_TABLE);
 	return false;
+}
+
+/* What is left of them once the connection is known; then what that means. Not static, as above. */
+__noinline int judge_flow(struct filter_set *left, const struct filter_flow *flow)
+{
+	if (!left || !flow)
+		return FILTER_REJECTED;
+	filter_judge_flow(left, flow);
+	if (!flow->port_pending)
+		filter_port(left, FILTER_SPORT, flow->sport);
+	return filter_verdict(left);
 }
 
 static __always_inline void put_mapped(__be32 *into, __be32 addr)
@@ -332,9 +362,7 @@ static __always_inline bool admit_child(struct sock *sk)
 		return true;
 	filter_all(&left);
 	put_flow(&flow, sk, NULL, false);
-	filter_judge_flow(&left, &flow);
-	filter_port(&left, FILTER_SPORT, flow.sport);
-	return filter_verdict(&left) != FILTER_REJECTED;
+	return judge_flow(&left, &flow) != FILTER_REJECTED;
 }
 
 /*
@@ -351,26 +379,24 @@ static __always_inline bool admit(struct sock *sk, struct conn *conn, struct tar
 
 	if (!filter.fields)
 		return true;
-	if (!judge_current(&left, slot))
+	filter_all(&left);
+	if (filter.fields & FILTER_PROCESS && !judge_current(&left, slot))
 		return false;
 	put_flow(&flow, sk, to, raw);
-	filter_judge_flow(&left, &flow);
 	/* The port is bound after SYN_SENT, where the caller has not done so. */
-	if (filter_uses(FILTER_SPORT) && !flow.sport && !to) {
-		if (filter_verdict(&left) == FILTER_REJECTED)
-			return false;
-		conn->phase = PHASE_UNJUDGED;
-		if (bpf_map_update_elem(&filter_pending, &key, &left, BPF_ANY) == 0)
-			return true;
-		count_lost(NETMON_LOST_TABLE);
-		return false;
-	}
-	filter_port(&left, FILTER_SPORT, flow.sport);
-	verdict = filter_verdict(&left);
+	flow.port_pending = filter_uses(FILTER_SPORT) && !flow.sport && !to;
+	verdict = judge_flow(&left, &flow);
 	if (verdict == FILTER_REJECTED)
 		return false;
-	conn->rule = verdict;
-	return true;
+	if (!flow.port_pending) {
+		conn->rule = verdict;
+		return true;
+	}
+	conn->phase = PHASE_UNJUDGED;
+	if (bpf_map_update_elem(&filter_pending, &key, &left, BPF_ANY) == 0)
+		return true;
+	count_lost(NETMON_LOST_TABLE);
+	return false;
 }
 
 /* The local port is final. False, and forgotten, if the connection is rejected for it. */

@@ -90,6 +90,7 @@ fn case(subject: &Subject) -> filter_case {
             dport: subject.dport,
             ipv6: u32::from(!Net::IPV4.contains(unmap(subject.daddr))),
             ingress: u32::from(subject.direction == Direction::Ingress),
+            ..filter_flow::default()
         },
     }
 }

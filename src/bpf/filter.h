@@ -157,6 +157,8 @@ struct filter_flow {
 	__u16 dport;
 	__u32 ipv6;
 	__u32 ingress;
+	__u32 port_pending; /* sport is to be judged later */
+	__u32 reserved;
 };
 
 static __always_inline bool filter_uses(enum filter_field field)
@@ -270,7 +272,8 @@ static __always_inline void filter_judge_who(struct filter_set *left, struct fil
 }
 
 /* All but the local port, which may not be known yet. */
-static __always_inline void filter_judge_flow(struct filter_set *left, struct filter_flow *flow)
+static __always_inline void filter_judge_flow(struct filter_set *left,
+					      const struct filter_flow *flow)
 {
 	filter_flag(left, FILTER_FAMILY, flow->ipv6);
 	filter_flag(left, FILTER_DIRECTION, flow->ingress);
@@ -338,7 +341,7 @@ static __always_inline int filter_verdict(const struct filter_set *left)
 _Static_assert(sizeof(struct filter_text) == 260, "filter_text has no padding");
 _Static_assert(sizeof(struct filter_net) == 24, "filter_net has no padding");
 _Static_assert(sizeof(struct filter_who) == 12 * 4 + 5 * 260, "filter_who has no padding");
-_Static_assert(sizeof(struct filter_flow) == 48, "filter_flow has no padding");
+_Static_assert(sizeof(struct filter_flow) == 56, "filter_flow has no padding");
 
 /* For tests: a case to judge, as if it were a process and its connection. */
 struct filter_case {
