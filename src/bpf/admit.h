@@ -377,6 +377,8 @@ static __always_inline bool admit(struct sock *sk, struct conn *conn, struct tar
 	__u64 key = (__u64)sk;
 	int verdict;
 
+	if (!is_followed())
+		return false;
 	if (!filter.fields)
 		return true;
 	filter_all(&left);
