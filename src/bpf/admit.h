@@ -16,11 +16,15 @@ enum judged {
 	JUDGED_HOPELESS, /* whatever the connection is like */
 };
 
+/* What is judged, and what is left of the terms: too much for the stack. */
 struct filter_scratch {
+	struct filter_set left;
+	struct filter_flow flow;
 	struct filter_who who;
 	__u32 at; /* where the path begins; it grows towards 0 */
 	__u8 path[NETMON_PATH_MAX + 2 * NETMON_NAME_MAX];
 	__u8 name[2 * NETMON_NAME_MAX];
+	__u64 id[CONTAINER_ID / 8];
 };
 
 /* One for each program that judges, as for process records. */
@@ -60,22 +64,18 @@ static __always_inline __u32 in_name(__u32 at)
 	return at & (NETMON_NAME_MAX - 1);
 }
 
-struct prepend {
-	struct walk walk;
-	struct filter_scratch *s;
-};
-
 /* Returns 1 at the end, and where there is no more room. */
-static __noinline long prepend_up(__u32 i, struct prepend *p)
+static __noinline long prepend_up(__u32 i, struct walk *w)
 {
-	struct dentry *named = climb(&p->walk);
-	__u32 len, at = p->s->at;
+	struct dentry *named = climb(w);
+	struct filter_scratch *s = w->filter;
+	__u32 len, at = s->at;
 
 	if (!named)
-		return p->walk.ended;
+		return w->ended;
 	len = BPF_CORE_READ(named, d_name.len);
 	if (len >= NETMON_NAME_MAX || at > NETMON_PATH_MAX || at < len + 1) {
-		p->walk.ended = false;
+		w->ended = false;
 		return 1;
 	}
 	at -= len + 1;
@@ -83,39 +83,39 @@ static __noinline long prepend_up(__u32 i, struct prepend *p)
 	barrier_var(at);
 	if (at > NETMON_PATH_MAX)
 		return 1;
-	p->s->path[at] = '/';
-	bpf_probe_read_kernel(&p->s->path[at + 1], in_name(len), BPF_CORE_READ(named, d_name.name));
-	p->s->at = at;
-	return p->walk.ended;
+	s->path[at] = '/';
+	bpf_probe_read_kernel(&s->path[at + 1], in_name(len), BPF_CORE_READ(named, d_name.name));
+	s->at = at;
+	return w->ended;
 }
 
 /* The beginning of the path, as in put_path(); nothing of a path that is too long to be walked. */
 static __noinline __u32 put_binary_path(struct filter_scratch *s, struct filter_text *into,
 					struct task_struct *leader, struct file *exe)
 {
-	struct prepend p = {.s = s};
+	struct walk w = {.filter = s};
 	struct fs_struct *fs = leader->fs;
 	__u32 i, at;
 
 	__builtin_memset(into->text, 0, sizeof(into->text));
 	if (!exe)
 		return 0;
-	p.walk.dentry = BPF_CORE_READ(exe, f_path.dentry);
-	p.walk.mount = mount_of(BPF_CORE_READ(exe, f_path.mnt));
+	w.dentry = BPF_CORE_READ(exe, f_path.dentry);
+	w.mount = mount_of(BPF_CORE_READ(exe, f_path.mnt));
 	if (fs) {
-		p.walk.root = BPF_CORE_READ(fs, root.dentry);
-		p.walk.root_mount = mount_of(BPF_CORE_READ(fs, root.mnt));
+		w.root = BPF_CORE_READ(fs, root.dentry);
+		w.root_mount = mount_of(BPF_CORE_READ(fs, root.mnt));
 	}
 	s->at = NETMON_PATH_MAX;
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
-		bpf_loop(NETMON_PATH_PARTS, prepend_up, &p, 0);
+		bpf_loop(NETMON_PATH_PARTS, prepend_up, &w, 0);
 	} else {
 		for (i = 0; i < NETMON_PATH_PARTS_UNLOOPED; i++)
-			if (prepend_up(i, &p))
+			if (prepend_up(i, &w))
 				break;
 	}
 	at = s->at;
-	if (!p.walk.ended || at > NETMON_PATH_MAX)
+	if (!w.ended || at > NETMON_PATH_MAX)
 		return 0;
 	/* Behind the path there are only zeros. */
 	bpf_probe_read_kernel(into->text, sizeof(into->text), &s->path[at]);
@@ -147,7 +147,6 @@ static __always_inline bool is_hex(__u64 bytes)
 static __noinline bool put_container_of(struct filter_scratch *s, const char *cgroup)
 {
 	__u8 *name = s->name, *into = s->who.container.text;
-	__u64 id[CONTAINER_ID / 8];
 	__u32 i, start, len, end;
 	long n;
 
@@ -177,11 +176,11 @@ static __noinline bool put_container_of(struct filter_scratch *s, const char *cg
 		return false;
 	if (start >= 7 && LIES_AT(&name[in_name(start - 7)], "conmon-"))
 		return false;
-	bpf_probe_read_kernel(id, sizeof(id), &name[start]);
+	bpf_probe_read_kernel(s->id, sizeof(s->id), &name[start]);
 	for (i = 0; i < CONTAINER_ID / 8; i++)
-		if (!is_hex(id[i]))
+		if (!is_hex(s->id[i]))
 			return false;
-	bpf_probe_read_kernel(into, sizeof(id), id);
+	bpf_probe_read_kernel(into, sizeof(s->id), s->id);
 	return true;
 }
 
@@ -259,61 +258,61 @@ static __always_inline void put_who(struct filter_scratch *s, struct task_struct
 			put_binary_path(s, &who->parent_path, parent, exe_of(parent));
 }
 
-static __noinline bool judge_image(struct filter_scratch *s, struct task_struct *leader,
-				   struct image *image, struct identity *identity)
+static __noinline void judge_who(struct filter_set *left, struct filter_who *who)
+{
+	filter_judge_who(left, who);
+}
+
+static __always_inline void judge_image(struct filter_scratch *s, struct task_struct *leader,
+					struct image *image)
 {
 	filter_all(&image->left);
-	put_who(s, leader, identity);
-	filter_judge_who(&image->left, &s->who);
-	/* An image with other credentials is another image: its record has to be sent. */
-	if (!same_identity(&image->identity, identity))
-		image->id = 0;
-	image->identity = *identity;
+	put_who(s, leader, &image->identity);
+	judge_who(&image->left, &s->who);
 	image->judged =
 		filter_verdict(&image->left) == FILTER_REJECTED ? JUDGED_HOPELESS : JUDGED_POSSIBLE;
-	return true;
 }
 
 /*
  * What the current process leaves of all terms; false when nothing could come of it. Not static:
  * so the verifier looks at it once, and not again for all that can precede the call.
  */
-__noinline int judge_current(struct filter_set *left, __u32 slot)
+__noinline int judge_current(__u32 slot)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_struct *leader = task->group_leader;
-	struct identity identity;
 	struct filter_scratch *s;
 	struct image *image;
 
-	if (!left)
-		return false;
 	image = bpf_task_storage_get(&images, leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!image)
-		goto lost;
-	identity_of(task->cred, &identity);
-	if (!image->judged || !same_identity(&image->identity, &identity)) {
-		s = bpf_map_lookup_elem(&filter_scratches, &slot);
-		if (!s)
-			goto lost;
-		judge_image(s, leader, image, &identity);
+	s = bpf_map_lookup_elem(&filter_scratches, &slot);
+	if (!image || !s) {
+		count_lost(NETMON_LOST_TABLE);
+		return false;
 	}
-	*left = image->left;
+	if (!has_identity(task->cred, &image->identity)) {
+		/* An image with other credentials is another image: its record has to be sent. */
+		identity_of(task->cred, &image->identity);
+		image->id = 0;
+		image->judged = JUDGED_NOT;
+	}
+	if (!image->judged)
+		judge_image(s, leader, image);
+	s->left = image->left;
 	return image->judged == JUDGED_POSSIBLE;
-lost:
-	count_lost(NETMON_LOST_TABLE);
-	return false;
 }
 
-/* What is left of them once the connection is known; then what that means. Not static, as above. */
-__noinline int judge_flow(struct filter_set *left, const struct filter_flow *flow)
+/* What that and the connection leave, and what it means. Not static, as above. */
+__noinline int judge_flow(__u32 slot)
 {
-	if (!left || !flow)
+	struct filter_scratch *s = bpf_map_lookup_elem(&filter_scratches, &slot);
+
+	if (!s)
 		return FILTER_REJECTED;
-	filter_judge_flow(left, flow);
-	if (!flow->port_pending)
-		filter_port(left, FILTER_SPORT, flow->sport);
-	return filter_verdict(left);
+	filter_judge_flow(&s->left, &s->flow);
+	if (!s->flow.port_pending)
+		filter_port(&s->left, FILTER_SPORT, s->flow.sport);
+	return filter_verdict(&s->left);
 }
 
 static __always_inline void put_mapped(__be32 *into, __be32 addr)
@@ -355,14 +354,19 @@ static __always_inline void put_flow(struct filter_flow *flow, struct sock *sk, 
  */
 static __always_inline bool admit_child(struct sock *sk)
 {
-	struct filter_flow flow = {.ingress = 1};
-	struct filter_set left;
+	__u32 slot = SCRATCH_CLOSE;
+	struct filter_scratch *s;
 
 	if (!(filter.fields & ~FILTER_PROCESS))
 		return true;
-	filter_all(&left);
-	put_flow(&flow, sk, NULL, false);
-	return judge_flow(&left, &flow) != FILTER_REJECTED;
+	s = bpf_map_lookup_elem(&filter_scratches, &slot);
+	if (!s)
+		return true;
+	filter_all(&s->left);
+	put_flow(&s->flow, sk, NULL, false);
+	s->flow.ingress = 1;
+	s->flow.port_pending = 0;
+	return judge_flow(slot) != FILTER_REJECTED;
 }
 
 /*
@@ -372,8 +376,7 @@ static __always_inline bool admit_child(struct sock *sk)
 static __always_inline bool admit(struct sock *sk, struct conn *conn, struct target *to, __u32 slot,
 				  bool raw)
 {
-	struct filter_flow flow = {.ingress = !(conn->flags & NETMON_FLAG_EGRESS)};
-	struct filter_set left;
+	struct filter_scratch *s;
 	__u64 key = (__u64)sk;
 	int verdict;
 
@@ -381,21 +384,26 @@ static __always_inline bool admit(struct sock *sk, struct conn *conn, struct tar
 		return false;
 	if (!filter.fields)
 		return true;
-	filter_all(&left);
-	if (filter.fields & FILTER_PROCESS && !judge_current(&left, slot))
+	if (filter.fields & FILTER_PROCESS && !judge_current(slot))
 		return false;
-	put_flow(&flow, sk, to, raw);
+	s = bpf_map_lookup_elem(&filter_scratches, &slot);
+	if (!s)
+		return false;
+	if (!(filter.fields & FILTER_PROCESS))
+		filter_all(&s->left);
+	put_flow(&s->flow, sk, to, raw);
+	s->flow.ingress = !(conn->flags & NETMON_FLAG_EGRESS);
 	/* The port is bound after SYN_SENT, where the caller has not done so. */
-	flow.port_pending = filter_uses(FILTER_SPORT) && !flow.sport && !to;
-	verdict = judge_flow(&left, &flow);
+	s->flow.port_pending = filter_uses(FILTER_SPORT) && !s->flow.sport && !to;
+	verdict = judge_flow(slot);
 	if (verdict == FILTER_REJECTED)
 		return false;
-	if (!flow.port_pending) {
+	if (!s->flow.port_pending) {
 		conn->rule = verdict;
 		return true;
 	}
 	conn->phase = PHASE_UNJUDGED;
-	if (bpf_map_update_elem(&filter_pending, &key, &left, BPF_ANY) == 0)
+	if (bpf_map_update_elem(&filter_pending, &key, &s->left, BPF_ANY) == 0)
 		return true;
 	count_lost(NETMON_LOST_TABLE);
 	return false;

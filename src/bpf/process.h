@@ -102,6 +102,15 @@ static __always_inline bool same_identity(const struct identity *a, const struct
 	       a->cap_inheritable == b->cap_inheritable;
 }
 
+static __always_inline bool has_identity(const struct cred *cred, const struct identity *who)
+{
+	return who->uid == cred->uid.val && who->euid == cred->euid.val &&
+	       who->gid == cred->gid.val && who->egid == cred->egid.val &&
+	       who->cap_effective == caps(&cred->cap_effective) &&
+	       who->cap_permitted == caps(&cred->cap_permitted) &&
+	       who->cap_inheritable == caps(&cred->cap_inheritable);
+}
+
 /* The kuid that is 0 inside the credentials' user namespace; privileges of "root" are its. */
 static __always_inline __u32 root_of(const struct cred *cred)
 {
@@ -154,8 +163,13 @@ static __always_inline bool put_name(struct scratch *s, const void *name, __u32 
 	return true;
 }
 
+struct filter_scratch;
+
 struct walk {
-	struct scratch *s;
+	union {
+		struct scratch *s;
+		struct filter_scratch *filter;
+	};
 	struct dentry *dentry, *root;
 	struct mount *mount, *root_mount;
 	bool ended;
