@@ -26,7 +26,12 @@ impl Actor {
 
     /// The command that would be run, to be changed before.
     pub fn command(part: &str) -> Command {
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        Actor::command_of(&std::env::current_exe().expect("this program"), part)
+    }
+
+    /// The same for a copy of this test program under another name.
+    pub fn command_of(program: &std::path::Path, part: &str) -> Command {
+        let mut command = Command::new(program);
         command
             .args(["--exact", "actor", "--ignored", "--nocapture", "--quiet"])
             .env(PART, part)
