@@ -20,7 +20,7 @@ use crate::{
     event::ImageId,
     filter::Program,
     host,
-    plan::{Events, Probes},
+    plan::{AtStart, Events, Probes},
     session::{Batch, Lost, Source},
 };
 
@@ -32,9 +32,12 @@ mod skel {
 pub mod classifier;
 mod filter;
 mod follow;
+mod iterate;
 pub mod layout;
 mod tracepoint;
 
+use iterate::Iterators;
+use layout::netmon_survey as survey;
 use skel::{NetmonProgs, NetmonSkel, NetmonSkelBuilder, OpenNetmonProgs};
 
 /// Records taken from the ring at a time: bounds memory, and how late a stop can be noticed.
@@ -70,6 +73,8 @@ pub struct Config<'a> {
     pub filter: &'a Program,
     /// Which events to send.
     pub events: Events,
+    /// What to do with the sockets that exist.
+    pub at_start: AtStart,
     /// Bytes of the ring; a power of two.
     pub ring_size: u32,
     /// Which probe sets to try.
@@ -89,6 +94,7 @@ pub struct Tracer<'obj> {
     batch: Rc<RefCell<Batch>>,
     set: ProbeSet,
     notes: Vec<String>,
+    iterators: Option<Iterators>,
 }
 
 /// libbpf's own words since the last call, for `--verbose`.
@@ -136,13 +142,20 @@ impl<'obj> Tracer<'obj> {
         rodata.config.want = config.events.bits();
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.config.follow = u32::from(config.follow);
+        rodata.config.survey = match config.at_start {
+            AtStart::Ignore => 0,
+            AtStart::Learn => survey::NETMON_SURVEY_LEARN.0,
+            AtStart::Print => survey::NETMON_SURVEY_LEARN.0 | survey::NETMON_SURVEY_REPORT.0,
+            AtStart::PrintOnly => survey::NETMON_SURVEY_REPORT.0,
+        };
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         choose(&mut open.progs, set);
         let values = filter::configure(config.filter, &mut open.maps)?;
-        open.progs.on_fork.set_autoload(config.follow);
+        open.progs.on_listen.set_autoload(config.events.has_listeners());
+        iterate::choose(&mut open.progs, config.at_start);
 
-        let skel = open.load().context("load the BPF programs")?;
+        let mut skel = open.load().context("load the BPF programs")?;
         values.fill(&skel.maps)?;
         let batch = Rc::new(RefCell::new(Batch::default()));
         let mut builder = RingBufferBuilder::new();
@@ -155,12 +168,19 @@ impl<'obj> Tracer<'obj> {
             })
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
-        let (mut links, notes) = attach(&skel.progs, set)?;
+        let (links, notes) = match config.at_start {
+            AtStart::PrintOnly => Default::default(),
+            _ => attach(&skel.progs, set)?,
+        };
         if config.follow {
             follow::mark_self(&skel.maps.followed)?;
-            links.push(skel.progs.on_fork.attach().context("attach on_fork")?);
         }
-        Ok(Tracer { skel, links, ring, batch, set, notes })
+        let iterators = match config.at_start {
+            AtStart::Ignore => None,
+            _ => Some(Iterators::new(&skel.progs, config)?),
+        };
+        set_surveying(&mut skel, iterators.is_some());
+        Ok(Tracer { skel, links, ring, batch, set, notes, iterators })
     }
 
     /// The probe set in use.
@@ -171,6 +191,14 @@ impl<'obj> Tracer<'obj> {
     /// What could not be attached, in words.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+}
+
+/// Tell the probes whether the survey is under way.
+fn set_surveying(skel: &mut NetmonSkel<'_>, on: bool) {
+    if let Some(bss) = skel.maps.bss_data.as_deref_mut() {
+        // SAFETY: `surveying` is a valid, aligned integer in a shared mapping; it may be read late.
+        unsafe { std::ptr::from_mut(&mut bss.surveying).write_volatile(u32::from(on)) };
     }
 }
 
@@ -202,6 +230,10 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<Stri
         Ok(())
     };
     trace(&progs.on_exec)?;
+    trace(&progs.on_fork)?;
+    if progs.on_listen.autoload() {
+        trace(&progs.on_listen)?;
+    }
     match set {
         ProbeSet::Trampoline => {
             trace(&progs.on_connect_v4)?;
@@ -284,6 +316,18 @@ impl Source for Tracer<'_> {
         Ok(())
     }
 
+    fn survey(&mut self) -> Result<bool> {
+        if let Some(iterators) = &mut self.iterators {
+            if iterators.read()? {
+                return Ok(true);
+            }
+            self.notes.extend(iterators.note());
+        }
+        self.iterators = None;
+        set_surveying(&mut self.skel, false);
+        Ok(false)
+    }
+
     fn lost(&self) -> Lost {
         let lost = self.skel.maps.bss_data.as_deref().map(|bss| bss.lost).unwrap_or_default();
         Lost {
@@ -298,11 +342,10 @@ impl Source for Tracer<'_> {
 
     fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {
         if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
-            // Read by programs on other CPUs; whether they see it now or in a moment, what they
-            // send or refer to is either sent again or among what is read below.
             // SAFETY: `epoch` is a valid, aligned integer in a shared mapping.
             unsafe { std::ptr::from_mut(&mut bss.epoch).write_volatile(bss.epoch.wrapping_add(1)) };
         }
+        wait_for_programs();
         let mut used = HashSet::new();
         for key in self.skel.maps.conns.keys() {
             let Some(conn) = self.skel.maps.conns.lookup(&key, MapFlags::ANY)? else { continue };
@@ -327,6 +370,17 @@ impl Source for Tracer<'_> {
         while let Some(link) = self.links.pop() {
             drop(link);
         }
+    }
+}
+
+/// Wait until every program that runs now has ended: what they have seen of the epoch before is
+/// then in the connection table. MEMBARRIER_CMD_GLOBAL is a grace period of RCU, under which
+/// programs run; where it is refused (CPUs without a tick) a moment has to do.
+fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes no pointers.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } < 0 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 

@@ -29,6 +29,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = When::Auto, value_name = "WHEN", help_heading = "Output")]
     pub color: When,
 
+    /// Times in the table in UTC, not in the local time zone
+    #[arg(long, help_heading = "Output")]
+    pub utc: bool,
+
     /// No banner and no summary; losses are told all the same
     #[arg(short, long, help_heading = "Output", conflicts_with = "verbose")]
     pub quiet: bool,
@@ -52,6 +56,13 @@ pub struct Args {
     /// What to report.
     #[command(flatten)]
     pub filter: FilterArgs,
+    /// First print the connections and listeners that already exist
+    #[arg(long, help_heading = "Events", conflicts_with_all = ["snapshot", "command"])]
+    pub existing: bool,
+
+    /// Print the connections and listeners that exist, and exit; no probe is attached
+    #[arg(long, help_heading = "Events", conflicts_with_all = ["events", "timeout", "count", "command"])]
+    pub snapshot: bool,
 
     /// Stop after this long, as in 30s, 5min, 1h
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Stop")]
@@ -117,6 +128,10 @@ pub enum Kind {
     Close,
     /// An outgoing connection did not come up
     Fail,
+    /// A socket begins or stops listening
+    Listen,
+    /// A connection goes from one TCP state to another
+    State,
     /// All of them
     All,
 }

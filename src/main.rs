@@ -22,17 +22,18 @@ use tcptrace::{
     filter::{Filter, Program},
     host::{self, Machine},
     output::Output,
-    plan::{Plan, Surroundings},
+    plan::{AtStart, Plan, Surroundings},
     report,
     session::Session,
     sink::{
         Sink,
         csv::Csv,
         json::Json,
-        odr::{Metadata, Odr},
-        table::Table,
+        odr::{Metadata, Odr, Shape},
+        table::{Look, Table, Zone},
     },
     stop::Stop,
+    survey::Survey,
 };
 
 fn main() -> ExitCode {
@@ -86,6 +87,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     let config = Config {
         filter: program,
         events: plan.events,
+        at_start: plan.at_start,
         ring_size: plan.ring_size,
         probes: plan.probes,
         follow: !plan.command.is_empty(),
@@ -95,17 +97,21 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         report::log(&mut stderr(), &bpf::take_log());
     }
     let mut tracer = started.map_err(|error| diagnosis::explain(error, &host::facts()))?;
-    if !plan.quiet {
+    let survey = Survey::take(&mut tracer, &Machine)?;
+    if plan.at_start == AtStart::PrintOnly {
+        tracer.notes().iter().for_each(|note| report::line(&mut stderr(), note));
+        stop = stop.at_once();
+    } else if !plan.quiet {
         let program = plan.command.first().map(|program| program.as_os_str());
         report::ready(&mut stderr(), tracer.probe_set(), tracer.notes(), program);
     }
     if plan.command.is_empty() {
-        trace(&plan, filter.rule_names(), &mut tracer, output, stop)?;
+        trace(&plan, filter, &mut tracer, survey, output, stop)?;
         return Ok(ExitCode::SUCCESS);
     }
     let running = command::start(&plan.command)?;
     stop = stop.after(running.ended());
-    let traced = trace(&plan, filter.rule_names(), &mut tracer, output, stop);
+    let traced = trace(&plan, filter, &mut tracer, survey, output, stop);
     if let Err(error) = &traced {
         report::line(&mut stderr(), &format!("{error:#}"));
     }
@@ -115,21 +121,31 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
 
 fn trace(
     plan: &Plan,
-    rules: Vec<Option<String>>,
+    filter: &Filter,
     tracer: &mut Tracer<'_>,
+    survey: Survey,
     output: OwnedFd,
     stop: Stop,
 ) -> Result<()> {
+    let snapshot = plan.at_start == AtStart::PrintOnly;
     let mut sink: Box<dyn Sink> = match plan.format {
-        Format::Table => Box::new(Table::new(plan.color)),
-        Format::Json => Box::new(Json::new(host::all_capabilities(), rules)),
-        Format::Csv => Box::new(Csv::new(rules)),
-        Format::Odr => Box::new(Odr::new(metadata(&plan.envelope))),
+        Format::Table => {
+            let zone = if plan.utc { Zone::utc() } else { Zone::local() };
+            let look = Look { color: plan.color, utf8: host::shows_utf8(), zone };
+            let terminal = output.try_clone().context("duplicate the output")?;
+            Box::new(Table::new(look, move || host::screen(&terminal)))
+        }
+        Format::Json => Box::new(Json::new(host::all_capabilities(), filter.rule_names())),
+        Format::Csv => Box::new(Csv::new(filter.rule_names())),
+        Format::Odr => {
+            let wall_ns = std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
+            let shape = if snapshot { Shape::Document { wall_ns } } else { Shape::Lines };
+            Box::new(Odr::new(metadata(&plan.envelope), shape))
+        }
     };
-    let summary =
-        Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut Output::new(output), stop }
-            .run()?;
-    report::summary(&mut stderr(), &summary, plan.quiet);
+    let output = &mut Output::new(output);
+    let summary = Session { source: tracer, host: &Machine, sink: &mut *sink, output, stop, survey }.run()?;
+    report::summary(&mut stderr(), &summary, plan.quiet || snapshot);
     Ok(())
 }
 

@@ -40,6 +40,13 @@ fn actor() {
     }
 }
 
+/// An actor under another name.
+fn command_of(program: &Path, part: &str) -> std::process::Command {
+    let mut command = Actor::program(program, part);
+    command.args(["--exact", "actor", "--ignored", "--nocapture", "--quiet"]);
+    command
+}
+
 /// Four clients, their servers (in this process), and what surrounds them.
 struct Stage {
     folder: PathBuf,
@@ -64,9 +71,9 @@ impl Stage {
             fs::copy(&this, &path).expect("copy this program");
             path
         };
-        let mut alpha = Actor::spawn(&mut Actor::command_of(&copy("alpha"), "plain"));
-        let mut beta = Actor::spawn(Actor::command_of(&copy("sub/beta"), "auid 777").uid(USER));
-        let mut gamma = Actor::spawn(&mut Actor::command_of(&copy("gamma"), "apart"));
+        let mut alpha = Actor::spawn(&mut command_of(&copy("alpha"), "plain"));
+        let mut beta = Actor::spawn(command_of(&copy("sub/beta"), "auid 777").uid(USER));
+        let mut gamma = Actor::spawn(&mut command_of(&copy("gamma"), "apart"));
         let [(_, _), (beta_auid, _), (_, gamma_tid)] =
             [&mut alpha, &mut beta, &mut gamma].map(|client| (client.hear(), client.hear()));
         let cgroup = tcptrace::host::cgroup2_root()

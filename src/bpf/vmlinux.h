@@ -164,6 +164,7 @@ struct sock {
 	struct sock_common __sk_common;
 	struct socket *sk_socket;
 	int sk_err;
+	u16 sk_type;
 	u16 sk_protocol;
 	u8 sk_shutdown;
 	u32 sk_ack_backlog;
@@ -280,8 +281,15 @@ struct uid_gid_extent {
 };
 
 struct uid_gid_map {
-	u32 nr_extents;
-	struct uid_gid_extent extent[5];
+	union {
+		struct {
+			struct uid_gid_extent extent[5];
+			u32 nr_extents;
+		};
+		struct {
+			struct uid_gid_extent *forward;
+		};
+	};
 };
 
 struct user_namespace {
@@ -302,6 +310,7 @@ struct cred {
 
 struct kernfs_node {
 	const char *name;
+	u64 id;
 };
 
 struct cgroup;
@@ -336,12 +345,39 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	u64 start_boottime;
-	const struct cred *cred;
+	u64 self_exec_id;
+	const struct cred *real_cred;
 	char comm[16];
 	struct fs_struct *fs;
 	struct files_struct *files;
 	kuid_t loginuid;
 	struct css_set *cgroups;
+};
+
+struct inet_timewait_sock {
+	struct sock_common __tw_common;
+	unsigned char tw_substate;
+};
+
+struct tcp_timewait_sock {
+	struct inet_timewait_sock tw_sk;
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	struct file *file;
 };
 
 struct io_cqe {

@@ -3,6 +3,8 @@
 
 pub mod actor;
 pub mod net;
+pub mod script;
+pub mod sys;
 
 use std::{
     io::{BufRead, BufReader, Read},

@@ -1,0 +1,97 @@
+//! What the last column says of an event.
+
+use super::{text::Signs, units};
+use crate::{
+    enrich::Record,
+    event::{Backlog, Close, CloseReason, Direction, What},
+    sink::names::{self, escape},
+};
+
+/// One thing to say. A narrow terminal shows the first few only, so what matters comes first.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// In a few words.
+    pub text: String,
+    /// Something went wrong.
+    pub bad: bool,
+}
+
+fn good(text: String) -> Fact {
+    Fact { text, bad: false }
+}
+
+fn bad(text: String) -> Fact {
+    Fact { text, bad: true }
+}
+
+/// In words, or with `brief` signs.
+pub fn facts(record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
+    let time = |duration| good(units::time(duration, brief.is_some()));
+    let after = |duration| {
+        let after = if brief.is_some() { "" } else { "after " };
+        good(format!("{after}{}", units::time(duration, brief.is_some())))
+    };
+    match &record.event.what {
+        What::Connect { latency } => latency.map(time).into_iter().collect(),
+        What::Accept { backlog } | What::Listen { backlog } | What::Unlisten { backlog } => {
+            backlog.map(queue).into_iter().collect()
+        }
+        What::Fail { error, latency } => {
+            [Some(bad(names::failure(*error))), latency.map(after)].into_iter().flatten().collect()
+        }
+        What::Close(close) => closed(close, record, brief),
+        What::Step { from, to, after: lasted } => {
+            let arrow = if brief.is_some() { ">" } else { " -> " };
+            let step = good(format!("{}{arrow}{}", names::state(*from), names::state(*to)));
+            [Some(step), lasted.map(after)].into_iter().flatten().collect()
+        }
+        What::Existing(existing) => {
+            let state = good(names::state(existing.state).to_owned());
+            [Some(state), existing.backlog.map(queue), existing.direction.map(opener)]
+                .into_iter()
+                .flatten()
+                .collect()
+        }
+    }
+}
+
+fn closed(close: &Close, record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
+    let is_brief = brief.is_some();
+    let mut facts = Vec::with_capacity(6);
+    let lasted = close.duration.map_or("?".to_owned(), |duration| units::time(duration, is_brief));
+    facts.push(good(lasted));
+    let (sent, received) =
+        (units::bytes(close.bytes_sent, is_brief), units::bytes(close.bytes_received, is_brief));
+    let (up, down) = brief.map_or(("sent ", "received "), |signs| (signs.sent, signs.received));
+    facts.extend([good(format!("{up}{sent}")), good(format!("{down}{received}"))]);
+    match (close.reason, is_brief) {
+        (CloseReason::LocalClose, true) => facts.push(good("local".to_owned())),
+        (CloseReason::RemoteClose, true) => facts.push(good("remote".to_owned())),
+        (CloseReason::LocalClose | CloseReason::RemoteClose, false) => {
+            facts.push(good(names::reason(close.reason)));
+        }
+        (reason, _) => facts.insert(0, bad(names::reason(reason))),
+    }
+    if close.retransmits > 0 {
+        facts.push(bad(match is_brief {
+            true => format!("{}rx", close.retransmits),
+            false => format!("{} retransmitted", close.retransmits),
+        }));
+    }
+    if let Some(closer) = &record.closer {
+        facts.push(good(format!("by {}[{}]", escape(&closer.process.filename), closer.process.pid)));
+    }
+    facts.push(opener(close.direction));
+    facts
+}
+
+fn opener(direction: Direction) -> Fact {
+    good(match direction {
+        Direction::Egress => "outgoing".to_owned(),
+        Direction::Ingress => "incoming".to_owned(),
+    })
+}
+
+fn queue(backlog: Backlog) -> Fact {
+    good(format!("backlog {}/{}", backlog.len, backlog.max))
+}
