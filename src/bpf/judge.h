@@ -281,7 +281,7 @@ static __noinline struct image *image_to_judge(struct filter_scratch *s, struct 
 }
 
 /* What the process of `task` leaves of all terms; false when nothing could come of it. */
-static __noinline bool judge_task(struct filter_scratch *s, struct task_struct *task)
+static __always_inline bool judge_task(struct filter_scratch *s, struct task_struct *task)
 {
 	struct image *image = image_to_judge(s, task);
 
