@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -62,6 +62,9 @@ fn main() -> ExitCode {
 /// What to report. Whatever is wrong here is wrong with the usage.
 fn compile(args: &Args) -> Result<(Filter, Program)> {
     let filter = args.filter.filter()?;
+    if filter.needs_names() {
+        bail!("the attribute dns is not available in this build");
+    }
     let program = filter.compile()?;
     Ok((filter, program))
 }
