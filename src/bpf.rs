@@ -18,6 +18,7 @@ use libbpf_rs::{
 
 use crate::{
     event::ImageId,
+    filter::Program,
     host,
     plan::{AtStart, Events, Probes},
     session::{Batch, Lost, Source},
@@ -28,6 +29,8 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
 }
 
+pub mod classifier;
+mod filter;
 mod follow;
 mod iterate;
 pub mod layout;
@@ -65,7 +68,9 @@ impl ProbeSet {
 
 /// What the kernel side is told before it is loaded.
 #[derive(Debug, Clone, Copy)]
-pub struct Config {
+pub struct Config<'a> {
+    /// Which connections to report.
+    pub filter: &'a Program,
     /// Which events to send.
     pub events: Events,
     /// What to do with the sockets that exist.
@@ -112,7 +117,7 @@ impl<'obj> Tracer<'obj> {
     ///
     /// # Errors
     /// The error of the last attempt, with its errno as the root cause.
-    pub fn start(config: Config, storage: &'obj mut Storage) -> Result<Self> {
+    pub fn start(config: Config<'_>, storage: &'obj mut Storage) -> Result<Self> {
         libbpf_rs::set_print(Some((PrintLevel::Debug, keep_log)));
         let [first, second] = storage;
         match config.probes {
@@ -127,7 +132,11 @@ impl<'obj> Tracer<'obj> {
         }
     }
 
-    fn start_set(config: Config, set: ProbeSet, storage: &'obj mut MaybeUninit<OpenObject>) -> Result<Self> {
+    fn start_set(
+        config: Config<'_>,
+        set: ProbeSet,
+        storage: &'obj mut MaybeUninit<OpenObject>,
+    ) -> Result<Self> {
         let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
         rodata.config.want = config.events.bits();
@@ -142,10 +151,12 @@ impl<'obj> Tracer<'obj> {
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         choose(&mut open.progs, set);
+        let values = filter::configure(config.filter, &mut open.maps)?;
         open.progs.on_listen.set_autoload(config.events.has_listeners());
         iterate::choose(&mut open.progs, config.at_start);
 
         let mut skel = open.load().context("load the BPF programs")?;
+        values.fill(&skel.maps)?;
         let batch = Rc::new(RefCell::new(Batch::default()));
         let mut builder = RingBufferBuilder::new();
         let filled = Rc::clone(&batch);

@@ -5,6 +5,9 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 
+pub mod filter;
+
+use filter::FilterArgs;
 pub mod envelope;
 
 /// Show TCP connections opened, accepted, failed and closed, with the process that did it.
@@ -55,6 +58,9 @@ pub struct Args {
     )]
     pub events: Vec<Kind>,
 
+    /// What to report.
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// First print the connections and listeners that already exist
     #[arg(long, help_heading = "Events", conflicts_with_all = ["snapshot", "command"])]
     pub existing: bool,

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -19,6 +19,7 @@ use tcptrace::{
     bpf::{self, Config, Tracer},
     cli::{Args, Format, envelope::EnvelopeArgs},
     command, destination, diagnosis, digest, docs,
+    filter::{Filter, Program},
     host::{self, Machine},
     output::Output,
     plan::{AtStart, Plan, Surroundings},
@@ -50,7 +51,14 @@ fn main() -> ExitCode {
         report::line(&mut stderr(), &format!("{error:#}"));
         return ExitCode::from(code);
     }
-    match run(&args) {
+    let filter = match compile(&args) {
+        Ok(compiled) => compiled,
+        Err(error) => {
+            report::line(&mut stderr(), &format!("{error:#}"));
+            return ExitCode::from(2);
+        }
+    };
+    match run(&args, &filter) {
         Ok(code) => code,
         Err(error) => {
             report::line(&mut stderr(), &format!("{error:#}"));
@@ -59,7 +67,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<ExitCode> {
+/// What to report. Whatever is wrong here is wrong with the usage.
+fn compile(args: &Args) -> Result<(Filter, Program)> {
+    let filter = args.filter.filter()?;
+    if filter.needs_names() {
+        bail!("the attribute dns is not available in this build");
+    }
+    let program = filter.compile()?;
+    Ok((filter, program))
+}
+
+fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     let output = destination::open(args, host::invoker().as_ref())?;
     let around = Surroundings {
         output_is_terminal: output.is_terminal(),
@@ -77,6 +95,7 @@ fn run(args: &Args) -> Result<ExitCode> {
 
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
     let config = Config {
+        filter: program,
         events: plan.events,
         at_start: plan.at_start,
         ring_size: plan.ring_size,
@@ -99,11 +118,11 @@ fn run(args: &Args) -> Result<ExitCode> {
         report::ready(&mut stderr(), tracer.probe_set(), tracer.notes(), program);
     }
     if plan.command.is_empty() {
-        trace(&plan, &mut tracer, survey, output, stop)?;
+        trace(&plan, filter, &mut tracer, survey, output, stop)?;
         return Ok(ExitCode::SUCCESS);
     }
     let running = command::start(&plan.command)?;
-    let traced = trace(&plan, &mut tracer, survey, output, stop.after(running.ended()));
+    let traced = trace(&plan, filter, &mut tracer, survey, output, stop.after(running.ended()));
     if let Err(error) = &traced {
         report::line(&mut stderr(), &format!("{error:#}"));
     }
@@ -111,8 +130,15 @@ fn run(args: &Args) -> Result<ExitCode> {
     Ok(if traced.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
 }
 
-fn trace(plan: &Plan, tracer: &mut Tracer<'_>, survey: Survey, output: OwnedFd, stop: Stop) -> Result<()> {
-    let mut sink = sink(plan, &output)?;
+fn trace(
+    plan: &Plan,
+    filter: &Filter,
+    tracer: &mut Tracer<'_>,
+    survey: Survey,
+    output: OwnedFd,
+    stop: Stop,
+) -> Result<()> {
+    let mut sink = sink(plan, filter.rule_names(), &output)?;
     let mut output = Output::new(output);
     let summary =
         Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut output, stop, survey }
@@ -126,7 +152,7 @@ fn trace(plan: &Plan, tracer: &mut Tracer<'_>, survey: Survey, output: OwnedFd, 
     Ok(())
 }
 
-fn sink(plan: &Plan, output: &OwnedFd) -> Result<Box<dyn Sink>> {
+fn sink(plan: &Plan, rules: Vec<Option<String>>, output: &OwnedFd) -> Result<Box<dyn Sink>> {
     Ok(match plan.format {
         _ if plan.summary_only => Box::new(Nothing),
         Format::Table => {
@@ -135,8 +161,8 @@ fn sink(plan: &Plan, output: &OwnedFd) -> Result<Box<dyn Sink>> {
             let terminal = output.try_clone().context("duplicate the output")?;
             Box::new(Table::new(look, move || host::screen(&terminal)))
         }
-        Format::Json => Box::new(Json::new(host::all_capabilities(), Vec::new())),
-        Format::Csv => Box::new(Csv::new(Vec::new())),
+        Format::Json => Box::new(Json::new(host::all_capabilities(), rules)),
+        Format::Csv => Box::new(Csv::new(rules)),
         Format::Odr => {
             let wall_ns = std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
             let document = plan.at_start == AtStart::PrintOnly;

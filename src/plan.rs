@@ -99,7 +99,10 @@ impl Plan {
     /// Decide.
     pub fn new(args: &Args, around: Surroundings) -> Plan {
         Plan {
-            events: args.events.iter().copied().collect(),
+            events: match args.filter.failed {
+                true => [Kind::Fail].into_iter().collect(),
+                false => args.events.iter().copied().collect(),
+            },
             format: if args.json { Format::Json } else { args.format },
             at_start: match (args.existing, args.snapshot) {
                 (_, true) => AtStart::PrintOnly,

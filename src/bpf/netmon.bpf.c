@@ -14,7 +14,9 @@
 #include <bpf/bpf_endian.h>
 #include "netmon.h"
 #include "ring.h"
+#include "filter.h"
 #include "process.h"
+#include "judge.h"
 #include "follow.h"
 #include "file.h"
 #include "attempt.h"
@@ -226,4 +228,11 @@ int on_survey_file(struct bpf_iter__task_file *ctx)
 	    is_tcp(sk, false))
 		survey_socket(ctx->meta->seq, sk, task);
 	return 0;
+}
+
+/* Attached to nothing: tests run it on made-up cases. */
+SEC("?tc")
+int on_filter_case(struct __sk_buff *skb)
+{
+	return filter_judge_case();
 }

@@ -5,8 +5,13 @@
 #ifndef __PATH_H__
 #define __PATH_H__
 
+struct filter_scratch;
+
 struct walk {
-	struct scratch *s;
+	union {
+		struct scratch *s;
+		struct filter_scratch *filter;
+	};
 	struct dentry *dentry, *root;
 	struct mount *mount, *root_mount;
 	bool ended;

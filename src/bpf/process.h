@@ -36,8 +36,10 @@ struct image {
 	__u32 execs; /* task_struct.self_exec_id: the rest is void when it has gone on */
 	__u8 secureexec;
 	__u8 complete; /* nothing is missing in the record that could be read later */
-	__u16 reserved;
+	__u8 judged;   /* enum judged */
+	__u8 reserved;
 	__u32 reserved2;
+	struct filter_set left; /* the terms it leaves, once it is judged */
 };
 
 /*
@@ -193,6 +195,8 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 		return 0;
 	}
 	/* Only now: another thread may be about to refer to it. */
+	if (!same_identity(&image->identity, who))
+		image->judged = 0;
 	image->identity = *who;
 	image->start = s->head.start;
 	image->epoch = sent_epoch;
@@ -273,6 +277,7 @@ static __always_inline void image_replaced(struct task_struct *task)
 
 	if (image) {
 		image->id = 0;
+		image->judged = 0;
 		image->exec_time = bpf_ktime_get_boot_ns();
 		image->secureexec = secureexec_of(task->mm->exe_file, task->real_cred, true);
 	}

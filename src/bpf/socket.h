@@ -32,11 +32,12 @@ enum {
 };
 
 enum phase {
-	PHASE_OPENING, /* no event yet: SYN sent, or waiting for accept() */
-	PHASE_FAILED,  /* connect() is about to return an error */
-	PHASE_OPEN,    /* connected or accepted: a close is owed */
-	PHASE_LISTEN,  /* no connection, but waiting for them */
-	PHASE_BURIED,  /* closed before the survey came to it */
+	PHASE_OPENING,	/* no event yet: SYN sent, or waiting for accept() */
+	PHASE_FAILED,	/* connect() is about to return an error */
+	PHASE_OPEN,	/* connected or accepted: a close is owed */
+	PHASE_LISTEN,	/* no connection, but waiting for them */
+	PHASE_UNJUDGED, /* opening, and the filter waits for the local port */
+	PHASE_BURIED,	/* closed before the survey came to it */
 };
 
 /* What is remembered of a connection between its events. */
@@ -203,6 +204,8 @@ static __always_inline void send_event(struct netmon_event *e)
 	bpf_ringbuf_submit(e, wake_flag());
 }
 
+#include "admit.h"
+
 /* The current task opens the connection: it is the owner from here on. */
 static __always_inline void own(struct conn *conn, __u32 slot)
 {
@@ -226,7 +229,7 @@ static __always_inline void connect_begins(struct sock *sk)
 		.flags = NETMON_FLAG_EGRESS | flags_of(sk, false),
 	};
 
-	if (!is_followed())
+	if (!admit(sk, &conn, NULL, SCRATCH_CONNECT, false))
 		return;
 	own(&conn, SCRATCH_CONNECT);
 	remember(sk, &conn);
@@ -238,6 +241,8 @@ static __always_inline void connected(struct sock *sk, struct conn *conn)
 	struct netmon_event *e;
 
 	attempt_ended(sk);
+	if (!settle(sk, conn))
+		return;
 	conn->phase = PHASE_OPEN;
 	if (config.want & NETMON_WANT_CONNECT) {
 		e = new_event(sk, conn, NULL, NETMON_KIND_CONNECT, now, false);
@@ -247,6 +252,8 @@ static __always_inline void connected(struct sock *sk, struct conn *conn)
 		}
 	}
 	conn->since = now;
+	if (!(config.want & NETMON_WANT_CLOSE))
+		forget(sk);
 }
 
 /* SYN_SENT or SYN_RECV -> ESTABLISHED. A child of a listener waits here for its accept. */
@@ -268,6 +275,8 @@ static __always_inline void established(struct sock *sk, int oldstate)
 		/* A cookie is made when it is first asked for; the accept's exit cannot ask. */
 		if (config.tracepoints)
 			bpf_get_socket_cookie(sk);
+		if (!admit_child(sk))
+			return;
 		remember(sk, &child);
 	}
 }
@@ -414,7 +423,7 @@ static __always_inline void closed(struct sock *sk, int oldstate)
 
 	if (!conn && surveying)
 		conn = bury(sk);
-	if (!conn)
+	if (!conn || !settle(sk, conn))
 		return;
 	catch_up(conn, oldstate);
 	if (conn->phase == PHASE_OPEN) {
@@ -456,10 +465,6 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 
 	if (!(config.want & WANT_ACCEPTED) || (conn && conn->phase == PHASE_OPEN))
 		return;
-	if (!is_followed()) {
-		forget(sk);
-		return;
-	}
 	if (!conn) {
 		/* Established before tcptrace was there, or reset by the peer while it waited. */
 		struct conn fresh = {.since = now, .flags = flags_of(sk, raw)};
@@ -469,6 +474,10 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 		conn = conn_of(sk);
 		if (!conn)
 			return;
+	}
+	if (!admit(sk, conn, NULL, SCRATCH_ACCEPT, raw)) {
+		forget(sk);
+		return;
 	}
 	own(conn, SCRATCH_ACCEPT);
 	conn->phase = PHASE_OPEN;
@@ -505,7 +514,7 @@ static __always_inline void connect_refused(struct sock *sk, struct target *to, 
 	if (begun) {
 		conn = *begun;
 		forget(sk);
-	} else if (is_followed()) {
+	} else if (admit(sk, &conn, to, SCRATCH_RESULT, raw)) {
 		own(&conn, SCRATCH_RESULT);
 	} else {
 		return;

@@ -50,7 +50,7 @@ static __always_inline void listen_begins(struct sock *sk)
 		.flags = flags_of(sk, false),
 	};
 
-	if (!is_followed())
+	if (!admit(sk, &conn, NULL, SCRATCH_CONNECT, false))
 		return;
 	own(&conn, SCRATCH_CONNECT);
 	if (!remember(sk, &conn))

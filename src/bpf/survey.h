@@ -76,11 +76,14 @@ static __always_inline void survey_remains(struct seq_file *seq, struct sock_com
 		state = TCP_SYN_RECV;
 	}
 	e = found(skc, state);
-	if (e) {
-		if (state == TCP_SYN_RECV)
-			e->flags |= NETMON_FLAG_INGRESS;
+	if (!e)
+		return;
+	if (state == TCP_SYN_RECV)
+		e->flags |= NETMON_FLAG_INGRESS;
+	if (admit_remains(e, state == TCP_SYN_RECV))
 		bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
-	}
+	else
+		bpf_ringbuf_discard(e, BPF_RB_NO_WAKEUP);
 }
 
 /* A listener's child that waits for accept(): its story begins there. */
@@ -125,6 +128,8 @@ static __always_inline void survey_socket(struct seq_file *seq, struct sock *sk,
 	/* a child has its listener's limit; a socket that never listened has none */
 	if (state != TCP_LISTEN && !sk->sk_max_ack_backlog)
 		fresh.flags |= NETMON_FLAG_EGRESS;
+	if (!admit_existing(sk, &fresh, task))
+		return;
 	if (task) {
 		fresh.image = record_of(task, SCRATCH_RESULT, false);
 		fresh.pid = task->tgid;
@@ -147,6 +152,7 @@ static __always_inline void survey_socket(struct seq_file *seq, struct sock *sk,
 	if (!e)
 		return;
 	e->flags = fresh.flags;
+	e->rule = fresh.rule;
 	e->image = fresh.image;
 	e->pid = fresh.pid;
 	e->tid = fresh.tid;

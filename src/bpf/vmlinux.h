@@ -63,6 +63,7 @@ enum bpf_func_id {
 
 /* include/uapi/linux/bpf.h; rewritten by the verifier, not relocated */
 struct bpf_sock;
+struct __sk_buff;
 
 struct bpf_sock_addr {
 	__u32 user_family;
@@ -309,6 +310,7 @@ struct cred {
 
 struct kernfs_node {
 	const char *name;
+	u64 id;
 };
 
 struct cgroup;

@@ -53,12 +53,12 @@ pub const COLUMNS: [&str; 37] = [
 /// for them, and one event stays one line.
 #[derive(Debug)]
 pub struct Csv {
-    rules: Vec<String>,
+    rules: Vec<Option<String>>,
 }
 
 impl Csv {
     /// `rules`: names by number.
-    pub fn new(rules: Vec<String>) -> Self {
+    pub fn new(rules: Vec<Option<String>>) -> Self {
         Csv { rules }
     }
 }
@@ -87,7 +87,7 @@ impl Sink for Csv {
         let number = |of: fn(&Process) -> u32| text(process.map(of));
         let word =
             |of: fn(&Process) -> Option<&str>| names::escape(process.and_then(of).unwrap_or_default()).into();
-        let rule = event.rule.and_then(|rule| self.rules.get(usize::from(rule)));
+        let rule = event.rule.and_then(|rule| self.rules.get(usize::from(rule))?.as_ref());
         let Details { state, old_state, direction, latency, duration, close, error, backlog } =
             details(&event.what);
         let owners: Vec<String> = record.owners.iter().map(|(actor, _)| actor.pid.to_string()).collect();

@@ -15,7 +15,7 @@ use crate::{
 /// Writes NetworkEvent objects.
 pub struct Json {
     all_capabilities: u64,
-    rules: Vec<String>,
+    rules: Vec<Option<String>>,
 }
 
 #[derive(Serialize)]
@@ -126,7 +126,7 @@ struct Bystander<'a> {
 
 impl Json {
     /// `all_capabilities`: every capability this kernel knows; `rules`: names by number.
-    pub fn new(all_capabilities: u64, rules: Vec<String>) -> Self {
+    pub fn new(all_capabilities: u64, rules: Vec<Option<String>>) -> Self {
         Json { all_capabilities, rules }
     }
 
@@ -207,8 +207,8 @@ impl Sink for Json {
         }
         out.extend_from_slice(b",\"network_event\":");
         put(out, format_args!("{}", text(&network_event(record))));
-        if let Some(rule) = record.event.rule.and_then(|rule| self.rules.get(usize::from(rule))) {
-            put(out, format_args!(",\"rule\":{}", text(rule)));
+        if let Some(rule) = record.event.rule.and_then(|rule| self.rules.get(usize::from(rule))?.as_deref()) {
+            put(out, format_args!(",\"rule\":{}", text(&rule)));
         }
         out.extend_from_slice(b"}\n");
     }

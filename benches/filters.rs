@@ -1,0 +1,194 @@
+//! What filters cost: nanoseconds in all our programs per loopback connection, both ends traced.
+//!
+//! Run as root: `cargo bench --bench filters`. The kernel does the measuring
+//! (`kernel.bpf_stats_enabled`), tcptrace runs as a user would run it.
+
+#[allow(dead_code, reason = "the tests use the rest")]
+#[path = "../tests/common/net.rs"]
+mod net;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use tcptrace::bpf::classifier::Classifier;
+use tcptrace::config::Config;
+use tcptrace::filter::{BinaryPattern, Direction, Filter, FilterOptions, ProcessFilter, Subject, Verdict};
+
+const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+const CONNECTIONS: u64 = 2_000;
+/// Other programs connect and run too; the quietest round of each case counts.
+const ROUNDS: usize = 3;
+
+fn main() {
+    let folder = std::env::temp_dir().join(format!("tcptrace-bench-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let before = fs::read_to_string(STATS).expect("root, and a kernel with BPF statistics");
+    fs::write(STATS, "1").expect("be root");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let port = listener.local_addr().expect("an address").port();
+    let name = std::env::current_exe().expect("this program");
+    let name = name.file_name().expect("a name").to_string_lossy().into_owned();
+
+    let rules = folder.join("rules.yaml").to_string_lossy().into_owned();
+    fs::write(&rules, sixty_four_rules(&name)).expect("write the rules");
+    let lists = folder.join("lists.yaml").to_string_lossy().into_owned();
+    fs::write(&lists, long_lists(port)).expect("write the lists");
+    let cases: [(&str, Vec<&str>); 6] = [
+        ("no filter", vec![]),
+        ("one binary", vec!["-b", &name]),
+        ("64 rules of mixed attributes, the last one matches", vec!["-c", &rules]),
+        ("100,000 addresses and 65,535 ports", vec!["-c", &lists]),
+        ("another binary: all rejected", vec!["-b", "nosuch"]),
+        ("another port: all rejected", vec!["--port", "1"]),
+    ];
+    let mut best = [u64::MAX; 6];
+    for _ in 0..ROUNDS {
+        for (best, (_, arguments)) in best.iter_mut().zip(&cases) {
+            *best = measure(arguments, &listener).min(*best);
+        }
+    }
+    for (best, (label, _)) in best.iter().zip(&cases) {
+        println!("{best:>6} ns per connection: {label}");
+    }
+    fs::write(STATS, before.trim()).expect("restore the setting");
+    for (label, filter) in [
+        ("one binary", one_binary(&name)),
+        ("64 rules of mixed attributes, the last one matches", of_yaml(&sixty_four_rules(&name))),
+        ("100,000 addresses and 65,535 ports", of_yaml(&long_lists(port))),
+    ] {
+        println!("{:>6} ns for a judgement alone, process included: {label}", judgement(&filter, &name));
+    }
+    fs::remove_dir_all(&folder).expect("remove the folder");
+}
+
+/// Every attribute kind, no two rules alike; only the last one is met.
+fn sixty_four_rules(name: &str) -> String {
+    let rule = |n: usize| {
+        let event = match n % 4 {
+            0 => format!("port_dst in [{n}, \"{}-{}\"] AND uid == {n}", 100 + n, 200 + n),
+            1 => format!("daddr in [\"10.{n}.0.0/16\", \"2001:db8:{n}::/48\"]"),
+            2 => format!("saddr == \"10.0.0.{n}\" OR gid == {}", n + 1),
+            _ => format!("binary_prefix == \"/opt/{n}/\" AND NOT port_src == {n}"),
+        };
+        format!("  - rule: r{n}\n    scope: binary_name != \"b{n}\"\n    event: {event}\n")
+    };
+    let last = |side: &str| {
+        let many = if side == "egress" {
+            (0..31).map(rule).collect::<String>()
+        } else {
+            (31..62).map(rule).collect()
+        };
+        format!(
+            "{side}:\n  rules:\n{many}  - rule: last-{side}\n    scope: binary_name == \"{name}\"\n    event: addr == \"127.0.0.0/8\"\n"
+        )
+    };
+    last("egress") + &last("ingress")
+}
+
+fn long_lists(port: u16) -> String {
+    let ports: Vec<String> = (1..=65_535).map(|p| p.to_string()).collect();
+    let addresses: Vec<String> =
+        (0..99_999).map(|n| format!("\"10.{}.{}.{}\"", n / 65_536, n / 256 % 256, n % 256)).collect();
+    let event =
+        format!("daddr in [{}, \"127.0.0.1\"] AND port in [{}]", addresses.join(","), ports.join(","));
+    let rule = format!("  rules:\n  - rule: long-{port}\n    event: '{event}'\n");
+    format!("egress:\n{rule}ingress:\n{rule}")
+}
+
+fn one_binary(name: &str) -> Filter {
+    let process =
+        ProcessFilter { binary: vec![BinaryPattern::Name(name.into())], ..ProcessFilter::default() };
+    Filter::new(&FilterOptions { process, ..FilterOptions::default() }, None, None)
+}
+
+fn of_yaml(text: &str) -> Filter {
+    let config = Config::parse("bench.yaml", text).unwrap_or_else(|e| panic!("{e:?}"));
+    Filter::new(&FilterOptions::default(), None, Some(&config))
+}
+
+/// The kernel's own measure of its own runs; the quietest of many batches.
+fn judgement(filter: &Filter, name: &str) -> u64 {
+    let local = IpAddr::from([127, 0, 0, 1]);
+    let subject = Subject {
+        binary_name: name.into(),
+        binary_path: format!("/usr/bin/{name}").into_bytes(),
+        parent_binary_name: b"cargo".to_vec(),
+        parent_binary_path: b"/usr/bin/cargo".to_vec(),
+        uid: 0,
+        euid: 0,
+        gid: 0,
+        egid: 0,
+        auid: u32::MAX,
+        pid: 1000,
+        ppid: 999,
+        container_id: Vec::new(),
+        in_cgroup: false,
+        netns: 4_026_531_840,
+        saddr: local,
+        daddr: local,
+        sport: 40_000,
+        dport: 443,
+        direction: Direction::Egress,
+        dns: Vec::new(),
+    };
+    let program = filter.compile().expect("a program");
+    let mut storage = MaybeUninit::uninit();
+    let mut classifier = Classifier::load(&program, &mut storage).expect("load the classifier");
+    classifier.prepare(&subject).expect("store the case");
+    let batches = (0..50).map(|_| classifier.run(20_000).expect("run the classifier"));
+    let (verdict, best) = batches.min_by_key(|(_, ns)| *ns).expect("batches");
+    assert!(matches!(verdict, Verdict::Admitted(_)));
+    best
+}
+
+fn measure(arguments: &[&str], listener: &TcpListener) -> u64 {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tcptrace"))
+        .arg("-j")
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start tcptrace");
+    let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+    let mut line = String::new();
+    while !line.starts_with("tcptrace: ready") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).expect("stderr") > 0, "tcptrace did not start: {arguments:?}");
+    }
+    connect(listener, 100);
+    let before = run_time(&child);
+    connect(listener, CONNECTIONS);
+    let after = run_time(&child);
+    child.kill().expect("kill tcptrace");
+    child.wait().expect("wait for tcptrace");
+    (after - before) / CONNECTIONS
+}
+
+fn connect(listener: &TcpListener, count: u64) {
+    let address = listener.local_addr().expect("an address");
+    for _ in 0..count {
+        let client = TcpStream::connect(address).expect("connect");
+        let (server, _) = listener.accept().expect("accept");
+        // Without TIME_WAIT, or the ports would run out.
+        net::linger_zero(&client);
+        drop(client);
+        drop(server);
+    }
+}
+
+/// Nanoseconds all programs of a process have run: the kernel tells with each descriptor.
+fn run_time(child: &Child) -> u64 {
+    let folder = format!("/proc/{}/fdinfo", child.id());
+    let read = |path: &Path| {
+        let text = fs::read_to_string(path).ok()?;
+        text.lines()
+            .find_map(|line| line.strip_prefix("run_time_ns:\t"))
+            .and_then(|ns| ns.parse::<u64>().ok())
+    };
+    let entries = fs::read_dir(folder).expect("fdinfo");
+    entries.filter_map(|entry| read(&entry.ok()?.path())).sum()
+}

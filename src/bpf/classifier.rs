@@ -1,0 +1,96 @@
+//! The kernel's filter on made-up cases: what the property tests and the measurements run.
+
+use super::filter::{configure, host_key, text_key};
+use super::skel::types::{filter_case, filter_flow, filter_text, filter_who};
+use super::skel::{NetmonSkel, NetmonSkelBuilder};
+use crate::filter::{Direction, Program, Subject, Verdict};
+use crate::predicate::{Net, unmap};
+use anyhow::{Context, Result, bail};
+use bytemuck::{NoUninit, bytes_of};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
+use std::mem::MaybeUninit;
+
+// SAFETY: integers and arrays of integers only; filter.h asserts that there is no padding.
+unsafe impl NoUninit for filter_case {}
+
+/// A loaded filter that is attached to nothing.
+pub struct Classifier<'obj> {
+    skel: NetmonSkel<'obj>,
+}
+
+impl<'obj> Classifier<'obj> {
+    /// Loads `program`, without any of the probes.
+    pub fn load(program: &Program, storage: &'obj mut MaybeUninit<OpenObject>) -> Result<Self> {
+        let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
+        for mut prog in open.open_object_mut().progs_mut() {
+            let wanted = prog.name() == "on_filter_case";
+            prog.set_autoload(wanted);
+        }
+        // The largest maps are those nobody asks here.
+        open.maps.conns.set_max_entries(1)?;
+        open.maps.ring.set_max_entries(4096)?;
+        let loader = configure(program, &mut open.maps)?;
+        let skel = open.load().context("load the classifier")?;
+        loader.fill(&skel.maps)?;
+        Ok(Classifier { skel })
+    }
+
+    /// Puts `subject` in place for [`Classifier::run`].
+    pub fn prepare(&mut self, subject: &Subject) -> Result<()> {
+        let case = case(subject);
+        let map = &self.skel.maps.filter_cases;
+        map.update(&0u32.to_ne_bytes(), bytes_of(&case), MapFlags::ANY).context("store the case")
+    }
+
+    /// The kernel's verdict on the prepared case, and the nanoseconds of one of `repeat` runs.
+    pub fn run(&mut self, repeat: u32) -> Result<(Verdict, u64)> {
+        // A packet of nothing but its header: the program looks at none.
+        let packet = [0; 14];
+        let input = ProgramInput { data_in: Some(&packet), repeat, ..ProgramInput::default() };
+        let output = self.skel.progs.on_filter_case.test_run(input).context("run the classifier")?;
+        let verdict = match output.return_value as i32 {
+            -1 => Verdict::Rejected,
+            0 => Verdict::Admitted(None),
+            rule @ 1.. => Verdict::Admitted(Some(rule as usize - 1)),
+            other => bail!("the classifier returned {other}"),
+        };
+        Ok((verdict, output.duration.as_nanos() as u64))
+    }
+}
+
+fn case(subject: &Subject) -> filter_case {
+    let text = |text: &[u8]| filter_text { field: 0, ..text_key(0, text, 0) };
+    let end = |address| host_key(0, unmap(address)).addr;
+    filter_case {
+        who: filter_who {
+            uid: subject.uid,
+            euid: subject.euid,
+            gid: subject.gid,
+            egid: subject.egid,
+            auid: subject.auid,
+            pid: subject.pid,
+            ppid: subject.ppid,
+            in_cgroup: subject.in_cgroup.into(),
+            name_len: subject.binary_name.len() as u32,
+            path_len: subject.binary_path.len() as u32,
+            parent_name_len: subject.parent_binary_name.len() as u32,
+            parent_path_len: subject.parent_binary_path.len() as u32,
+            name: text(&subject.binary_name),
+            path: text(&subject.binary_path),
+            parent_name: text(&subject.parent_binary_name),
+            parent_path: text(&subject.parent_binary_path),
+            container: text(&subject.container_id),
+        },
+        flow: filter_flow {
+            saddr: end(subject.saddr),
+            daddr: end(subject.daddr),
+            netns: subject.netns,
+            sport: subject.sport,
+            dport: subject.dport,
+            ipv6: u32::from(!Net::IPV4.contains(unmap(subject.daddr))),
+            ingress: u32::from(subject.direction == Direction::Ingress),
+            ..filter_flow::default()
+        },
+    }
+}

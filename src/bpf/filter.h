@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Whether a connection is reported, and under which rule.
+ *
+ * User space has turned all filters and rules into terms, a term being an AND of comparisons
+ * (src/filter.rs). Each value of an attribute is mapped to the set of terms it does not rule out;
+ * the sets of all attributes in use ANDed are the terms that hold. So the cost is one look-up per
+ * attribute in use, however many rules there are and however long their lists.
+ *
+ * `filter` is constant by the time the verifier sees it: what no filter asks for is not even
+ * loaded.
+ */
+#ifndef __FILTER_H__
+#define __FILTER_H__
+
+#define FILTER_WORDS	4
+#define FILTER_GROUPS	8
+#define FILTER_TEXT_MAX 254 /* longest string compared; a key has room for a NUL as well */
+#define FILTER_LEVELS	32  /* of cgroups above a process */
+
+/* The attributes that have a table. */
+enum filter_field {
+	FILTER_BINARY_NAME,
+	FILTER_BINARY_PATH,
+	FILTER_BINARY_PREFIX,
+	FILTER_PARENT_NAME,
+	FILTER_PARENT_PATH,
+	FILTER_PARENT_PREFIX,
+	FILTER_UID,
+	FILTER_EUID,
+	FILTER_GID,
+	FILTER_EGID,
+	FILTER_AUID,
+	FILTER_PID,
+	FILTER_PPID,
+	FILTER_CONTAINER,
+	FILTER_CGROUP,
+	FILTER_NETNS,
+	FILTER_FAMILY,
+	FILTER_DIRECTION,
+	FILTER_SADDR,
+	FILTER_DADDR,
+	FILTER_SPORT,
+	FILTER_DPORT,
+	FILTER_FIELDS,
+};
+
+#define FILTER_PATHS  (1 << FILTER_BINARY_PATH | 1 << FILTER_BINARY_PREFIX)
+#define FILTER_BINARY (1 << FILTER_BINARY_NAME | FILTER_PATHS)
+#define FILTER_PPATHS (1 << FILTER_PARENT_PATH | 1 << FILTER_PARENT_PREFIX)
+#define FILTER_PARENT (1 << FILTER_PARENT_NAME | FILTER_PPATHS)
+
+#define FILTER_PROCESS ((1 << FILTER_NETNS) - 1)
+
+/* One bit for each term. */
+struct filter_set {
+	__u64 word[FILTER_WORDS];
+};
+
+/* A field of 0 or 1 has its rows here, any other its row for values that are not listed. */
+struct filter_rows {
+	struct filter_set row[2];
+};
+
+struct filter_config {
+	__u32 fields; /* those in use, a bit each; 0: everything is reported */
+	__u32 words;  /* of each set in use */
+	__u32 groups; /* of each of these one term must hold */
+	__u32 cidrs;  /* the address fields with networks, not just addresses */
+	struct filter_rows fallback[FILTER_FIELDS];
+	struct filter_set group[FILTER_GROUPS];
+	struct filter_set rules; /* of these too, if any; the first tells the rule */
+	__u8 rule_of[FILTER_WORDS * 64];
+};
+
+const volatile struct filter_config filter = {};
+const enum filter_field filter_field_layout = 0;
+
+struct filter_number {
+	__u32 field;
+	__u32 value;
+};
+
+/* The key of a string, which is zero-padded, and of a trie of strings. */
+struct filter_text {
+	__u32 bits; /* trie: how many bits count; else 0 */
+	__u8 field;
+	__u8 text[FILTER_TEXT_MAX + 1];
+};
+
+/* IPv4 is at ::ffff:0:0/96. */
+struct filter_host {
+	__u32 field;
+	__be32 addr[4];
+};
+
+struct filter_net {
+	__u32 bits;
+	struct filter_host host;
+};
+
+/* Sized by user space to what the filter lists. */
+#define FILTER_MAP(map_type, key_type, map_name)                                                   \
+	struct {                                                                                   \
+		__uint(type, map_type);                                                            \
+		__uint(map_flags, BPF_F_NO_PREALLOC);                                              \
+		__uint(max_entries, 1);                                                            \
+		__type(key, key_type);                                                             \
+		__type(value, struct filter_set);                                                  \
+	} map_name SEC(".maps")
+
+FILTER_MAP(BPF_MAP_TYPE_HASH, struct filter_number, filter_numbers);
+FILTER_MAP(BPF_MAP_TYPE_HASH, struct filter_text, filter_texts);
+FILTER_MAP(BPF_MAP_TYPE_LPM_TRIE, struct filter_text, filter_prefixes);
+FILTER_MAP(BPF_MAP_TYPE_HASH, struct filter_host, filter_hosts);
+FILTER_MAP(BPF_MAP_TYPE_LPM_TRIE, struct filter_net, filter_nets);
+/* The cgroups of --cgroup, by id. */
+FILTER_MAP(BPF_MAP_TYPE_HASH, __u64, filter_cgroups);
+/* What the terms of connections whose local port is not known yet have left. */
+FILTER_MAP(BPF_MAP_TYPE_HASH, __u64, filter_pending);
+
+/* Local ports, then remote ones. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct filter_set);
+} filter_ports SEC(".maps");
+
+/* What can be asked of the process. The strings are filled in only where a filter asks. */
+struct filter_who {
+	__u32 uid;
+	__u32 euid;
+	__u32 gid;
+	__u32 egid;
+	__u32 auid;
+	__u32 pid;
+	__u32 ppid;
+	__u32 in_cgroup;
+	__u32 name_len;
+	__u32 path_len;
+	__u32 parent_name_len;
+	__u32 parent_path_len;
+	struct filter_text name;
+	struct filter_text path;
+	struct filter_text parent_name;
+	struct filter_text parent_path;
+	struct filter_text container;
+};
+
+/* What can be asked of the connection. */
+struct filter_flow {
+	__be32 saddr[4];
+	__be32 daddr[4];
+	__u32 netns;
+	__u16 sport;
+	__u16 dport;
+	__u32 ipv6;
+	__u32 ingress;
+	__u32 port_pending; /* sport is to be judged later */
+	__u32 reserved;
+};
+
+static __always_inline bool filter_uses(enum filter_field field)
+{
+	return filter.fields & 1U << field;
+}
+
+static __always_inline void filter_all(struct filter_set *left)
+{
+	__builtin_memset(left, 0xff, sizeof(*left));
+}
+
+static __always_inline void filter_keep(struct filter_set *left,
+					const volatile struct filter_set *row)
+{
+	int i;
+
+#pragma unroll
+	for (i = 0; i < FILTER_WORDS; i++)
+		if (i < filter.words)
+			left->word[i] &= row->word[i];
+}
+
+/* The row that was found, or the one for values that are not listed. */
+static __always_inline void filter_look(struct filter_set *left, enum filter_field field,
+					const volatile struct filter_set *row)
+{
+	filter_keep(left, row ?: &filter.fallback[field].row[0]);
+}
+
+static __always_inline void filter_flag(struct filter_set *left, enum filter_field field,
+					bool value)
+{
+	if (!filter_uses(field))
+		return;
+	filter_keep(left, value ? &filter.fallback[field].row[1] : &filter.fallback[field].row[0]);
+}
+
+static __always_inline void filter_number(struct filter_set *left, enum filter_field field,
+					  __u32 value)
+{
+	struct filter_number key = {.field = field, .value = value};
+
+	if (filter_uses(field))
+		filter_look(left, field, bpf_map_lookup_elem(&filter_numbers, &key));
+}
+
+static __always_inline void filter_text(struct filter_set *left, enum filter_field field,
+					struct filter_text *key, __u32 len)
+{
+	if (!filter_uses(field))
+		return;
+	key->bits = 0;
+	key->field = field;
+	/* What is cut off equals nothing. */
+	filter_look(left, field,
+		    len > FILTER_TEXT_MAX ? NULL : bpf_map_lookup_elem(&filter_texts, key));
+}
+
+static __always_inline void filter_prefix(struct filter_set *left, enum filter_field field,
+					  struct filter_text *key)
+{
+	if (!filter_uses(field))
+		return;
+	key->bits = 8 * (1 + FILTER_TEXT_MAX);
+	key->field = field;
+	filter_look(left, field, bpf_map_lookup_elem(&filter_prefixes, key));
+}
+
+static __always_inline void filter_addr(struct filter_set *left, enum filter_field field,
+					const __be32 *addr)
+{
+	struct filter_net key = {.bits = 8 * sizeof(struct filter_host), .host.field = field};
+	struct filter_set *row;
+
+	if (!filter_uses(field))
+		return;
+	__builtin_memcpy(key.host.addr, addr, sizeof(key.host.addr));
+	row = bpf_map_lookup_elem(&filter_hosts, &key.host);
+	if (!row && filter.cidrs & 1U << field)
+		row = bpf_map_lookup_elem(&filter_nets, &key);
+	filter_look(left, field, row);
+}
+
+static __always_inline void filter_port(struct filter_set *left, enum filter_field field,
+					__u16 port)
+{
+	__u32 key = (field == FILTER_DPORT) << 16 | port;
+
+	if (filter_uses(field))
+		filter_look(left, field, bpf_map_lookup_elem(&filter_ports, &key));
+}
+
+static __always_inline void filter_judge_who(struct filter_set *left, struct filter_who *who)
+{
+	filter_number(left, FILTER_UID, who->uid);
+	filter_number(left, FILTER_EUID, who->euid);
+	filter_number(left, FILTER_GID, who->gid);
+	filter_number(left, FILTER_EGID, who->egid);
+	filter_number(left, FILTER_AUID, who->auid);
+	filter_number(left, FILTER_PID, who->pid);
+	filter_number(left, FILTER_PPID, who->ppid);
+	filter_flag(left, FILTER_CGROUP, who->in_cgroup);
+	filter_text(left, FILTER_BINARY_NAME, &who->name, who->name_len);
+	filter_text(left, FILTER_BINARY_PATH, &who->path, who->path_len);
+	filter_prefix(left, FILTER_BINARY_PREFIX, &who->path);
+	filter_text(left, FILTER_PARENT_NAME, &who->parent_name, who->parent_name_len);
+	filter_text(left, FILTER_PARENT_PATH, &who->parent_path, who->parent_path_len);
+	filter_prefix(left, FILTER_PARENT_PREFIX, &who->parent_path);
+	filter_prefix(left, FILTER_CONTAINER, &who->container);
+}
+
+/* All but the local port, which may not be known yet. */
+static __always_inline void filter_judge_flow(struct filter_set *left,
+					      const struct filter_flow *flow)
+{
+	filter_flag(left, FILTER_FAMILY, flow->ipv6);
+	filter_flag(left, FILTER_DIRECTION, flow->ingress);
+	filter_number(left, FILTER_NETNS, flow->netns);
+	filter_port(left, FILTER_DPORT, flow->dport);
+	filter_addr(left, FILTER_DADDR, flow->daddr);
+	filter_addr(left, FILTER_SADDR, flow->saddr);
+}
+
+static __always_inline __u64 filter_common(const struct filter_set *left,
+					   const volatile struct filter_set *wanted)
+{
+	__u64 common = 0;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < FILTER_WORDS; i++)
+		if (i < filter.words)
+			common |= left->word[i] & wanted->word[i];
+	return common;
+}
+
+/* The number of the lowest bit; the instruction set has none for it. */
+static __always_inline __u32 filter_lowest(__u64 bits)
+{
+	__u32 n = 0, step;
+
+#pragma unroll
+	for (step = 32; step; step >>= 1) {
+		__u32 shift = (bits & ((1ULL << step) - 1)) ? 0 : step;
+
+		bits >>= shift;
+		n += shift;
+	}
+	return n;
+}
+
+enum {
+	FILTER_REJECTED = -1,
+	FILTER_UNNAMED = 0, /* above: 1 + the index of the rule */
+};
+
+/* What the terms that are left mean. While attributes are missing, FILTER_REJECTED is final. */
+static __always_inline int filter_verdict(const struct filter_set *left)
+{
+	int i;
+
+#pragma unroll
+	for (i = 0; i < FILTER_GROUPS; i++)
+		if (i < filter.groups && !filter_common(left, &filter.group[i]))
+			return FILTER_REJECTED;
+	if (!(filter.rules.word[0] | filter.rules.word[1] | filter.rules.word[2] |
+	      filter.rules.word[3]))
+		return FILTER_UNNAMED;
+#pragma unroll
+	for (i = 0; i < FILTER_WORDS; i++) {
+		__u64 bits = i < filter.words ? left->word[i] & filter.rules.word[i] : 0;
+
+		if (bits)
+			return 1 + filter.rule_of[(i * 64 + filter_lowest(bits)) & 255];
+	}
+	return FILTER_REJECTED;
+}
+
+_Static_assert(sizeof(struct filter_text) == 260, "filter_text has no padding");
+_Static_assert(sizeof(struct filter_net) == 24, "filter_net has no padding");
+_Static_assert(sizeof(struct filter_who) == 12 * 4 + 5 * 260, "filter_who has no padding");
+_Static_assert(sizeof(struct filter_flow) == 56, "filter_flow has no padding");
+
+/* For tests: a case to judge, as if it were a process and its connection. */
+struct filter_case {
+	struct filter_who who;
+	struct filter_flow flow;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct filter_case);
+} filter_cases SEC(".maps");
+
+static __always_inline int filter_judge_case(void)
+{
+	struct filter_set left;
+	struct filter_case *c;
+	__u32 key = 0;
+
+	c = bpf_map_lookup_elem(&filter_cases, &key);
+	if (!c)
+		return -2;
+	filter_all(&left);
+	filter_judge_who(&left, &c->who);
+	filter_judge_flow(&left, &c->flow);
+	filter_port(&left, FILTER_SPORT, c->flow.sport);
+	return filter_verdict(&left);
+}
+
+#endif

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The filter asked of processes. Each image is judged once, and keeps what it leaves.
+ */
+#ifndef __JUDGE_H__
+#define __JUDGE_H__
+
+#define CONTAINER_ID 64 /* hexadecimal digits */
+
+enum judged {
+	JUDGED_NOT,
+	JUDGED_POSSIBLE,
+	JUDGED_HOPELESS, /* whatever the connection is like */
+};
+
+/* What is judged, and what is left of the terms: too much for the stack. */
+struct filter_scratch {
+	__u32 busy;
+	__u32 reserved;
+	struct identity identity;
+	struct filter_set left;
+	struct filter_flow flow;
+	struct filter_who who;
+	__u32 at; /* where the path begins; it grows towards 0 */
+	__u8 path[NETMON_PATH_MAX + 2 * NETMON_NAME_MAX];
+	__u8 name[2 * NETMON_NAME_MAX];
+	__u64 id[CONTAINER_ID / 8];
+};
+
+/* As for process records: one for each kind of program, and another where that is taken. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCH_SLOTS);
+	__type(key, __u32);
+	__type(value, struct filter_scratch);
+} filter_scratches SEC(".maps");
+
+static __always_inline struct file *exe_of(struct task_struct *task)
+{
+	return task->mm ? task->mm->exe_file : NULL;
+}
+
+/* The base name of the executable, or the name of a kernel thread. */
+static __always_inline __u32 put_binary_name(struct filter_text *into, struct task_struct *leader,
+					     struct file *exe)
+{
+	struct dentry *dentry;
+
+	__builtin_memset(into->text, 0, sizeof(into->text));
+	if (!exe) {
+		bpf_core_read(into->text, sizeof(leader->comm), &leader->comm);
+		return 0;
+	}
+	dentry = BPF_CORE_READ(exe, f_path.dentry);
+	bpf_probe_read_kernel_str(into->text, sizeof(into->text),
+				  BPF_CORE_READ(dentry, d_name.name));
+	return BPF_CORE_READ(dentry, d_name.len);
+}
+
+/* Inside a name. The compiler knows that it is and would drop the mask; the verifier needs it. */
+static __always_inline __u32 in_name(__u32 at)
+{
+	barrier_var(at);
+	return at & (NETMON_NAME_MAX - 1);
+}
+
+/* Returns 1 at the end, and where there is no more room. */
+static __noinline long prepend_up(__u32 i, struct walk *w)
+{
+	struct dentry *named = climb(w);
+	struct filter_scratch *s = w->filter;
+	__u32 len, at = s->at;
+
+	if (!named)
+		return w->ended;
+	len = BPF_CORE_READ(named, d_name.len);
+	if (len >= NETMON_NAME_MAX || at > NETMON_PATH_MAX || at < len + 1) {
+		w->ended = false;
+		return 1;
+	}
+	at -= len + 1;
+	/* The compiler knows that it is in bounds; the verifier wants to see it. */
+	barrier_var(at);
+	if (at > NETMON_PATH_MAX)
+		return 1;
+	s->path[at] = '/';
+	bpf_probe_read_kernel(&s->path[at + 1], in_name(len), BPF_CORE_READ(named, d_name.name));
+	s->at = at;
+	return w->ended;
+}
+
+/* The beginning of the path, as in put_path(); nothing of a path that is too long to be walked. */
+static __noinline __u32 put_binary_path(struct filter_scratch *s, struct filter_text *into,
+					struct task_struct *leader, struct file *exe)
+{
+	struct walk w = {.filter = s};
+	struct fs_struct *fs = leader->fs;
+	__u32 i, at;
+
+	__builtin_memset(into->text, 0, sizeof(into->text));
+	if (!exe)
+		return 0;
+	w.dentry = BPF_CORE_READ(exe, f_path.dentry);
+	w.mount = mount_of(BPF_CORE_READ(exe, f_path.mnt));
+	if (fs) {
+		w.root = BPF_CORE_READ(fs, root.dentry);
+		w.root_mount = mount_of(BPF_CORE_READ(fs, root.mnt));
+	}
+	s->at = NETMON_PATH_MAX;
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+		bpf_loop(NETMON_PATH_PARTS, prepend_up, &w, 0);
+	} else {
+		for (i = 0; i < NETMON_PATH_PARTS_UNLOOPED; i++)
+			if (prepend_up(i, &w))
+				break;
+	}
+	at = s->at;
+	if (!w.ended || at > NETMON_PATH_MAX)
+		return 0;
+	/* Behind the path there are only zeros. */
+	bpf_probe_read_kernel(into->text, sizeof(into->text), &s->path[at]);
+	return NETMON_PATH_MAX - at;
+}
+
+/* Does the string, of at most eight bytes, lie there? */
+#define LIES_AT(from, string)                                                                      \
+	({                                                                                         \
+		__u64 there = 0, wanted = 0;                                                       \
+                                                                                                   \
+		_Static_assert(sizeof(string) <= 9, "too long to be compared at once");            \
+		bpf_probe_read_kernel(&there, sizeof(string) - 1, from);                           \
+		__builtin_memcpy(&wanted, string, sizeof(string) - 1);                             \
+		there == wanted;                                                                   \
+	})
+
+/* Is each of the eight bytes one of 0-9 a-f? Bit 7 of a sum tells whether a byte is that large. */
+static __always_inline bool is_hex(__u64 bytes)
+{
+	const __u64 ones = 0x0101010101010101, tops = ones << 7;
+	__u64 digit = (bytes + (0x80 - '0') * ones) & ~(bytes + (0x80 - '9' - 1) * ones);
+	__u64 letter = (bytes + (0x80 - 'a') * ones) & ~(bytes + (0x80 - 'f' - 1) * ones);
+
+	return !(bytes & tops) && ((digit | letter) & tops) == tops;
+}
+
+/* The container whose cgroup is called so, as src/container.rs tells it; false for none. */
+static __noinline bool put_container_of(struct filter_scratch *s, const char *cgroup)
+{
+	__u8 *name = s->name, *into = s->who.container.text;
+	__u32 i, start, len, end;
+	long n;
+
+	n = bpf_probe_read_kernel_str(name, NETMON_NAME_MAX, cgroup);
+	if (n <= 1 || n > NETMON_NAME_MAX)
+		return false;
+	len = n - 1;
+	end = len;
+	if (len > 6 && LIES_AT(&name[in_name(len - 6)], ".scope"))
+		end -= 6;
+	if (end < len && end > 8 && LIES_AT(name, "machine-")) {
+		if (LIES_AT(&name[8], "qemu-"))
+			return false;
+		bpf_probe_read_kernel(into, in_name(end - 8), &name[8]);
+		return true;
+	}
+	if (len > 23 && LIES_AT(name, "systemd-") && LIES_AT(&name[7], "-nspawn@") &&
+	    LIES_AT(&name[in_name(len - 8)], ".service")) {
+		bpf_probe_read_kernel(into, in_name(len - 23), &name[15]);
+		return true;
+	}
+	if (end < CONTAINER_ID)
+		return false;
+	start = in_name(end - CONTAINER_ID);
+	if (start && !LIES_AT(&name[in_name(start - 1)], "-") &&
+	    !LIES_AT(&name[in_name(start - 1)], ":"))
+		return false;
+	if (start >= 7 && LIES_AT(&name[in_name(start - 7)], "conmon-"))
+		return false;
+	bpf_probe_read_kernel(s->id, sizeof(s->id), &name[start]);
+	for (i = 0; i < CONTAINER_ID / 8; i++)
+		if (!is_hex(s->id[i]))
+			return false;
+	bpf_probe_read_kernel(into, sizeof(s->id), s->id);
+	return true;
+}
+
+static __noinline bool put_container_in(struct filter_scratch *s, struct cgroup *cgroup)
+{
+	struct cgroup_subsys_state *up;
+	int i;
+
+	for (i = 0; i < NETMON_CGROUP_PARTS && cgroup; i++) {
+		up = BPF_CORE_READ(cgroup, self.parent);
+		if (!up)
+			break;
+		if (put_container_of(s, BPF_CORE_READ(cgroup, kn, name)))
+			return true;
+		cgroup = BPF_CORE_READ(up, cgroup);
+	}
+	return false;
+}
+
+/* The innermost wins, and cgroup2 is asked before v1. */
+static __always_inline void put_container(struct filter_scratch *s, struct task_struct *leader)
+{
+	struct css_set *set = leader->cgroups;
+	struct cgroup *v2 = BPF_CORE_READ(set, dfl_cgrp);
+	struct cgroup *v1 = v1_cgroup(set, pids_cgrp_id);
+
+	__builtin_memset(s->who.container.text, 0, sizeof(s->who.container.text));
+	if (!v1)
+		v1 = v1_cgroup(set, memory_cgrp_id);
+	if (!put_container_in(s, v2) && v1 && v1 != v2)
+		put_container_in(s, v1);
+}
+
+static __noinline bool is_in_cgroup(struct cgroup *cgroup)
+{
+	struct cgroup_subsys_state *up;
+	__u64 id;
+	int i;
+
+	for (i = 0; i < FILTER_LEVELS && cgroup; i++) {
+		id = BPF_CORE_READ(cgroup, kn, id);
+		if (bpf_map_lookup_elem(&filter_cgroups, &id))
+			return true;
+		up = BPF_CORE_READ(cgroup, self.parent);
+		cgroup = up ? BPF_CORE_READ(up, cgroup) : NULL;
+	}
+	return false;
+}
+
+/* Only what the filter asks for; the verifier drops the rest. */
+static __always_inline void put_who(struct filter_scratch *s, struct task_struct *leader,
+				    struct identity *identity)
+{
+	struct task_struct *parent = parent_of(leader);
+	struct filter_who *who = &s->who;
+
+	who->uid = identity->uid;
+	who->euid = identity->euid;
+	who->gid = identity->gid;
+	who->egid = identity->egid;
+	who->auid = identity->auid;
+	who->pid = leader->tgid;
+	who->ppid = parent->tgid;
+	if (filter_uses(FILTER_CGROUP))
+		who->in_cgroup = is_in_cgroup(BPF_CORE_READ(leader->cgroups, dfl_cgrp));
+	if (filter_uses(FILTER_CONTAINER))
+		put_container(s, leader);
+	if (filter_uses(FILTER_BINARY_NAME))
+		who->name_len = put_binary_name(&who->name, leader, exe_of(leader));
+	if (filter.fields & FILTER_PATHS)
+		who->path_len = put_binary_path(s, &who->path, leader, exe_of(leader));
+	if (filter_uses(FILTER_PARENT_NAME))
+		who->parent_name_len = put_binary_name(&who->parent_name, parent, exe_of(parent));
+	if (filter.fields & FILTER_PPATHS)
+		who->parent_path_len =
+			put_binary_path(s, &who->parent_path, parent, exe_of(parent));
+}
+
+static __noinline void judge_who(struct filter_set *left, struct filter_who *who)
+{
+	filter_judge_who(left, who);
+}
+
+/* The image that `task` acts as, forgotten if it has another identity than when it was judged. */
+static __noinline struct image *image_to_judge(struct filter_scratch *s, struct task_struct *task)
+{
+	struct image *image;
+
+	identity_of(task, &s->identity);
+	image = acting_image(task, &s->identity);
+	if (image && !same_identity(&image->identity, &s->identity)) {
+		/* With another identity it is another image: its record has to be sent. */
+		image->identity = s->identity;
+		image->id = 0;
+		image->judged = JUDGED_NOT;
+	}
+	return image;
+}
+
+/* What the process of `task` leaves of all terms; false when nothing could come of it. */
+static __always_inline bool judge_task(struct filter_scratch *s, struct task_struct *task)
+{
+	struct image *image = image_to_judge(s, task);
+
+	if (!image) {
+		count_lost(NETMON_LOST_TABLE);
+		return false;
+	}
+	if (!image->judged) {
+		filter_all(&image->left);
+		put_who(s, task->group_leader, &s->identity);
+		judge_who(&image->left, &s->who);
+		image->judged = filter_verdict(&image->left) == FILTER_REJECTED ? JUDGED_HOPELESS
+										: JUDGED_POSSIBLE;
+	}
+	s->left = image->left;
+	return image->judged == JUDGED_POSSIBLE;
+}
+
+/* The slot that was taken, this one or another; SCRATCH_SLOTS: none was free. */
+static __always_inline __u32 take_slot(__u32 slot)
+{
+	struct filter_scratch *s;
+	__u32 i;
+
+	for (i = 0; i < SCRATCH_SLOTS; i++) {
+		s = bpf_map_lookup_elem(&filter_scratches, &slot);
+		if (s && __sync_lock_test_and_set(&s->busy, 1) == 0)
+			return slot;
+		slot = slot + 1 < SCRATCH_SLOTS ? slot + 1 : 0;
+	}
+	count_lost(NETMON_LOST_TABLE);
+	return SCRATCH_SLOTS;
+}
+
+/*
+ * The current process, judged in a scratch that was taken. Not static: so the verifier looks at
+ * it once, and not again for all that can precede the call.
+ */
+__noinline int judge_current(__u32 slot)
+{
+	struct filter_scratch *s = bpf_map_lookup_elem(&filter_scratches, &slot);
+
+	return s && judge_task(s, bpf_get_current_task_btf());
+}
+
+/* What the connection leaves as well, and what it means. Not static, as above. */
+__noinline int judge_flow(__u32 slot)
+{
+	struct filter_scratch *s = bpf_map_lookup_elem(&filter_scratches, &slot);
+
+	if (!s)
+		return FILTER_REJECTED;
+	filter_judge_flow(&s->left, &s->flow);
+	if (!s->flow.port_pending)
+		filter_port(&s->left, FILTER_SPORT, s->flow.sport);
+	return filter_verdict(&s->left);
+}
+
+#endif

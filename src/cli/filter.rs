@@ -1,0 +1,187 @@
+//! The filter options as typed, and what they mean once checked.
+
+use crate::config::Config;
+use crate::filter::{BinaryPattern, Filter, FilterOptions, ProcessFilter};
+use crate::host;
+use crate::predicate::{self, Attribute, Net, PortRange, check_text, parse_number, parse_ports};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, statfs};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What to report. Different options must all hold; of one option repeated, one value must.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Filter options (all evaluated in the kernel)")]
+pub struct FilterArgs {
+    /// Only processes of this executable: NAME, /full/path, or /prefix/ ending in a slash
+    #[arg(short, long, value_name = "X", value_parser = clap::value_parser!(OsString))]
+    pub binary: Vec<OsString>,
+    /// Only processes with this real user id
+    #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = parse_number)]
+    pub uid: Vec<u32>,
+    /// Only processes with this effective user id
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = parse_number)]
+    pub euid: Vec<u32>,
+    /// Only processes with this login (audit) user id
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = parse_number)]
+    pub auid: Vec<u32>,
+    /// Only this process
+    #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = parse_number)]
+    pub pid: Vec<u32>,
+    /// Report all processes except those that --binary, --uid, --euid, --auid and --pid describe together
+    #[arg(long)]
+    pub deny: bool,
+    /// Only connections with this address at either end
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = Net::parse)]
+    pub addr: Vec<Net>,
+    /// Only connections with this local address
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = Net::parse)]
+    pub saddr: Vec<Net>,
+    /// Only connections with this remote address
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = Net::parse)]
+    pub daddr: Vec<Net>,
+    /// Only connections with this port at either end
+    #[arg(long, value_name = "N|N-M", value_delimiter = ',', value_parser = parse_ports)]
+    pub port: Vec<PortRange>,
+    /// Only connections with this local port
+    #[arg(long, value_name = "N|N-M", value_delimiter = ',', value_parser = parse_ports)]
+    pub sport: Vec<PortRange>,
+    /// Only connections with this remote port
+    #[arg(long, value_name = "N|N-M", value_delimiter = ',', value_parser = parse_ports)]
+    pub dport: Vec<PortRange>,
+    /// Only IPv4, an IPv6 socket's mapped addresses included
+    #[arg(short = '4')]
+    pub ipv4: bool,
+    /// Only IPv6
+    #[arg(short = '6')]
+    pub ipv6: bool,
+    /// Only connections that failed to come up
+    #[arg(long)]
+    pub failed: bool,
+    /// Only processes of this container; the beginning of its id is enough
+    #[arg(long, value_name = "ID", value_parser = parse_container)]
+    pub container: Vec<String>,
+    /// Only processes in this cgroup (of the cgroup2 tree) and below
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<PathBuf>,
+    /// Only connections in this network namespace: /proc/PID/ns/net, or a name of `ip netns`
+    #[arg(long, value_name = "PATH")]
+    pub netns: Vec<PathBuf>,
+    /// Process filter and named rules from a NetMon YAML file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A predicate: 'port_dst == 443 AND NOT daddr in ["10.0.0.0/8"]'; see FILTERS in tcptrace(8)
+    #[arg(value_name = "FILTER")]
+    pub predicate: Option<String>,
+}
+
+impl FilterArgs {
+    /// Reads what the arguments name. Every error is one of usage: exit status 2.
+    ///
+    /// `--failed` is not part of it: it selects events, not connections.
+    pub fn filter(&self) -> Result<Filter> {
+        let options = self.options()?;
+        let predicate = match &self.predicate {
+            Some(source) => {
+                Some(predicate::parse(source).map_err(|e| anyhow!("FILTER, {}", e.report(source)))?)
+            }
+            None => None,
+        };
+        let config = match &self.config {
+            Some(path) => Some(read_config(path)?),
+            None => None,
+        };
+        Ok(Filter::new(&options, predicate, config.as_ref()))
+    }
+
+    fn options(&self) -> Result<FilterOptions> {
+        let process = ProcessFilter {
+            uid: self.uid.clone(),
+            euid: self.euid.clone(),
+            auid: self.auid.clone(),
+            pid: self.pid.clone(),
+            binary: self.binary.iter().map(|text| binary(text.as_bytes())).collect::<Result<_>>()?,
+            deny: self.deny,
+        };
+        if self.deny && process.is_empty() {
+            bail!("--deny has nothing to deny: name processes with --binary, --uid, --euid, --auid or --pid");
+        }
+        let families = [(self.ipv4, 4), (self.ipv6, 6)];
+        Ok(FilterOptions {
+            process,
+            addr: self.addr.clone(),
+            saddr: self.saddr.clone(),
+            daddr: self.daddr.clone(),
+            port: self.port.clone(),
+            sport: self.sport.clone(),
+            dport: self.dport.clone(),
+            family: families.into_iter().filter(|(wanted, _)| *wanted).map(|(_, family)| family).collect(),
+            container: self.container.iter().map(|id| id.as_bytes().to_vec()).collect(),
+            cgroup: self.cgroup.iter().map(|path| cgroup_id(path)).collect::<Result<_>>()?,
+            netns: self.netns.iter().map(|path| netns_inode(path)).collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// NAME has no slash, a prefix ends in one.
+fn binary(text: &[u8]) -> Result<BinaryPattern> {
+    let (attribute, pattern): (_, fn(Vec<u8>) -> BinaryPattern) = match (text.contains(&b'/'), text.last()) {
+        (false, _) => (Attribute::BinaryName, BinaryPattern::Name),
+        (true, Some(b'/')) => (Attribute::BinaryPrefix, BinaryPattern::Prefix),
+        (true, _) => (Attribute::BinaryPath, BinaryPattern::Path),
+    };
+    let shown = predicate::printable(&String::from_utf8_lossy(text));
+    check_text(attribute, text).map_err(|message| anyhow!("--binary {shown}: {message}"))?;
+    Ok(pattern(text.to_vec()))
+}
+
+fn parse_container(text: &str) -> Result<String, String> {
+    check_text(Attribute::ContainerId, text.as_bytes()).map(|()| text.to_owned())
+}
+
+fn read_config(path: &Path) -> Result<Config> {
+    let name = predicate::printable(&path.to_string_lossy());
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read the configuration {name}"))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|e| anyhow!("{name} is not UTF-8 at byte {}", e.utf8_error().valid_up_to()))?;
+    Config::parse(&name, &text)
+        .map_err(|e| anyhow!("{name}:{}:{}: {}", e.place.line, e.place.column, e.message))
+}
+
+/// A cgroup's id is the inode number of its directory.
+fn cgroup_id(path: &Path) -> Result<u64> {
+    let shown = path.display();
+    // /proc/PID/cgroup and systemd-cgls show paths that begin at the root of the tree.
+    let inside = host::cgroup2_root().map(|root| root.join(path.strip_prefix("/").unwrap_or(path)));
+    let found: Vec<(PathBuf, FsType)> = std::iter::once(path.to_path_buf())
+        .chain(inside)
+        .filter_map(|path| statfs(&path).ok().map(|stat| (path, stat.filesystem_type())))
+        .collect();
+    if let Some((found, _)) = found.iter().find(|(_, kind)| *kind == CGROUP2_SUPER_MAGIC) {
+        return Ok(std::fs::metadata(found).with_context(|| format!("--cgroup {shown}"))?.ino());
+    }
+    match found.first() {
+        None => bail!("--cgroup {shown}: no such cgroup, neither as a path nor inside the cgroup2 tree"),
+        Some((_, CGROUP_SUPER_MAGIC)) => bail!(
+            "--cgroup {shown}: this is cgroup v1; only the cgroup2 tree can be filtered \
+             (on hybrid hosts it is at /sys/fs/cgroup/unified)"
+        ),
+        Some(_) => {
+            bail!("--cgroup {shown}: not in a cgroup2 file system, which is usually at /sys/fs/cgroup")
+        }
+    }
+}
+
+/// A network namespace is known by the inode number of its file.
+fn netns_inode(path: &Path) -> Result<u32> {
+    let is_name = path.components().count() == 1 && path.is_relative();
+    let path = if is_name { Path::new("/run/netns").join(path) } else { path.to_path_buf() };
+    let context = || format!("--netns {}", path.display());
+    if statfs(&path).with_context(context)?.filesystem_type() != NSFS_MAGIC {
+        bail!("{}: not a namespace file; use /proc/PID/ns/net or a name of `ip netns list`", context());
+    }
+    let inode = std::fs::metadata(&path).with_context(context)?.ino();
+    u32::try_from(inode).with_context(context)
+}

@@ -1,0 +1,180 @@
+//! Predicates to disjunctive form: a list of terms, each an AND of comparisons.
+//!
+//! An OR of comparisons of one attribute is one comparison with the union of their sets, so a
+//! long list costs no terms, and `addr` and `port` (either end) become an OR of both ends.
+
+use super::FilterError;
+use super::terms::TERMS_MAX;
+use crate::predicate::{Attribute, Predicate, Set};
+use std::collections::HashMap;
+
+/// A distinct comparison; all terms share one list of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Atom {
+    /// What is looked at; never `addr`, `port` or an address of one family.
+    pub attribute: Attribute,
+    /// The members, each once, in order.
+    pub set: Set,
+}
+
+/// An atom that a term needs to hold, or to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Literal {
+    /// Which atom, by its place in [`Atoms`].
+    pub atom: usize,
+    /// Must the value be a member?
+    pub member: bool,
+}
+
+/// Literals of which all must hold; of none: true.
+pub type Term = Vec<Literal>;
+
+/// Every distinct comparison, by number.
+#[derive(Default)]
+pub struct Atoms {
+    /// In the order they were met.
+    pub list: Vec<Atom>,
+    numbers: HashMap<Atom, usize>,
+}
+
+impl Atoms {
+    fn number(&mut self, attribute: Attribute, mut set: Set) -> usize {
+        set.normalize();
+        let atom = Atom { attribute, set };
+        if let Some(number) = self.numbers.get(&atom) {
+            return *number;
+        }
+        self.list.push(atom.clone());
+        self.numbers.insert(atom, self.list.len() - 1);
+        self.list.len() - 1
+    }
+}
+
+enum Form {
+    Test(Attribute, Set, bool),
+    All(Vec<Form>),
+    Any(Vec<Form>),
+}
+
+/// The terms of which at least one must hold for `predicate` to hold. What only user space can
+/// judge is taken as holding.
+pub fn terms(predicate: &Predicate, atoms: &mut Atoms) -> Result<Vec<Term>, FilterError> {
+    let mut terms = expand(form(predicate, true), atoms)?;
+    drop_redundant(&mut terms);
+    Ok(terms)
+}
+
+/// Pushes negations down to the comparisons.
+fn form(predicate: &Predicate, holds: bool) -> Form {
+    let forms = |list: &[Predicate]| list.iter().map(|p| form(p, holds)).collect();
+    match predicate {
+        Predicate::Not(inner) => form(inner, !holds),
+        Predicate::All(list) if holds => all(forms(list)),
+        Predicate::Any(list) if !holds => all(forms(list)),
+        Predicate::All(list) | Predicate::Any(list) => any(forms(list)),
+        Predicate::Test(attribute, set) => {
+            let ends: &[Attribute] = match attribute {
+                Attribute::Dns => &[],
+                Attribute::Addr => &[Attribute::Saddr, Attribute::Daddr],
+                Attribute::Port => &[Attribute::PortSrc, Attribute::PortDst],
+                Attribute::Ipv4Src | Attribute::Ipv6Src => &[Attribute::Saddr],
+                Attribute::Ipv4Dst | Attribute::Ipv6Dst => &[Attribute::Daddr],
+                one => std::slice::from_ref(one),
+            };
+            let literal = |end: &Attribute| Form::Test(*end, set.clone(), holds);
+            let list: Vec<Form> = ends.iter().map(literal).collect();
+            if holds && !list.is_empty() { any(list) } else { all(list) }
+        }
+    }
+}
+
+fn all(list: Vec<Form>) -> Form {
+    let mut flat = Vec::with_capacity(list.len());
+    for form in list {
+        match form {
+            Form::All(inner) => flat.extend(inner),
+            other => flat.push(other),
+        }
+    }
+    Form::All(flat)
+}
+
+/// Flattens an OR and joins its comparisons of one attribute.
+fn any(list: Vec<Form>) -> Form {
+    let mut flat: Vec<Form> = Vec::with_capacity(list.len());
+    for form in list {
+        match form {
+            Form::Any(inner) => inner.into_iter().for_each(|f| join(&mut flat, f)),
+            other => join(&mut flat, other),
+        }
+    }
+    if flat.len() == 1 { flat.remove(0) } else { Form::Any(flat) }
+}
+
+fn join(flat: &mut Vec<Form>, form: Form) {
+    let form = match form {
+        Form::All(mut inner) if inner.len() == 1 => inner.remove(0),
+        other => other,
+    };
+    if let Form::Test(attribute, set, true) = &form {
+        for known in flat.iter_mut() {
+            if let Form::Test(theirs, known, true) = known
+                && theirs == attribute
+            {
+                known.extend(set.clone());
+                return;
+            }
+        }
+    }
+    flat.push(form);
+}
+
+fn expand(form: Form, atoms: &mut Atoms) -> Result<Vec<Term>, FilterError> {
+    let terms = match form {
+        Form::Test(attribute, set, member) => {
+            vec![vec![Literal { atom: atoms.number(attribute, set), member }]]
+        }
+        Form::Any(list) => {
+            let mut terms = Vec::new();
+            for form in list {
+                terms.extend(expand(form, atoms)?);
+                check(terms.len())?;
+            }
+            terms
+        }
+        Form::All(list) => {
+            let mut terms: Vec<Term> = vec![Vec::new()];
+            for form in list {
+                let factors = expand(form, atoms)?;
+                check(terms.len().saturating_mul(factors.len()))?;
+                terms = terms.iter().flat_map(|t| factors.iter().map(|f| conjoin(t, f))).collect();
+            }
+            terms
+        }
+    };
+    Ok(terms)
+}
+
+/// Both terms as one.
+pub fn conjoin(left: &Term, right: &Term) -> Term {
+    let mut both = left.clone();
+    both.extend(right.iter().filter(|literal| !left.contains(literal)));
+    both
+}
+
+/// Drops each term that says no more than another one already does.
+fn drop_redundant(terms: &mut Vec<Term>) {
+    let mut kept: Vec<Term> = Vec::with_capacity(terms.len());
+    for term in terms.drain(..) {
+        let implies = |a: &Term, b: &Term| b.iter().all(|literal| a.contains(literal));
+        if !kept.iter().any(|k| implies(&term, k)) {
+            kept.retain(|k| !implies(k, &term));
+            kept.push(term);
+        }
+    }
+    *terms = kept;
+}
+
+fn check(terms: usize) -> Result<(), FilterError> {
+    if terms <= TERMS_MAX { Ok(()) } else { Err(FilterError::TooManyTerms) }
+}

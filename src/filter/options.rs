@@ -1,0 +1,123 @@
+//! The filter options of the command line, and how they combine with the rest.
+
+use super::{Clause, Filter};
+use crate::config::Config;
+use crate::predicate::{Attribute as A, Net, PortRange, Predicate, Set};
+
+/// The executables that one `--binary` stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BinaryPattern {
+    /// With this base name.
+    Name(Vec<u8>),
+    /// With this path.
+    Path(Vec<u8>),
+    /// With a path that begins so.
+    Prefix(Vec<u8>),
+}
+
+/// Which processes are meant: `--uid` and its like, or `process_filter` of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the attributes, by their names")]
+pub struct ProcessFilter {
+    pub uid: Vec<u32>,
+    pub euid: Vec<u32>,
+    pub auid: Vec<u32>,
+    pub pid: Vec<u32>,
+    pub binary: Vec<BinaryPattern>,
+    /// Report all the others instead.
+    pub deny: bool,
+}
+
+impl ProcessFilter {
+    /// Does it name no process at all?
+    pub fn is_empty(&self) -> bool {
+        let numbers = [&self.uid, &self.euid, &self.auid, &self.pid];
+        numbers.iter().all(|list| list.is_empty()) && self.binary.is_empty()
+    }
+
+    /// `uid AND euid AND auid AND pid AND (name OR path OR prefix)`, or the opposite.
+    pub fn predicate(&self) -> Option<Predicate> {
+        if self.is_empty() {
+            return None;
+        }
+        let numbers =
+            [(A::Uid, &self.uid), (A::Euid, &self.euid), (A::Auid, &self.auid), (A::Pid, &self.pid)];
+        let mut all: Vec<Predicate> = numbers
+            .into_iter()
+            .filter(|(_, list)| !list.is_empty())
+            .map(|(attribute, list)| Predicate::Test(attribute, Set::Numbers(list.clone())))
+            .collect();
+        let binary = |pattern: &BinaryPattern| {
+            let (attribute, text) = match pattern {
+                BinaryPattern::Name(text) => (A::BinaryName, text),
+                BinaryPattern::Path(text) => (A::BinaryPath, text),
+                BinaryPattern::Prefix(text) => (A::BinaryPrefix, text),
+            };
+            Predicate::Test(attribute, Set::Texts(vec![text.clone()]))
+        };
+        if !self.binary.is_empty() {
+            all.push(Predicate::Any(self.binary.iter().map(binary).collect()));
+        }
+        let all = Predicate::All(all);
+        Some(if self.deny { all.negate() } else { all })
+    }
+}
+
+/// The filter options, checked and resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the options, by their names")]
+pub struct FilterOptions {
+    pub process: ProcessFilter,
+    pub addr: Vec<Net>,
+    pub saddr: Vec<Net>,
+    pub daddr: Vec<Net>,
+    pub port: Vec<PortRange>,
+    pub sport: Vec<PortRange>,
+    pub dport: Vec<PortRange>,
+    /// 4, 6 or both.
+    pub family: Vec<u32>,
+    pub container: Vec<Vec<u8>>,
+    /// Ids in the cgroup2 tree.
+    pub cgroup: Vec<u64>,
+    /// Inode numbers.
+    pub netns: Vec<u32>,
+}
+
+impl FilterOptions {
+    /// One clause per option in use.
+    fn clauses(&self) -> Vec<Clause> {
+        let test = |origin: &str, attribute, set: Set| {
+            let predicate = Predicate::Test(attribute, set);
+            (origin.to_owned(), predicate)
+        };
+        let cgroup = self.cgroup.iter().map(|_| 1).take(1).collect();
+        let process = self.process.predicate().map(|predicate| ("the process options".to_owned(), predicate));
+        let tests = [
+            test("--addr", A::Addr, Set::Nets(self.addr.clone())),
+            test("--saddr", A::Saddr, Set::Nets(self.saddr.clone())),
+            test("--daddr", A::Daddr, Set::Nets(self.daddr.clone())),
+            test("--port", A::Port, Set::Ports(self.port.clone())),
+            test("--sport", A::PortSrc, Set::Ports(self.sport.clone())),
+            test("--dport", A::PortDst, Set::Ports(self.dport.clone())),
+            test("-4 or -6", A::Family, Set::Numbers(self.family.clone())),
+            test("--container", A::ContainerId, Set::Texts(self.container.clone())),
+            test("--cgroup", A::Cgroup, Set::Numbers(cgroup)),
+            test("--netns", A::Netns, Set::Numbers(self.netns.clone())),
+        ];
+        let used =
+            tests.into_iter().filter(|(_, test)| !matches!(test, Predicate::Test(_, set) if set.is_empty()));
+        process.into_iter().chain(used).map(|(origin, predicate)| Clause { predicate, origin }).collect()
+    }
+}
+
+impl Filter {
+    /// Options, positional predicate and configuration, all of which must hold.
+    pub fn new(options: &FilterOptions, predicate: Option<Predicate>, config: Option<&Config>) -> Self {
+        let mut all = options.clauses();
+        all.extend(predicate.map(|predicate| Clause { predicate, origin: "FILTER".to_owned() }));
+        let process_filter = config.and_then(|c| c.process.as_ref()).and_then(ProcessFilter::predicate);
+        all.extend(process_filter.map(|predicate| Clause { predicate, origin: "process_filter".to_owned() }));
+        let rules = config.map(Config::rules).unwrap_or_default();
+        Filter { all, rules, cgroups: options.cgroup.clone() }
+    }
+}

@@ -1,0 +1,137 @@
+//! What is judged, and the reference evaluator: predicates applied to it by the book.
+//!
+//! The compiled program and the kernel must agree with this file; property tests compare them.
+//! It is also what judges the one attribute that user space alone knows, `dns`.
+
+use crate::predicate::{Attribute as A, Net, Predicate, Set, unmap};
+use std::net::IpAddr;
+
+/// Who opened the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// This host.
+    Egress,
+    /// The other end.
+    Ingress,
+}
+
+/// Everything a filter can look at: the owner of a connection and the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the attributes of the predicate language, by their names")]
+pub struct Subject {
+    pub binary_name: Vec<u8>,
+    pub binary_path: Vec<u8>,
+    pub parent_binary_name: Vec<u8>,
+    pub parent_binary_path: Vec<u8>,
+    pub uid: u32,
+    pub euid: u32,
+    pub gid: u32,
+    pub egid: u32,
+    pub auid: u32,
+    pub pid: u32,
+    pub ppid: u32,
+    /// Empty on the host.
+    pub container_id: Vec<u8>,
+    /// In one of the cgroups of `--cgroup`, or below it.
+    pub in_cgroup: bool,
+    pub netns: u32,
+    pub saddr: IpAddr,
+    pub daddr: IpAddr,
+    pub sport: u16,
+    pub dport: u16,
+    pub direction: Direction,
+    /// The names that resolved to `daddr`.
+    pub dns: Vec<String>,
+}
+
+impl Subject {
+    /// Does `predicate` hold?
+    pub fn satisfies(&self, predicate: &Predicate) -> bool {
+        match predicate {
+            Predicate::Test(attribute, set) => self.is_member(*attribute, set),
+            Predicate::Not(inner) => !self.satisfies(inner),
+            Predicate::All(list) => list.iter().all(|p| self.satisfies(p)),
+            Predicate::Any(list) => list.iter().any(|p| self.satisfies(p)),
+        }
+    }
+
+    fn is_member(&self, attribute: A, set: &Set) -> bool {
+        match set {
+            Set::Numbers(list) => self.number(attribute).is_some_and(|n| list.contains(&n)),
+            Set::Texts(list) => list.iter().any(|text| self.has_text(attribute, text)),
+            Set::Nets(list) => list.iter().any(|net| self.is_inside(attribute, net)),
+            Set::Ports(list) => list.iter().any(|range| {
+                let inside = |port| range.low <= port && port <= range.high;
+                match attribute {
+                    A::PortSrc => inside(self.sport),
+                    A::PortDst => inside(self.dport),
+                    _ => inside(self.sport) || inside(self.dport),
+                }
+            }),
+        }
+    }
+
+    pub(super) fn number(&self, attribute: A) -> Option<u32> {
+        Some(match attribute {
+            A::Uid => self.uid,
+            A::Euid => self.euid,
+            A::Gid => self.gid,
+            A::Egid => self.egid,
+            A::Auid => self.auid,
+            A::Pid => self.pid,
+            A::Ppid => self.ppid,
+            A::Netns => self.netns,
+            A::Cgroup => u32::from(self.in_cgroup),
+            A::Family => {
+                if Net::IPV4.contains(unmap(self.daddr)) {
+                    4
+                } else {
+                    6
+                }
+            }
+            A::Direction => u32::from(self.direction == Direction::Ingress),
+            _ => return None,
+        })
+    }
+
+    fn has_text(&self, attribute: A, text: &[u8]) -> bool {
+        match attribute {
+            A::Dns => self.dns.iter().any(|name| domain_matches(name, text)),
+            // As everywhere with containers, the beginning of an id stands for the id.
+            A::BinaryPrefix | A::ParentBinaryPrefix | A::ContainerId => {
+                self.text(attribute).starts_with(text)
+            }
+            _ => self.text(attribute) == text,
+        }
+    }
+
+    pub(super) fn text(&self, attribute: A) -> &[u8] {
+        match attribute {
+            A::BinaryName => &self.binary_name,
+            A::BinaryPath | A::BinaryPrefix => &self.binary_path,
+            A::ParentBinaryName => &self.parent_binary_name,
+            A::ParentBinaryPath | A::ParentBinaryPrefix => &self.parent_binary_path,
+            A::ContainerId => &self.container_id,
+            _ => &[],
+        }
+    }
+
+    fn is_inside(&self, attribute: A, net: &Net) -> bool {
+        let source = || net.contains(unmap(self.saddr));
+        let destination = || net.contains(unmap(self.daddr));
+        match attribute {
+            A::Ipv4Src | A::Ipv6Src | A::Saddr => source(),
+            A::Ipv4Dst | A::Ipv6Dst | A::Daddr => destination(),
+            _ => source() || destination(),
+        }
+    }
+}
+
+/// Is `name` the domain `pattern`, or below it when the pattern begins with `*.`?
+fn domain_matches(name: &str, pattern: &[u8]) -> bool {
+    let name = name.trim_end_matches('.').as_bytes();
+    match pattern.strip_prefix(b"*") {
+        None => name.eq_ignore_ascii_case(pattern),
+        Some(tail) => name.len() > tail.len() && name[name.len() - tail.len()..].eq_ignore_ascii_case(tail),
+    }
+}

@@ -1,0 +1,205 @@
+//! A table for one attribute: each value to the terms it does not rule out.
+//!
+//! A trie yields only the longest match, so each entry carries what the shorter ones say as well.
+
+mod nets;
+mod ports;
+
+use super::dnf::{Atoms, Term};
+use super::terms::TermSet;
+use super::{FilterError, Subject};
+use crate::predicate::{Attribute as A, Net, PortRange, Set, unmap};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+/// How many values one table can hold, ports and networks aside.
+pub const VALUES_MAX: usize = 1_000_000;
+/// How many networks one table can hold.
+pub const CIDRS_MAX: usize = 65_536;
+
+/// The terms that one attribute leaves, by its value.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// For a value that is not in `rows`.
+    pub miss: TermSet,
+    /// For each value that some term mentions.
+    pub rows: Rows,
+    /// There are two possible values, and both have a row.
+    pub two_valued: bool,
+}
+
+/// The values of a table.
+#[derive(Clone, Debug)]
+pub enum Rows {
+    /// Found when equal.
+    Numbers(BTreeMap<u32, TermSet>),
+    /// Found when equal.
+    Texts(BTreeMap<Vec<u8>, TermSet>),
+    /// The longest prefix is found.
+    Prefixes(BTreeMap<Vec<u8>, TermSet>),
+    /// Addresses, found when equal; then networks, of which the longest prefix is found.
+    Nets {
+        /// Single addresses, IPv4 at `::ffff:0:0/96`.
+        hosts: BTreeMap<u128, TermSet>,
+        /// Either empty, or with an entry for all of each family.
+        nets: BTreeMap<Net, TermSet>,
+        /// What at least one IPv4 address leaves, and one IPv6 address.
+        reachable: [TermSet; 2],
+    },
+    /// Every port, in order, equal neighbours joined.
+    Ports(Vec<(PortRange, TermSet)>),
+}
+
+/// The atoms a value is a member of, by number, ascending.
+type Members = Vec<usize>;
+
+/// The literals of one attribute: which term needs which atom, or its opposite.
+struct Judge {
+    literals: Vec<(usize, usize, bool)>,
+    known: HashMap<Members, TermSet>,
+}
+
+impl Judge {
+    fn row(&mut self, members: &Members) -> TermSet {
+        if let Some(row) = self.known.get(members) {
+            return *row;
+        }
+        let mut row = TermSet::ALL;
+        for (term, atom, member) in &self.literals {
+            if members.binary_search(atom).is_ok() != *member {
+                row.remove(*term);
+            }
+        }
+        self.known.insert(members.clone(), row);
+        row
+    }
+}
+
+impl Table {
+    /// The table of `attribute`, if a term looks at it.
+    pub fn build(attribute: A, atoms: &Atoms, terms: &[Term]) -> Result<Option<Table>, FilterError> {
+        let literals = terms.iter().enumerate().flat_map(|(number, term)| {
+            let ours = term.iter().filter(|l| atoms.list[l.atom].attribute == attribute);
+            ours.map(move |l| (number, l.atom, l.member))
+        });
+        let literals: Vec<_> = literals.collect();
+        if literals.is_empty() {
+            return Ok(None);
+        }
+        let mut judge = Judge { literals, known: HashMap::new() };
+        let sets = atoms.list.iter().enumerate().filter(|(_, atom)| atom.attribute == attribute);
+        let sets: Vec<(usize, &Set)> = sets.map(|(number, atom)| (number, &atom.set)).collect();
+        let rows = match sets[0].1 {
+            Set::Numbers(_) => Rows::Numbers(numbers(attribute, &sets, &mut judge)),
+            Set::Texts(_) => texts(attribute, &sets, &mut judge),
+            Set::Nets(_) => nets::nets(&sets, &mut judge)?,
+            Set::Ports(_) => Rows::Ports(ports::ports(&sets, &mut judge)),
+        };
+        let values = match &rows {
+            Rows::Numbers(rows) => rows.len(),
+            Rows::Texts(rows) | Rows::Prefixes(rows) => rows.len(),
+            Rows::Nets { hosts, .. } => hosts.len(),
+            Rows::Ports(_) => 0,
+        };
+        if values > VALUES_MAX {
+            return Err(FilterError::TooManyValues(attribute.name(), values));
+        }
+        let miss = judge.row(&Vec::new());
+        let two_valued = matches!(attribute, A::Family | A::Direction | A::Cgroup);
+        Ok(Some(Table { miss, rows, two_valued }))
+    }
+
+    /// The two rows of an attribute that has only two values, in the kernel's order.
+    pub fn flags(&self) -> Option<[TermSet; 2]> {
+        match &self.rows {
+            Rows::Numbers(rows) if rows.len() == 2 => {
+                let pair = |low, high| Some([*rows.get(&low)?, *rows.get(&high)?]);
+                if self.two_valued { pair(0, 1).or_else(|| pair(4, 6)) } else { None }
+            }
+            _ => None,
+        }
+    }
+
+    /// What the value that `subject` has leaves: as the kernel looks it up.
+    pub fn look_up(&self, attribute: A, subject: &Subject) -> TermSet {
+        let found = match &self.rows {
+            Rows::Numbers(rows) => subject.number(attribute).and_then(|n| rows.get(&n)).copied(),
+            Rows::Texts(rows) => rows.get(subject.text(attribute)).copied(),
+            Rows::Prefixes(rows) => longest(rows, subject.text(attribute)),
+            Rows::Nets { hosts, nets, .. } => {
+                let address = if attribute == A::Saddr { subject.saddr } else { subject.daddr };
+                hosts.get(&unmap(address)).copied().or_else(|| longest_net(nets, address))
+            }
+            Rows::Ports(runs) => {
+                let port = if attribute == A::PortSrc { subject.sport } else { subject.dport };
+                let run = runs.partition_point(|(range, _)| range.high < port);
+                runs.get(run).map(|(_, row)| *row)
+            }
+        };
+        found.unwrap_or(self.miss)
+    }
+}
+
+/// The row of the longest prefix of `text`.
+pub fn longest(rows: &BTreeMap<Vec<u8>, TermSet>, text: &[u8]) -> Option<TermSet> {
+    (0..=text.len()).rev().find_map(|len| rows.get(&text[..len]).copied())
+}
+
+fn longest_net(nets: &BTreeMap<Net, TermSet>, address: IpAddr) -> Option<TermSet> {
+    let matching = nets.iter().filter(|(net, _)| net.contains(unmap(address)));
+    matching.max_by_key(|(net, _)| net.prefix_len()).map(|(_, row)| *row)
+}
+
+fn collect<'a, K: Ord + 'a>(values: impl Iterator<Item = (usize, &'a K)>) -> BTreeMap<&'a K, Members> {
+    let mut found: BTreeMap<&K, Members> = BTreeMap::new();
+    values.for_each(|(atom, value)| found.entry(value).or_default().push(atom));
+    found
+}
+
+fn numbers(attribute: A, sets: &[(usize, &Set)], judge: &mut Judge) -> BTreeMap<u32, TermSet> {
+    let values = sets.iter().flat_map(|(atom, set)| match set {
+        Set::Numbers(list) => list.iter().map(|n| (*atom, n)).collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    let mut members = collect(values);
+    // Where all possible values are known, each has its row, and a miss cannot happen.
+    let possible: &[u32] = match attribute {
+        A::Family => &[4, 6],
+        A::Direction | A::Cgroup => &[0, 1],
+        _ => &[],
+    };
+    for value in possible {
+        members.entry(value).or_default();
+    }
+    members.into_iter().map(|(value, members)| (*value, judge.row(&members))).collect()
+}
+
+fn texts(attribute: A, sets: &[(usize, &Set)], judge: &mut Judge) -> Rows {
+    let values = sets.iter().flat_map(|(atom, set)| match set {
+        Set::Texts(list) => list.iter().map(|text| (*atom, text)).collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    let members = collect(values);
+    if !matches!(attribute, A::BinaryPrefix | A::ParentBinaryPrefix | A::ContainerId) {
+        return Rows::Texts(members.into_iter().map(|(text, m)| (text.clone(), judge.row(&m))).collect());
+    }
+    let mut rows = BTreeMap::new();
+    let mut above: Vec<(&Vec<u8>, Members)> = Vec::new();
+    for (text, mut members) in members {
+        while above.last().is_some_and(|(prefix, _)| !text.starts_with(prefix)) {
+            above.pop();
+        }
+        if let Some((_, inherited)) = above.last() {
+            unite(&mut members, inherited);
+        }
+        rows.insert(text.clone(), judge.row(&members));
+        above.push((text, members));
+    }
+    Rows::Prefixes(rows)
+}
+
+fn unite(members: &mut Members, inherited: &Members) {
+    members.extend(inherited);
+    members.sort_unstable();
+    members.dedup();
+}

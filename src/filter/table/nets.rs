@@ -1,0 +1,68 @@
+//! Rows for addresses: of nested networks the longest prefix carries what the shorter ones say.
+
+use super::{CIDRS_MAX, Judge, Members, Rows, collect, unite};
+use crate::filter::FilterError;
+use crate::filter::terms::TermSet;
+use crate::predicate::{Net, Set};
+use std::collections::BTreeMap;
+
+/// The rows of addresses and networks.
+pub fn nets(sets: &[(usize, &Set)], judge: &mut Judge) -> Result<Rows, FilterError> {
+    let values = sets.iter().flat_map(|(atom, set)| match set {
+        Set::Nets(list) => list.iter().map(|net| (*atom, net)).collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    let mut members = collect(values);
+    let listed = members.keys().filter(|net| !net.is_host()).count();
+    if listed > CIDRS_MAX {
+        return Err(FilterError::TooManyCidrs(listed));
+    }
+    for root in [&Net::IPV4, &Net::IPV6] {
+        members.entry(root).or_default();
+    }
+    let (mut hosts, mut nets) = (BTreeMap::new(), BTreeMap::new());
+    let mut reachable = [TermSet::NONE; 2];
+    for (family, reachable) in reachable.iter_mut().enumerate() {
+        // A network is left once all that lies inside has been seen; then it is known whether any
+        // address is in it and in nothing smaller.
+        let mut above: Vec<(&Net, Members, u128, bool)> = Vec::new();
+        let ours = members.iter().filter(|(net, _)| net.is_ipv4() == (family == 0));
+        for (net, own) in ours {
+            while above.last().is_some_and(|(outer, ..)| !outer.contains(net.bits())) {
+                leave(&mut above, reachable, judge);
+            }
+            let mut own = own.clone();
+            if let Some((_, inherited, ..)) = above.last() {
+                unite(&mut own, inherited);
+            }
+            if net.is_host() {
+                hosts.insert(net.bits(), judge.row(&own));
+            } else {
+                nets.insert(**net, judge.row(&own));
+            }
+            above.push((net, own, 0, false));
+        }
+        while !above.is_empty() {
+            leave(&mut above, reachable, judge);
+        }
+    }
+    if listed == 0 {
+        nets.clear();
+    }
+    Ok(Rows::Nets { hosts, nets, reachable })
+}
+
+fn leave(above: &mut Vec<(&Net, Members, u128, bool)>, reachable: &mut TermSet, judge: &mut Judge) {
+    let Some((net, members, covered, split)) = above.pop() else {
+        return;
+    };
+    // The size of ::/0 wraps to 0, and so does the sum of what covers it.
+    let size = 1u128.checked_shl(128 - u32::from(net.prefix_len())).unwrap_or(0);
+    if !(split && covered == size) {
+        *reachable = reachable.or(judge.row(&members));
+    }
+    if let Some((_, _, outer, split)) = above.last_mut() {
+        *outer = outer.wrapping_add(size);
+        *split = true;
+    }
+}

@@ -1,0 +1,74 @@
+//! An error in a text somebody wrote: where it is, what is wrong, what was meant.
+
+use std::fmt;
+
+/// A range of bytes in the source text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first byte.
+    pub start: usize,
+    /// The byte after the last; equal to `start` at the end of the text.
+    pub end: usize,
+}
+
+/// Why a text is not a predicate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError {
+    /// The offending part of the source.
+    pub span: Span,
+    /// What is wrong and what to write instead, in one line.
+    pub message: String,
+}
+
+impl ParseError {
+    pub(crate) fn new(span: Span, message: impl Into<String>) -> Self {
+        ParseError { span, message: message.into() }
+    }
+
+    /// The column of the error in `source`, counted in characters from 1.
+    pub fn column(&self, source: &str) -> usize {
+        let before = source.char_indices().take_while(|(at, _)| *at < self.span.start);
+        before.count() + 1
+    }
+
+    /// The message, then the source with the place marked under it.
+    pub fn report(&self, source: &str) -> String {
+        let column = self.column(source);
+        let marked = source.char_indices().filter(|(at, _)| self.span.start <= *at && *at < self.span.end);
+        let marks = "^".repeat(marked.count().max(1));
+        format!(
+            "column {column}: {}\n  {}\n  {}{marks}",
+            self.message,
+            printable(source),
+            " ".repeat(column - 1)
+        )
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+/// `text` with each control character replaced, one for one, so that columns still hold and a
+/// terminal is not moved by what a file or an argument contains.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { if c == '\n' || c == '\t' { ' ' } else { '\u{FFFD}' } } else { c })
+        .collect()
+}
+
+/// The candidate closest to `wrong`, if it is close enough to have been meant.
+pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Past this length nothing is a slip of the finger, and the distance costs its square.
+    if wrong.len() > 64 {
+        return None;
+    }
+    let wrong = wrong.to_ascii_lowercase();
+    let scored = candidates.map(|c| (strsim::damerau_levenshtein(&wrong, c), c));
+    let (distance, best) = scored.min_by_key(|(distance, _)| *distance)?;
+    (distance <= 1 + best.len() / 4 && distance < best.len()).then_some(best)
+}

@@ -1,0 +1,141 @@
+//! Text to tokens.
+
+use super::error::{ParseError, Span};
+
+/// The smallest parts of a predicate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// A name or a keyword.
+    Word(String),
+    /// What is between double quotes, escapes resolved.
+    Text(String),
+    /// An integer.
+    Number(u64),
+    /// `==`, `!=`, `(`, `)`, `[`, `]` or `,`.
+    Sign(&'static str),
+}
+
+impl Token {
+    /// Is it this keyword, in whatever case?
+    pub fn is_word(&self, keyword: &str) -> bool {
+        matches!(self, Token::Word(word) if word.eq_ignore_ascii_case(keyword))
+    }
+}
+
+/// Signs of other languages, and what to write here.
+const FOREIGN: [(&str, &str); 13] = [
+    ("&&", "write AND"),
+    ("||", "write OR"),
+    (
+        "<=",
+        "there is no order here: list the values with `in [...]`, or write a range of ports as \"8000-8999\"",
+    ),
+    (
+        ">=",
+        "there is no order here: list the values with `in [...]`, or write a range of ports as \"8000-8999\"",
+    ),
+    ("<>", "write !="),
+    ("=~", "there are no patterns here: binary_prefix tests the beginning of a path"),
+    (
+        "<",
+        "there is no order here: list the values with `in [...]`, or write a range of ports as \"8000-8999\"",
+    ),
+    (
+        ">",
+        "there is no order here: list the values with `in [...]`, or write a range of ports as \"8000-8999\"",
+    ),
+    ("!", "write NOT, or != between an attribute and a value"),
+    ("=", "write =="),
+    ("&", "write AND"),
+    ("|", "write OR"),
+    ("'", "strings are written in double quotes"),
+];
+
+const SIGNS: [&str; 7] = ["==", "!=", "(", ")", "[", "]", ","];
+
+/// Cuts `source` into tokens, each with its place.
+pub fn tokens(source: &str) -> Result<Vec<(Token, Span)>, ParseError> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(c) = source[at..].chars().next() {
+        if c.is_whitespace() {
+            at += c.len_utf8();
+            continue;
+        }
+        let rest = &source[at..];
+        let (token, len) = if let Some(sign) = SIGNS.iter().find(|s| rest.starts_with(**s)) {
+            (Token::Sign(sign), sign.len())
+        } else if c == '"' {
+            text(source, at)?
+        } else if c.is_ascii_digit() {
+            number(source, at)?
+        } else if c.is_ascii_alphabetic() || c == '_' {
+            let len = word_len(rest);
+            (Token::Word(rest[..len].to_owned()), len)
+        } else {
+            return Err(stray(rest, c, at));
+        };
+        found.push((token, Span { start: at, end: at + len }));
+        at += len;
+    }
+    Ok(found)
+}
+
+fn word_len(rest: &str) -> usize {
+    rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len())
+}
+
+fn stray(rest: &str, c: char, at: usize) -> ParseError {
+    if let Some((sign, advice)) = FOREIGN.iter().find(|(sign, _)| rest.starts_with(*sign)) {
+        return ParseError::new(
+            Span { start: at, end: at + sign.len() },
+            format!("unexpected `{sign}`: {advice}"),
+        );
+    }
+    let span = Span { start: at, end: at + c.len_utf8() };
+    ParseError::new(span, format!("unexpected character {c:?}"))
+}
+
+/// A string starting at the quote at `at`. Only `\"` and `\\` are escapes: paths hold backslashes.
+fn text(source: &str, at: usize) -> Result<(Token, usize), ParseError> {
+    let mut value = String::new();
+    let mut chars = source[at + 1..].char_indices();
+    while let Some((offset, c)) = chars.next() {
+        match c {
+            '"' => return Ok((Token::Text(value), offset + 2)),
+            '\\' => match chars.next() {
+                Some((_, escaped @ ('"' | '\\'))) => value.push(escaped),
+                Some((_, other)) => value.extend(['\\', other]),
+                None => break,
+            },
+            _ => value.push(c),
+        }
+    }
+    Err(ParseError::new(Span { start: at, end: source.len() }, "this string has no closing quote"))
+}
+
+fn number(source: &str, at: usize) -> Result<(Token, usize), ParseError> {
+    // Dots, colons and slashes too, so that an address without quotes is seen as one thing.
+    let rest = &source[at..];
+    let len = rest
+        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '/' | '-')))
+        .unwrap_or(rest.len());
+    let digits = &rest[..len];
+    let value = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => digits.parse(),
+    };
+    match value {
+        Ok(value) => Ok((Token::Number(value), len)),
+        Err(e) => {
+            let advice = match e.kind() {
+                std::num::IntErrorKind::PosOverflow => "is too large a number".to_owned(),
+                _ if digits.contains(['.', ':', '/', '-']) => {
+                    format!("is not a number: write \"{digits}\" in double quotes")
+                }
+                _ => "is not a number: integers are decimal or 0x".to_owned(),
+            };
+            Err(ParseError::new(Span { start: at, end: at + len }, format!("`{digits}` {advice}")))
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The right-hand side of a comparison: sets of values, checked for the attribute they belong to.
+
+use super::attribute::{Attribute, Kind};
+use super::net::Net;
+use super::token::Token;
+
+/// The longest string the kernel side compares, in bytes.
+pub const TEXT_MAX: usize = 254;
+
+/// A range of ports, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortRange {
+    /// The lowest port.
+    pub low: u16,
+    /// The highest port, not below `low`.
+    pub high: u16,
+}
+
+/// The members a comparison asks for. Order and repetition mean nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Set {
+    /// Of numbers: ids, namespaces, families (4, 6), directions (0 egress, 1 ingress).
+    Numbers(Vec<u32>),
+    /// Of byte strings: names, paths, prefixes, domain names.
+    Texts(Vec<Vec<u8>>),
+    /// Of networks.
+    Nets(Vec<Net>),
+    /// Of ports.
+    Ports(Vec<PortRange>),
+}
+
+impl Set {
+    /// The set without members for `kind`.
+    pub(crate) fn empty(kind: Kind) -> Self {
+        match kind {
+            Kind::Text | Kind::Domain => Set::Texts(Vec::new()),
+            Kind::Number | Kind::Family | Kind::Direction => Set::Numbers(Vec::new()),
+            Kind::Net | Kind::Net4 | Kind::Net6 => Set::Nets(Vec::new()),
+            Kind::Port => Set::Ports(Vec::new()),
+        }
+    }
+
+    /// Adds the members of `other`, which is of the same kind.
+    pub(crate) fn extend(&mut self, other: Set) {
+        match (self, other) {
+            (Set::Numbers(ours), Set::Numbers(theirs)) => ours.extend(theirs),
+            (Set::Texts(ours), Set::Texts(theirs)) => ours.extend(theirs),
+            (Set::Nets(ours), Set::Nets(theirs)) => ours.extend(theirs),
+            (Set::Ports(ours), Set::Ports(theirs)) => ours.extend(theirs),
+            _ => unreachable!("sets of one attribute are of one kind"),
+        }
+    }
+
+    /// Each member once, in order, so that equal sets are equal values.
+    pub(crate) fn normalize(&mut self) {
+        fn tidy<T: Ord>(list: &mut Vec<T>) {
+            list.sort_unstable();
+            list.dedup();
+        }
+        match self {
+            Set::Numbers(list) => tidy(list),
+            Set::Texts(list) => tidy(list),
+            Set::Nets(list) => tidy(list),
+            Set::Ports(list) => tidy(list),
+        }
+    }
+
+    /// How many values were listed.
+    pub fn len(&self) -> usize {
+        match self {
+            Set::Numbers(list) => list.len(),
+            Set::Texts(list) => list.len(),
+            Set::Nets(list) => list.len(),
+            Set::Ports(list) => list.len(),
+        }
+    }
+
+    /// Has it no members?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Turns one literal into a set of one member, if it can be a value of `attribute`.
+pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, String> {
+    let name = attribute.name();
+    match (attribute.kind(), literal) {
+        (Kind::Text, Token::Text(text)) => {
+            check_text(attribute, text.as_bytes())?;
+            Ok(Set::Texts(vec![text.as_bytes().to_vec()]))
+        }
+        (Kind::Domain, Token::Text(text)) => {
+            let domain = text.trim_end_matches('.').to_ascii_lowercase();
+            if domain.is_empty() || domain.strip_prefix("*.").unwrap_or(&domain).contains('*') {
+                return Err(format!(
+                    "\"{text}\" is no domain name: as in \"example.com\" or \"*.example.com\""
+                ));
+            }
+            Ok(Set::Texts(vec![domain.into_bytes()]))
+        }
+        (Kind::Number, Token::Number(n)) => u32::try_from(*n)
+            .map(|n| Set::Numbers(vec![n]))
+            .map_err(|_| format!("{n} is out of range: {name} is 0 to {}", u32::MAX)),
+        (Kind::Family, Token::Number(n @ (4 | 6))) => Ok(Set::Numbers(vec![*n as u32])),
+        (Kind::Family, _) => Err("family is 4 or 6".to_owned()),
+        (Kind::Direction, Token::Text(text)) => match text.as_str() {
+            "egress" => Ok(Set::Numbers(vec![0])),
+            "ingress" => Ok(Set::Numbers(vec![1])),
+            _ => Err(format!("direction is \"egress\" or \"ingress\", not \"{text}\"")),
+        },
+        (Kind::Port, Token::Number(n)) => {
+            let port =
+                u16::try_from(*n).map_err(|_| format!("port {n} is out of range: ports are 0 to 65535"))?;
+            Ok(Set::Ports(vec![PortRange { low: port, high: port }]))
+        }
+        (Kind::Port, Token::Text(text)) => parse_ports(text).map(|range| Set::Ports(vec![range])),
+        (kind @ (Kind::Net | Kind::Net4 | Kind::Net6), Token::Text(text)) => {
+            let net = Net::parse(text)?;
+            match kind {
+                Kind::Net4 if !net.is_ipv4() => Err(format!(
+                    "\"{text}\" is not IPv4: {name} holds IPv4 addresses, saddr and daddr both families"
+                )),
+                Kind::Net6 if net.is_ipv4() => Err(format!(
+                    "\"{text}\" is IPv4 here, mapped or not: {name} never holds it, saddr and daddr do"
+                )),
+                _ => Ok(Set::Nets(vec![net])),
+            }
+        }
+        (Kind::Number, Token::Text(text)) => match parse_number(text) {
+            Ok(n) => Err(format!("{name} is a number: write {n} without quotes")),
+            Err(_) => Err(format!("{name} is a number, not a string")),
+        },
+        (kind, _) => {
+            let example = match kind {
+                Kind::Text => "\"curl\"",
+                Kind::Domain => "\"example.com\"",
+                Kind::Direction => "\"egress\"",
+                Kind::Net4 => "\"10.0.0.0/8\"",
+                Kind::Net6 => "\"2000::/3\"",
+                _ => "\"10.0.0.0/8\" or \"2000::/3\"",
+            };
+            Err(format!("{name} is compared with a string in double quotes, as in {example}"))
+        }
+    }
+}
+
+/// Can the kernel side compare `text` with `attribute`, and can it ever be equal?
+pub fn check_text(attribute: Attribute, text: &[u8]) -> Result<(), String> {
+    let name = attribute.name();
+    if text.is_empty() {
+        return Err(format!("{name} is never empty"));
+    }
+    if text.len() > TEXT_MAX {
+        return Err(format!(
+            "{name} is {} bytes long here; the kernel side compares at most {TEXT_MAX}",
+            text.len()
+        ));
+    }
+    if text.contains(&0) {
+        return Err(format!("{name} cannot contain a NUL byte"));
+    }
+    let shown = String::from_utf8_lossy(text);
+    match attribute {
+        Attribute::BinaryName | Attribute::ParentBinaryName if text.contains(&b'/') => Err(format!(
+            "{name} is a name without slashes; did you mean {} for \"{shown}\"?",
+            name.replace("_name", "_path")
+        )),
+        Attribute::BinaryPath
+        | Attribute::ParentBinaryPath
+        | Attribute::BinaryPrefix
+        | Attribute::ParentBinaryPrefix
+            if text[0] != b'/' =>
+        {
+            Err(format!(
+                "{name} begins with a slash; did you mean {} for \"{shown}\"?",
+                name.replace("_path", "_name").replace("_prefix", "_name")
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a decimal or 0x number of 32 bits.
+pub fn parse_number(text: &str) -> Result<u32, String> {
+    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hex) if !hex.starts_with('+') => u32::from_str_radix(hex, 16),
+        _ if !text.starts_with('+') => text.parse(),
+        _ => return Err(format!("\"{text}\" is not a number")),
+    };
+    parsed.map_err(|e| match e.kind() {
+        std::num::IntErrorKind::PosOverflow => format!("{text} is out of range: 0 to {}", u32::MAX),
+        _ => format!("\"{text}\" is not a number: decimal or 0x"),
+    })
+}
+
+/// Reads `N` or `N-M`.
+pub fn parse_ports(text: &str) -> Result<PortRange, String> {
+    let port = |part: &str| -> Result<u16, String> {
+        let number = parse_number(part.trim())
+            .map_err(|_| format!("\"{text}\" is no port: write N or N-M, as in 443 or 8000-8999"))?;
+        u16::try_from(number).map_err(|_| format!("port {number} is out of range: ports are 0 to 65535"))
+    };
+    let (low, high) = match text.split_once('-') {
+        Some((low, high)) => (port(low)?, port(high)?),
+        None => (port(text)?, port(text)?),
+    };
+    if low > high {
+        return Err(format!("\"{text}\" is an empty range; did you mean \"{high}-{low}\"?"));
+    }
+    Ok(PortRange { low, high })
+}
