@@ -15,4 +15,4 @@ mod pattern;
 pub use book::NameBook;
 pub use cache::{NameCache, Names};
 pub use message::{BadMessage, Binding, read};
-pub use pattern::{BadPattern, NamePattern};
+pub use pattern::matches;
