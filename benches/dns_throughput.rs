@@ -30,9 +30,7 @@ fn main() {
     }
     let [off, on] = rates.map(median);
     let ratio = median(ratios);
-    println!(
-        "1 GB by loopback TCP: {off:.0} MB/s without DNS, {on:.0} MB/s with, ratio {ratio:.3}"
-    );
+    println!("1 GB by loopback TCP: {off:.0} MB/s without DNS, {on:.0} MB/s with, ratio {ratio:.3}");
 }
 
 /// tcptrace, attached, with little to tell.
@@ -44,9 +42,7 @@ fn trace(option: &str) -> Child {
         .spawn()
         .unwrap();
     let said = BufReader::new(child.stderr.take().unwrap()).lines();
-    let ready = said
-        .map_while(Result::ok)
-        .any(|line| line.contains("ready"));
+    let ready = said.map_while(Result::ok).any(|line| line.contains("ready"));
     assert!(ready, "tcptrace did not start: root?");
     child
 }

@@ -31,18 +31,10 @@ impl Lab {
     /// `setup` runs in the namespaces, as shell.
     fn with(setup: &str) -> Self {
         let files = std::env::temp_dir().join(format!("tcptrace-lab-{:?}", Instant::now()));
-        let files = PathBuf::from(
-            files
-                .to_string_lossy()
-                .replace([' ', '{', '}', ':', ','], ""),
-        );
+        let files = PathBuf::from(files.to_string_lossy().replace([' ', '{', '}', ':', ','], ""));
         fs::create_dir_all(&files).unwrap();
         let resolv = files.join("resolv.conf");
-        fs::write(
-            &resolv,
-            "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n",
-        )
-        .unwrap();
+        fs::write(&resolv, "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n").unwrap();
         let script = format!(
             "set -e
             mount --bind {resolv} $(readlink -f /etc/resolv.conf)
@@ -55,53 +47,29 @@ impl Lab {
             resolv = resolv.display()
         );
         let mut holder = Command::new("unshare")
-            .args([
-                "--net",
-                "--mount",
-                "--propagation",
-                "private",
-                "sh",
-                "-c",
-                &script,
-            ])
+            .args(["--net", "--mount", "--propagation", "private", "sh", "-c", &script])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("unshare, from util-linux");
         let mut line = String::new();
-        BufReader::new(holder.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n", "the lab could not be set up");
         let stdin = holder.stdin.take().unwrap();
-        Self {
-            holder,
-            files,
-            _stdin: stdin,
-        }
+        Self { holder, files, _stdin: stdin }
     }
 
     /// A command that will run in the lab.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args([
-            "--net",
-            "--mount",
-            "--target",
-            &self.holder.id().to_string(),
-            program,
-        ]);
+        command.args(["--net", "--mount", "--target", &self.holder.id().to_string(), program]);
         command
     }
 
     /// Its inode number.
     fn netns(&self) -> u64 {
         let link = fs::read_link(format!("/proc/{}/ns/net", self.holder.id())).unwrap();
-        let digits: String = link
-            .to_string_lossy()
-            .chars()
-            .filter(|c| c.is_ascii_digit())
-            .collect();
+        let digits: String = link.to_string_lossy().chars().filter(|c| c.is_ascii_digit()).collect();
         digits.parse().unwrap()
     }
 
@@ -139,21 +107,10 @@ while True:
     client, _ = server.accept()
     client.send(b'x')
     client.close()";
-        let mut child = self
-            .command("python3")
-            .args(["-c", code])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = self.command("python3").args(["-c", code]).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        Listener {
-            child,
-            port: line.trim().parse().unwrap(),
-            netns: self.netns(),
-        }
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Listener { child, port: line.trim().parse().unwrap(), netns: self.netns() }
     }
 
     /// getaddrinfo() and connect() to its first address, as any program does.
@@ -215,12 +172,7 @@ impl Trace {
     }
 
     fn of(mut command: Command, args: &[&str]) -> Self {
-        let mut child = command
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = follow(child.stdout.take().unwrap());
         let told = follow(child.stderr.take().unwrap());
         let trace = Self { child, lines, told };
@@ -289,9 +241,9 @@ fn outgoing(listener: &Listener) -> impl Fn(&Value) -> bool {
 }
 
 fn names(event: &Value) -> Vec<&str> {
-    event["dns"].as_array().map_or(Vec::new(), |names| {
-        names.iter().map(|name| name.as_str().unwrap()).collect()
-    })
+    event["dns"]
+        .as_array()
+        .map_or(Vec::new(), |names| names.iter().map(|name| name.as_str().unwrap()).collect())
 }
 
 #[test]
@@ -320,10 +272,7 @@ fn the_head_of_a_cname_chain_is_shown() {
     let listener = lab.listen();
     let trace = Trace::start(&["-j"]);
     lab.connect("www.example", listener.port);
-    assert_eq!(
-        names(&trace.events(1, outgoing(&listener))[0]),
-        ["www.example"]
-    );
+    assert_eq!(names(&trace.events(1, outgoing(&listener))[0]), ["www.example"]);
 }
 
 #[test]
@@ -342,9 +291,7 @@ fn two_names_of_one_address_come_most_recent_first() {
 #[test]
 fn every_address_of_a_round_robin_has_the_name() {
     let lab = Lab::new();
-    let records: Vec<_> = (1..=8)
-        .map(|n| format!("host-record=rr.example,192.0.2.{n}"))
-        .collect();
+    let records: Vec<_> = (1..=8).map(|n| format!("host-record=rr.example,192.0.2.{n}")).collect();
     let _server = lab.serve(&records.join("\n"));
     let listener = lab.listen();
     let trace = Trace::start(&["-j"]);
@@ -365,37 +312,19 @@ fn ipv6_addresses_and_ipv6_servers() {
     let trace = Trace::start(&["-j"]);
     lab.connect("six.example", listener.port);
     let event = &trace.events(1, outgoing(&listener))[0];
-    assert_eq!(
-        (event["daddr"].as_str(), names(event)),
-        (Some("2001:db8::6"), vec!["six.example"])
-    );
+    assert_eq!((event["daddr"].as_str(), names(event)), (Some("2001:db8::6"), vec!["six.example"]));
 }
 
 #[test]
 fn answers_over_udp_and_tcp_and_both_families() {
     let lab = Lab::new();
-    let ways = [
-        ("127.0.0.53", "+notcp"),
-        ("127.0.0.53", "+tcp"),
-        ("::1", "+notcp"),
-        ("::1", "+tcp"),
-    ];
-    let records: Vec<_> = (1..=4)
-        .map(|n| format!("host-record=n{n}.example,192.0.2.{n}"))
-        .collect();
+    let ways = [("127.0.0.53", "+notcp"), ("127.0.0.53", "+tcp"), ("::1", "+notcp"), ("::1", "+tcp")];
+    let records: Vec<_> = (1..=4).map(|n| format!("host-record=n{n}.example,192.0.2.{n}")).collect();
     let _server = lab.serve(&records.join("\n"));
     let listener = lab.listen();
     let trace = Trace::start(&["-j"]);
     for (n, (server, flag)) in (1..).zip(ways) {
-        lab.run(
-            "dig",
-            &[
-                "+short",
-                flag,
-                &format!("@{server}"),
-                &format!("n{n}.example"),
-            ],
-        );
+        lab.run("dig", &["+short", flag, &format!("@{server}"), &format!("n{n}.example")]);
         lab.connect(&format!("192.0.2.{n}"), listener.port);
     }
     for (n, event) in (1..).zip(trace.events(4, outgoing(&listener))) {
@@ -406,9 +335,7 @@ fn answers_over_udp_and_tcp_and_both_families() {
 #[test]
 fn a_truncated_answer_is_completed_over_tcp() {
     let lab = Lab::new();
-    let records: Vec<_> = (1..=60)
-        .map(|n| format!("host-record=many.example,192.0.2.{n}"))
-        .collect();
+    let records: Vec<_> = (1..=60).map(|n| format!("host-record=many.example,192.0.2.{n}")).collect();
     let server = lab.serve(&records.join("\n"));
     let listener = lab.listen();
     let trace = Trace::start(&["-j"]);
@@ -433,10 +360,7 @@ fn a_name_that_does_not_exist_names_nothing() {
     assert!(String::from_utf8_lossy(&answer.stdout).contains("NXDOMAIN"));
     lab.connect("198.51.100.1", listener.port);
     let event = &trace.events(1, outgoing(&listener))[0];
-    assert!(
-        event.get("dns").is_none() && event.get("dns_guess").is_none(),
-        "{event}"
-    );
+    assert!(event.get("dns").is_none() && event.get("dns_guess").is_none(), "{event}");
 }
 
 #[test]
@@ -445,17 +369,11 @@ fn other_resolvers_are_heard_too() {
     let _server = lab.serve("host-record=bb.example,192.0.2.1\nhost-record=curl.example,192.0.2.2");
     let listener = lab.listen();
     let trace = Trace::start(&["-j"]);
-    lab.run(
-        "busybox",
-        &["nslookup", "-type=a", "bb.example", "127.0.0.53"],
-    );
+    lab.run("busybox", &["nslookup", "-type=a", "bb.example", "127.0.0.53"]);
     lab.connect("192.0.2.1", listener.port);
     // The listener speaks no HTTP: that curl fails is no matter.
     let url = format!("http://curl.example:{}/", listener.port);
-    lab.command("curl")
-        .args(["-s", "--http0.9", "-o", "/dev/null", &url])
-        .status()
-        .unwrap();
+    lab.command("curl").args(["-s", "--http0.9", "-o", "/dev/null", &url]).status().unwrap();
     let events = trace.events(2, outgoing(&listener));
     assert_eq!(names(&events[0]), ["bb.example"]);
     assert_eq!(names(&events[1]), ["curl.example"]);
@@ -471,12 +389,7 @@ fn namespaces_name_one_address_differently_and_others_guess() {
         (&left, "left.example", vec!["left.example"], false),
         (&right, "right.example", vec!["right.example"], false),
         (&left, "198.51.100.2", vec!["left.example"], false),
-        (
-            &third,
-            "198.51.100.2",
-            vec!["right.example", "left.example"],
-            true,
-        ),
+        (&third, "198.51.100.2", vec!["right.example", "left.example"], true),
     ] {
         let listener = lab.listen();
         lab.connect(host, listener.port);
@@ -491,19 +404,13 @@ fn the_table_shows_names_and_marks_guesses() {
     let (lab, other) = (Lab::new(), Lab::new());
     let _server = lab.serve("host-record=table.example,198.51.100.3");
     let trace = Trace::start(&["-e", "connect"]);
-    for (lab, host, expected) in [
-        (&lab, "table.example", " table.example:"),
-        (&other, "198.51.100.3", "~table.example:"),
-    ] {
+    for (lab, host, expected) in
+        [(&lab, "table.example", " table.example:"), (&other, "198.51.100.3", "~table.example:")]
+    {
         let listener = lab.listen();
         lab.connect(host, listener.port);
         let shown = format!("{expected}{}", listener.port);
-        while !trace
-            .lines
-            .recv_timeout(PATIENCE)
-            .expect(&shown)
-            .contains(&shown)
-        {}
+        while !trace.lines.recv_timeout(PATIENCE).expect(&shown).contains(&shown) {}
     }
 }
 
@@ -518,10 +425,7 @@ import socket, sys
 try: socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
 except ConnectionRefusedError: pass";
     end(&mut listener.child);
-    lab.run(
-        "python3",
-        &["-c", code, "one.example", &listener.port.to_string()],
-    );
+    lab.run("python3", &["-c", code, "one.example", &listener.port.to_string()]);
     let event = &trace.events(1, about(&listener, "TcpConnectionFail"))[0];
     assert_eq!(names(event), ["one.example"]);
 }
@@ -539,9 +443,8 @@ fn no_dns_watches_nothing() {
 
 #[test]
 fn without_cgroup2_tracing_goes_on() {
-    let lab = Lab::with(
-        "for at in $(awk '/ - cgroup2 / {print $5}' /proc/self/mountinfo); do umount -l $at; done",
-    );
+    let lab =
+        Lab::with("for at in $(awk '/ - cgroup2 / {print $5}' /proc/self/mountinfo); do umount -l $at; done");
     let listener = lab.listen();
     let trace = Trace::of(lab.command(env!("CARGO_BIN_EXE_tcptrace")), &["-j"]);
     lab.connect("192.0.2.1", listener.port);
