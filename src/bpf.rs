@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use libbpf_rs::{
-    ErrorKind, Link, MapCore, MapFlags, OpenObject, PrintLevel, ProgramMut, RingBuffer, RingBufferBuilder,
+    ErrorKind, Link, MapCore, MapFlags, OpenObject, PrintLevel, ProgramMut, ProgramType, RingBuffer,
+    RingBufferBuilder,
     skel::{OpenSkel, SkelBuilder},
 };
 
@@ -64,6 +65,8 @@ impl ProbeSet {
 pub struct Config {
     /// Which events to send.
     pub events: Events,
+    /// Watch DNS answers.
+    pub dns: bool,
     /// Bytes of the ring; a power of two.
     pub ring_size: u32,
     /// Which probe sets to try.
@@ -125,7 +128,10 @@ impl<'obj> Tracer<'obj> {
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
-        choose(&mut open.progs, set);
+        let mut notes = Vec::new();
+        choose(&mut open.progs, set, config);
+        let dns = config.dns && can_watch_dns(&mut notes);
+        open.progs.on_dns.set_autoload(dns);
 
         let skel = open.load().context("load the BPF programs")?;
         let batch = Rc::new(RefCell::new(Batch::default()));
@@ -139,7 +145,7 @@ impl<'obj> Tracer<'obj> {
             })
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
-        let (links, notes) = attach(&skel.progs, set)?;
+        let links = attach(&skel.progs, set, &mut notes)?;
         Ok(Tracer { skel, links, ring, batch, set, notes })
     }
 
@@ -155,8 +161,11 @@ impl<'obj> Tracer<'obj> {
 }
 
 /// Switch off the programs of the other set, and those this kernel has no place for.
-fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet) {
+fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config) {
     let trampoline = set == ProbeSet::Trampoline;
+    let requests = config.events.has_requests();
+    progs.on_request.set_autoload(trampoline && requests);
+    progs.on_connect_enter.set_autoload(!trampoline && requests);
     for prog in [&mut progs.on_accept, &mut progs.on_connect_v4, &mut progs.on_connect_v6] {
         prog.set_autoload(trampoline);
     }
@@ -172,10 +181,32 @@ fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet) {
     }
 }
 
-/// Attach all of a set: first what learns of processes, last what starts stories.
-fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<String>)> {
+/// Names are a comfort: where they cannot be had, tracing goes on without.
+fn can_watch_dns(notes: &mut Vec<String>) -> bool {
+    let missing = if !ProgramType::CgroupSkb.is_supported().unwrap_or(true) {
+        "this kernel has no BPF for cgroups (CONFIG_CGROUP_BPF)"
+    } else if host::cgroup2_root().is_none() {
+        "cgroup2 is not mounted"
+    } else {
+        return true;
+    };
+    notes.push(no_names(missing));
+    false
+}
+
+fn no_names(why: &str) -> String {
+    format!("remote ends have no DNS names: {why}")
+}
+
+/// Attach all of a set: first what learns of processes and names, last what starts stories.
+fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, notes: &mut Vec<String>) -> Result<Vec<Link>> {
     let mut links = Vec::new();
-    let mut notes = Vec::new();
+    if progs.on_dns.autoload() {
+        match attach_cgroup(&[&progs.on_dns]) {
+            Ok(attached) => links.extend(attached),
+            Err(error) => notes.push(no_names(&format!("{error:#}"))),
+        }
+    }
     let mut trace = |prog: &ProgramMut<'_>| -> Result<()> {
         let link = prog.attach().with_context(|| format!("attach {}", prog.name().display()))?;
         links.push(link);
@@ -187,6 +218,9 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<Stri
             trace(&progs.on_connect_v4)?;
             trace(&progs.on_connect_v6)?;
             trace(&progs.on_accept)?;
+            if progs.on_request.autoload() {
+                trace(&progs.on_request)?;
+            }
         }
         ProbeSet::Tracepoint => {
             trace(&progs.on_uring)?;
@@ -214,7 +248,7 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<Stri
     for prog in [&progs.on_connect, &progs.on_state] {
         links.push(prog.attach().with_context(|| format!("attach {}", prog.name().display()))?);
     }
-    Ok((links, notes))
+    Ok(links)
 }
 
 fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
@@ -266,7 +300,14 @@ impl Source for Tracer<'_> {
 
     fn lost(&self) -> Lost {
         let lost = self.skel.maps.bss_data.as_deref().map(|bss| bss.lost).unwrap_or_default();
-        Lost { ring: lost[0], table: lost[1], process: lost[2], missed: self.missed(), ..Lost::default() }
+        Lost {
+            ring: lost[0],
+            table: lost[1],
+            process: lost[2],
+            answers: lost[3],
+            missed: self.missed(),
+            ..Lost::default()
+        }
     }
 
     fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {

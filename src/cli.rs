@@ -28,6 +28,10 @@ pub struct Args {
     #[arg(short, long, help_heading = "Output")]
     pub verbose: bool,
 
+    /// Do not watch DNS answers: remote ends have no names
+    #[arg(long, help_heading = "Output")]
+    pub no_dns: bool,
+
     /// Which events to show, separated by commas
     #[arg(
         short,
@@ -88,6 +92,8 @@ pub enum Kind {
     Close,
     /// An outgoing connection did not come up
     Fail,
+    /// connect() was called
+    Request,
     /// All of them
     All,
 }

@@ -5,7 +5,8 @@
 //!  inet_sock_set_state --+                     |
 //!  accept probe ---------+-> netmon.bpf.c -> ring -> Source -> wire -> enrich -> Sink -> Output
 //!  connect result probe -+   owner, counters   |    (bpf)     Event    Record   table, json
-//!  exec probe -----------+                     |               ProcessTable
+//!  exec probe -----------+                     |           ProcessTable, Namer
+//!  DNS answers ----------+                     |
 //! ```
 //!
 //! Data moves one way. Bytes of the ring become an [`event::Event`] (validated, typed, kernel
@@ -18,6 +19,7 @@ pub mod bpf;
 pub mod cli;
 pub mod container;
 pub mod diagnosis;
+pub mod dns;
 pub mod enrich;
 pub mod event;
 pub mod host;

@@ -46,7 +46,8 @@ fn run(plan: &Plan) -> Result<()> {
         .context("catch signals")?;
 
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
-    let config = Config { events: plan.events, ring_size: plan.ring_size, probes: plan.probes };
+    let config =
+        Config { events: plan.events, dns: plan.dns, ring_size: plan.ring_size, probes: plan.probes };
     let started = Tracer::start(config, &mut storage);
     if plan.verbose {
         report::log(&mut stderr(), &bpf::take_log());

@@ -17,6 +17,16 @@ impl Events {
     pub fn bits(self) -> u32 {
         self.0
     }
+
+    /// Are requests among them?
+    pub fn has_requests(self) -> bool {
+        self.0 & want::NETMON_WANT_REQUEST.0 != 0
+    }
+
+    /// Are any of them about connections of this host to others? They have names.
+    pub fn has_outgoing(self) -> bool {
+        self.0 & !want::NETMON_WANT_ACCEPT.0 != 0
+    }
 }
 
 impl FromIterator<Kind> for Events {
@@ -27,6 +37,7 @@ impl FromIterator<Kind> for Events {
                 Kind::Accept => want::NETMON_WANT_ACCEPT.0,
                 Kind::Close => want::NETMON_WANT_CLOSE.0,
                 Kind::Fail => want::NETMON_WANT_FAIL.0,
+                Kind::Request => want::NETMON_WANT_REQUEST.0,
                 Kind::All => u32::MAX,
             }
         }))
@@ -38,6 +49,8 @@ impl FromIterator<Kind> for Events {
 pub struct Plan {
     /// Which events.
     pub events: Events,
+    /// Watch DNS answers.
+    pub dns: bool,
     /// How they are printed.
     pub format: Format,
     /// With colour.
@@ -68,8 +81,10 @@ pub struct Surroundings {
 impl Plan {
     /// Decide.
     pub fn new(args: &Args, around: Surroundings) -> Plan {
+        let events: Events = args.events.iter().copied().collect();
         Plan {
-            events: args.events.iter().copied().collect(),
+            events,
+            dns: !args.no_dns && events.has_outgoing(),
             format: if args.json { Format::Json } else { args.format },
             color: match args.color {
                 When::Always => true,
@@ -117,6 +132,13 @@ mod tests {
             events(&["-e", "close", "-e", "fail"]),
             want::NETMON_WANT_CLOSE.0 | want::NETMON_WANT_FAIL.0
         );
+    }
+
+    #[test]
+    fn dns_is_watched_where_names_are_shown() {
+        let dns = |words: &[&str]| plan(words, Surroundings::default()).dns;
+        assert!(dns(&[]) && dns(&["-e", "close"]) && dns(&["-e", "request"]));
+        assert!(!dns(&["--no-dns"]) && !dns(&["-e", "accept"]));
     }
 
     #[test]

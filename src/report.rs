@@ -59,6 +59,8 @@ fn losses(lost: &Lost) -> Vec<String> {
             "process records lost: the ring was full or memory short (their events show the pid only)",
         ),
         (lost.missed, "state changes lost: the kernel skipped a probe that was already running on that CPU"),
+        (lost.answers, "DNS answers not read: the ring was more than half full (names may be missing)"),
+        (lost.bad_answers, "DNS answers not understood: damaged or hostile (no names were taken from them)"),
         (lost.undecodable, "records not understood: this is a bug, please report it"),
         (lost.undelivered, "events lost: the reader of the output had stopped"),
     ];
@@ -77,9 +79,18 @@ mod tests {
             String::from_utf8(text).expect("text")
         };
         assert_eq!(summary_of(Lost::default()), "");
-        let all = Lost { ring: 1, table: 2, process: 3, missed: 4, undecodable: 5, undelivered: 6 };
+        let all = Lost {
+            ring: 1,
+            table: 2,
+            process: 3,
+            missed: 4,
+            answers: 5,
+            undecodable: 6,
+            bad_answers: 7,
+            undelivered: 8,
+        };
         let text = summary_of(all);
-        for count in 1..=6 {
+        for count in 1..=8 {
             assert!(text.contains(&format!("tcptrace: {count} ")), "{count} in {text}");
         }
     }

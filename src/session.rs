@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
+    dns::Namer,
     enrich::Record,
     event::{ImageId, What},
     host::Host,
@@ -88,8 +89,12 @@ pub struct Lost {
     pub process: u64,
     /// Runs of a program: it was already running on that CPU.
     pub missed: u64,
+    /// DNS answers: the ring was more than half full.
+    pub answers: u64,
     /// Records this build cannot read.
     pub undecodable: u64,
+    /// DNS answers that cannot be understood.
+    pub bad_answers: u64,
     /// Events that were never taken by the reader of our output.
     pub undelivered: u64,
 }
@@ -127,6 +132,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
     pub fn run(mut self) -> Result<Summary> {
         let started = Instant::now();
         let mut table = ProcessTable::default();
+        let mut namer = Namer::default();
         let mut summary = Summary::default();
         let mut batch = Batch::default();
         let mut sweep: Option<HashSet<ImageId>> = None;
@@ -144,7 +150,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
                 }
                 continue;
             }
-            end = self.take(&batch, &mut table, &mut summary)?;
+            end = self.take(&batch, &mut table, &mut namer, &mut summary)?;
             if table.is_crowded() && sweep.is_none() {
                 table.begin_sweep();
                 sweep = Some(self.source.images_in_use()?);
@@ -158,10 +164,10 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             if batch.is_empty() {
                 break;
             }
-            end = self.take(&batch, &mut table, &mut summary)?;
+            end = self.take(&batch, &mut table, &mut namer, &mut summary)?;
         }
-        let undecodable = summary.lost.undecodable;
-        summary.lost = Lost { undecodable, ..self.source.lost() };
+        let Lost { undecodable, bad_answers, .. } = summary.lost;
+        summary.lost = Lost { undecodable, bad_answers, ..self.source.lost() };
         if end == Flushed::GaveUp {
             summary.lost.undelivered = self.output.pending_lines() + self.abandon(&mut batch)?;
         }
@@ -171,18 +177,28 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
 
     /// Print a batch. All of it is written before the next is taken: a reader that is slower
     /// than the events fills the ring, where losses are counted, and not our memory.
-    fn take(&mut self, batch: &Batch, table: &mut ProcessTable, summary: &mut Summary) -> Result<Flushed> {
+    fn take(
+        &mut self,
+        batch: &Batch,
+        table: &mut ProcessTable,
+        namer: &mut Namer,
+        summary: &mut Summary,
+    ) -> Result<Flushed> {
         let wall_offset = self.host.wall_offset();
         for bytes in batch.iter() {
             match decode(bytes) {
                 Ok(Decoded::Event(event)) if self.stop.admits() => {
                     *summary.printed.entry(name(&event.what)).or_default() += 1;
-                    let record = Record::new(event, table, wall_offset);
+                    let names = namer.names(&event);
+                    let record = Record::new(event, names, table, wall_offset);
                     self.sink.write(&record, self.output.buffer());
                     self.stop.counted();
                 }
                 Ok(Decoded::Event(_)) => break,
                 Ok(Decoded::Process(id, process)) => table.insert(id, *process, self.host),
+                Ok(Decoded::Answer(answer)) => {
+                    summary.lost.bad_answers += u64::from(namer.hear(&answer).is_err());
+                }
                 Err(_) => summary.lost.undecodable += 1,
             }
         }
@@ -222,6 +238,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
 /// The name of an event as it is typed after `-e`.
 fn name(what: &What) -> &'static str {
     match what {
+        What::Request => "request",
         What::Connect { .. } => "connect",
         What::Accept { .. } => "accept",
         What::Fail { .. } => "fail",

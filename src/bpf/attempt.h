@@ -1,17 +1,55 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Where a connect() was to go: what the socket does not know any more once it has failed.
+ * Where a connect() is to go: what the socket does not know yet when it is called, and not any
+ * more once it has failed.
  */
 #ifndef __ATTEMPT_H__
 #define __ATTEMPT_H__
 
-#define MAX_ATTEMPTS 8192
+#define AF_INET	      2
+#define AF_INET6      10
+#define IPPROTO_TCP   6
+#define IPPROTO_MPTCP 262
+#define MAX_ATTEMPTS  8192
 
 struct target {
 	__be32 addr[4]; /* IPv4 in the first */
 	__u16 family;	/* AF_INET or AF_INET6 */
 	__be16 port;
 };
+
+/* struct sockaddr_in and sockaddr_in6 laid over each other; ABI */
+struct any_address {
+	__u16 family;
+	__be16 port;
+	__be32 ipv4; /* or IPv6 flow information */
+	__be32 ipv6[4];
+};
+
+#define SOCKADDR_IN_LEN	 16
+#define SOCKADDR_IN6_LEN 24 /* SIN6_LEN_RFC2133: the scope may be missing */
+
+/* The target an address names; false if it is none that TCP knows. */
+static __always_inline bool read_target(struct target *to, const void *address, __u64 len,
+					bool from_user)
+{
+	struct any_address any = {};
+	__u32 size = len >= SOCKADDR_IN6_LEN ? SOCKADDR_IN6_LEN : SOCKADDR_IN_LEN;
+
+	if (len < SOCKADDR_IN_LEN)
+		return false;
+	if (from_user ? bpf_probe_read_user(&any, size, address)
+		      : bpf_probe_read_kernel(&any, size, address))
+		return false;
+	to->family = any.family;
+	to->port = any.port;
+	if (any.family == AF_INET) {
+		to->addr[0] = any.ipv4;
+		return true;
+	}
+	__builtin_memcpy(to->addr, any.ipv6, sizeof(to->addr));
+	return any.family == AF_INET6 && len >= SOCKADDR_IN6_LEN;
+}
 
 /*
  * The tracepoint set notes the target where cgroup programs see it, keyed by the socket. An entry

@@ -15,39 +15,18 @@
 
 #define DNS_PORT	  53
 #define DNS_PORT_MDNS	  5353
-#define DNS_HEADER	  12 /* bytes of a message before its first question */
-#define DNS_TCP_MESSAGES  4  /* messages read from one segment */
-#define DNS_SMALL_MAX	  512
+#define DNS_TCP_MESSAGES  4    /* messages read from one segment */
+#define DNS_SMALL_MAX	  512  /* nearly all fit; a power of two */
 #define DNS_FLAG_RESPONSE 0x80 /* QR */
 #define DNS_MASK_OPCODE	  0x78
 #define DNS_MASK_RCODE	  0x0f
 
-#define DNS_ETH_P_IP   0x0800
-#define DNS_ETH_P_IPV6 0x86dd
+#define ETH_P_IP       0x0800
+#define ETH_P_IPV6     0x86dd
 #define DNS_IP_HEADER  20
 #define DNS_IP6_HEADER 40
 #define DNS_UDP_HEADER 8
-#define DNS_IP_TCP     6
-#define DNS_IP_UDP     17
-
-/* include/uapi/linux/bpf.h: what the verifier lets a program see of a packet; ABI, so no CO-RE */
-struct __sk_buff {
-	__u32 len;
-	__u32 pkt_type;
-	__u32 mark;
-	__u32 queue_mapping;
-	__u32 protocol;
-	__u32 vlan[3];
-	__u32 priority;
-	__u32 ingress_ifindex;
-	__u32 ifindex;
-	__u32 tc_index;
-	__u32 cb[5];
-	__u32 hash;
-	__u32 tc_classid;
-	__u32 data;
-	__u32 data_end;
-};
+#define IPPROTO_UDP    17
 
 struct dns_header {
 	__u16 id;
@@ -59,19 +38,8 @@ struct dns_header {
 	__be16 additionals;
 };
 
-/* the ring reserves constant sizes; nearly all answers fit the small one */
-struct dns_small {
-	struct netmon_dns head;
-	__u8 payload[DNS_SMALL_MAX];
-};
-
-struct dns_large {
-	struct netmon_dns head;
-	__u8 payload[NETMON_DNS_MAX];
-};
-
 struct dns_segment {
-	__u32 at;    /* offset of the transport header from the network header */
+	__u32 at; /* offset of the transport header from the network header */
 	__u8 is_tcp;
 };
 
@@ -90,17 +58,17 @@ static __always_inline bool dns_port(struct __sk_buff *skb, struct dns_segment *
 	__u8 protocol;
 	__be16 port;
 
-	if (skb->protocol == bpf_htons(DNS_ETH_P_IP)) {
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		if (data + DNS_IP_HEADER > end)
 			return false;
 		at = (data[0] & 0x0f) * 4;
 		protocol = data[9];
-	} else if (skb->protocol == bpf_htons(DNS_ETH_P_IPV6)) {
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		if (data + DNS_IP6_HEADER > end)
 			return false;
 		at = DNS_IP6_HEADER;
 		protocol = data[6];
-		if (protocol != DNS_IP_TCP && protocol != DNS_IP_UDP) {
+		if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) {
 			at = BPF_CORE_READ(packet, transport_header) -
 			     BPF_CORE_READ(packet, network_header);
 			protocol = BPF_CORE_READ(packet, sk, sk_protocol);
@@ -114,9 +82,9 @@ static __always_inline bool dns_port(struct __sk_buff *skb, struct dns_segment *
 		return false;
 	port = *(__be16 *)(data + at);
 	segment->at = at;
-	segment->is_tcp = protocol == DNS_IP_TCP;
+	segment->is_tcp = protocol == IPPROTO_TCP;
 	return (port == bpf_htons(DNS_PORT) || port == bpf_htons(DNS_PORT_MDNS)) &&
-	       (segment->is_tcp || protocol == DNS_IP_UDP);
+	       (segment->is_tcp || protocol == IPPROTO_UDP);
 }
 
 /* does a message with answers begin here? */
@@ -130,56 +98,42 @@ static __always_inline bool dns_answers(struct __sk_buff *skb, __u32 at)
 	       !(header.rcode & DNS_MASK_RCODE) && header.answers;
 }
 
-static __always_inline void dns_head(struct netmon_dns *head, struct __sk_buff *skb, __u32 len)
+/* `max` is a constant: the ring reserves no other sizes. `len` is at least 1. */
+static __always_inline void dns_copy(struct __sk_buff *skb, __u32 at, __u32 len, const __u32 max)
 {
-	/* skb->sk is the receiving socket while the program runs, in its own namespace */
+	/* while the program runs, the packet's socket is the one that receives it */
 	struct sk_buff *packet = (struct sk_buff *)skb;
+	struct netmon_dns *dns;
 
-	head->kind = NETMON_KIND_DNS;
-	head->reserved = 0;
-	head->len = len;
-	head->netns = BPF_CORE_READ(packet, sk, __sk_common.skc_net.net, ns.inum);
-	head->time = bpf_ktime_get_boot_ns();
+	dns = bpf_ringbuf_reserve(&ring, sizeof(*dns) + max, 0);
+	if (!dns) {
+		count_lost(NETMON_LOST_DNS);
+		return;
+	}
+	/* says 1..max in a way that every verifier follows */
+	len = ((len - 1) & (max - 1)) + 1;
+	dns->kind = NETMON_KIND_DNS;
+	dns->reserved = 0;
+	dns->len = len;
+	dns->netns = BPF_CORE_READ(packet, sk, __sk_common.skc_net.net, ns.inum);
+	dns->time = bpf_ktime_get_boot_ns();
+	if (bpf_skb_load_bytes(skb, at, dns + 1, len))
+		bpf_ringbuf_discard(dns, BPF_RB_NO_WAKEUP);
+	else
+		bpf_ringbuf_submit(dns, BPF_RB_NO_WAKEUP);
 }
 
 /* Copies `len` bytes, or as many as there is room for. */
 static __always_inline void dns_send(struct __sk_buff *skb, __u32 at, __u32 len)
 {
-	struct dns_small *small;
-	struct dns_large *large;
-
 	/* names are a comfort, events are a promise: the second half of the ring is theirs */
 	if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) >
-	    bpf_ringbuf_query(&ring, BPF_RB_RING_SIZE) / 2) {
+	    bpf_ringbuf_query(&ring, BPF_RB_RING_SIZE) / 2)
 		count_lost(NETMON_LOST_DNS);
-		return;
-	}
-	if (len <= DNS_SMALL_MAX) {
-		small = bpf_ringbuf_reserve(&ring, sizeof(*small), 0);
-		if (!small) {
-			count_lost(NETMON_LOST_DNS);
-			return;
-		}
-		/* says 1..512 in a way that every verifier follows */
-		len = ((len - 1) & (DNS_SMALL_MAX - 1)) + 1;
-		dns_head(&small->head, skb, len);
-		if (bpf_skb_load_bytes(skb, at, small->payload, len))
-			small->head.len = 0;
-		bpf_ringbuf_submit(small, BPF_RB_NO_WAKEUP);
-		return;
-	}
-	large = bpf_ringbuf_reserve(&ring, sizeof(*large), 0);
-	if (!large) {
-		count_lost(NETMON_LOST_DNS);
-		return;
-	}
-	if (len > NETMON_DNS_MAX)
-		len = NETMON_DNS_MAX;
-	len = ((len - 1) & (NETMON_DNS_MAX - 1)) + 1;
-	dns_head(&large->head, skb, len);
-	if (bpf_skb_load_bytes(skb, at, large->payload, len))
-		large->head.len = 0;
-	bpf_ringbuf_submit(large, BPF_RB_NO_WAKEUP);
+	else if (len <= DNS_SMALL_MAX)
+		dns_copy(skb, at, len, DNS_SMALL_MAX);
+	else
+		dns_copy(skb, at, len < NETMON_DNS_MAX ? len : NETMON_DNS_MAX, NETMON_DNS_MAX);
 }
 
 static __always_inline void dns_datagram(struct __sk_buff *skb, __u32 at)
@@ -213,7 +167,7 @@ static __always_inline void dns_stream(struct __sk_buff *skb, __u32 at)
 }
 
 SEC("cgroup_skb/ingress")
-int dns_ingress(struct __sk_buff *skb)
+int on_dns(struct __sk_buff *skb)
 {
 	struct dns_segment segment;
 	__u8 words;

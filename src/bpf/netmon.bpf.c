@@ -17,14 +17,17 @@
 #include "process.h"
 #include "file.h"
 #include "attempt.h"
+#include "request.h"
 #include "socket.h"
 #include "returns.h"
+#include "dns.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Anchors: they make the skeleton carry these types. */
 const struct netmon_event event_layout = {};
 const struct netmon_process process_layout = {};
+const struct netmon_dns dns_layout = {};
 const enum netmon_kind kind_layout = 0;
 const enum netmon_flag flag_layout = 0;
 const enum netmon_process_flag process_flag_layout = 0;
@@ -73,6 +76,14 @@ int BPF_PROG(on_accept, struct sock *sk)
 	return 0;
 }
 
+/* The kernel's own copy of the address; before other security modules have their say. */
+SEC("fentry/security_socket_connect")
+int BPF_PROG(on_request, struct socket *socket, struct sockaddr *addr, int addr_len)
+{
+	connect_called(BPF_CORE_READ(socket, sk), addr, addr_len, false);
+	return 0;
+}
+
 SEC("fexit/tcp_v4_connect")
 int BPF_PROG(on_connect_v4, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
 {
@@ -117,6 +128,14 @@ int on_attempt_v6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
+SEC("tracepoint/syscalls/sys_enter_connect")
+int on_connect_enter(struct syscall_enter *ctx)
+{
+	call_begins();
+	connect_called(sock_of_fd(ctx->args[0]), (void *)ctx->args[1], ctx->args[2], true);
+	return 0;
+}
+
 SEC("tracepoint/syscalls/sys_exit_connect")
 int on_connect_exit(struct syscall_exit *ctx)
 {
@@ -124,6 +143,7 @@ int on_connect_exit(struct syscall_exit *ctx)
 
 	if (ctx->ret < 0)
 		attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ctx->ret);
+	call_ended();
 	return 0;
 }
 

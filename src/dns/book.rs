@@ -46,10 +46,7 @@ mod tests {
     use super::*;
 
     fn names(name: &str) -> Names {
-        Names {
-            names: [name.into()].into(),
-            guess: false,
-        }
+        Names { names: [name.into()].into(), guess: false }
     }
 
     #[test]

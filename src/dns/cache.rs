@@ -70,12 +70,7 @@ impl NameCache {
         let key = (binding.addr.to_canonical(), netns);
         let leases = &mut self.slots.entry(key).or_default().leases;
         let before = leases.len();
-        let mut lease = Lease {
-            name: binding.name.clone(),
-            since: time,
-            answered: time,
-            until,
-        };
+        let mut lease = Lease { name: binding.name.clone(), since: time, answered: time, until };
         if let Some(known) = leases.iter().position(|known| known.name == lease.name) {
             let known = leases.remove(known);
             if known.holds(time) {
@@ -98,33 +93,16 @@ impl NameCache {
         let own = self.slots.get(&key).map(|slot| list(held(slot, at)));
         if let Some(names) = own.filter(|names| !names.is_empty()) {
             self.touch(key);
-            return Names {
-                names,
-                guess: false,
-            };
+            return Names { names, guess: false };
         }
-        let names = if is_shared(key.0) {
-            self.guess(key.0, at)
-        } else {
-            Rc::default()
-        };
-        Names {
-            guess: !names.is_empty(),
-            names,
-        }
+        let names = if is_shared(key.0) { self.guess(key.0, at) } else { Rc::default() };
+        Names { guess: !names.is_empty(), names }
     }
 
     fn guess(&self, addr: IpAddr, at: u64) -> Rc<[Rc<str>]> {
-        let everywhere = self
-            .slots
-            .range((addr, 0)..=(addr, u32::MAX))
-            .take(GUESSES_MAX);
+        let everywhere = self.slots.range((addr, 0)..=(addr, u32::MAX)).take(GUESSES_MAX);
         let mut leases: Vec<_> = everywhere.flat_map(|(_, slot)| held(slot, at)).collect();
-        leases.sort_by(|a, b| {
-            b.answered
-                .cmp(&a.answered)
-                .then_with(|| a.name.cmp(&b.name))
-        });
+        leases.sort_by(|a, b| b.answered.cmp(&a.answered).then_with(|| a.name.cmp(&b.name)));
         list(leases)
     }
 

@@ -80,30 +80,23 @@ fn read_chain(answers: &[ResourceRecord], question: &Name) -> Vec<Binding> {
     let mut end = question;
     let mut ttl = u32::MAX;
     for _ in 0..CHAIN_MAX {
-        let next = answers
-            .iter()
-            .filter(|r| is_about(r, end))
-            .find_map(|r| match &r.rdata {
-                RData::CNAME(target) => Some((&target.0, seconds(r.ttl))),
-                _ => None,
-            });
+        let next = answers.iter().filter(|r| is_about(r, end)).find_map(|r| match &r.rdata {
+            RData::CNAME(target) => Some((&target.0, seconds(r.ttl))),
+            _ => None,
+        });
         match next {
             Some((target, seconds)) => (end, ttl) = (target, ttl.min(seconds)),
             None => break,
         }
     }
     let addresses = answers.iter().filter(|r| is_about(r, end));
-    addresses
-        .filter_map(|r| bind(r, name.clone(), ttl))
-        .collect()
+    addresses.filter_map(|r| bind(r, name.clone(), ttl)).collect()
 }
 
 fn read_multicast(packet: &Packet) -> Vec<Binding> {
     let records = packet.answers.iter().chain(&packet.additional_records);
     let local = records.filter(|r| r.class == CLASS::IN && r.name.is_link_local());
-    local
-        .filter_map(|r| bind(r, text(&r.name)?, u32::MAX))
-        .collect()
+    local.filter_map(|r| bind(r, text(&r.name)?, u32::MAX)).collect()
 }
 
 fn is_about(record: &ResourceRecord, name: &Name) -> bool {

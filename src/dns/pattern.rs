@@ -5,9 +5,7 @@
 pub fn matches(pattern: &str, name: &str) -> bool {
     match pattern.strip_prefix("*.") {
         None => name == pattern,
-        Some(parent) => name
-            .strip_suffix(parent)
-            .is_some_and(|below| below.len() > 1 && ends_a_label(below)),
+        Some(parent) => name.strip_suffix(parent).is_some_and(|below| below.len() > 1 && ends_a_label(below)),
     }
 }
 

@@ -35,6 +35,7 @@ impl Sink for Table {
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
         let event = &record.event;
         let (kind, color) = match event.what {
+            What::Request => ("request", AnsiColors::Default),
             What::Connect { .. } => ("connect", AnsiColors::Green),
             What::Accept { .. } => ("accept", AnsiColors::Cyan),
             What::Fail { .. } => ("fail", AnsiColors::Red),
@@ -48,7 +49,7 @@ impl Sink for Table {
             &event.owner.pid.to_string(),
             &escape(record.process.as_deref().map_or("?", |known| &known.process.filename)),
             &endpoint(event.local),
-            &endpoint(event.remote),
+            &remote(record),
             &details(record),
         );
     }
@@ -83,8 +84,20 @@ fn endpoint(address: SocketAddr) -> String {
     address.to_string()
 }
 
+/// The name, if one is known, in the place of the address.
+fn remote(record: &Record) -> String {
+    match record.names.names.first() {
+        Some(name) => {
+            let mark = if record.names.guess { "~" } else { "" };
+            format!("{mark}{}:{}", escape(name), record.event.remote.port())
+        }
+        None => endpoint(record.event.remote),
+    }
+}
+
 fn details(record: &Record) -> String {
     match &record.event.what {
+        What::Request => String::new(),
         What::Connect { latency } => time(*latency),
         What::Accept { backlog: Some(backlog) } => format!("backlog {}/{}", backlog.len, backlog.max),
         What::Accept { backlog: None } => String::new(),

@@ -7,11 +7,7 @@ const OTHER: u32 = 4_026_532_000;
 const S: u64 = NS_PER_S;
 
 fn binding(name: &str, addr: &str, ttl: u32) -> Binding {
-    Binding {
-        name: name.into(),
-        addr: addr.parse().unwrap(),
-        ttl,
-    }
+    Binding { name: name.into(), addr: addr.parse().unwrap(), ttl }
 }
 
 fn seen(cache: &mut NameCache, netns: u32, addr: &str, at: u64) -> (String, bool) {
@@ -43,11 +39,7 @@ fn an_answer_holds_for_its_ttl_and_a_minute_at_least() {
         ("192.0.2.3", 1000 * 3600 * S, "endless"),
         ("192.0.2.4", 10 * S, ""),
     ] {
-        assert_eq!(
-            seen(&mut cache, HOST, addr, at),
-            certain(expected),
-            "{addr} at {at}"
-        );
+        assert_eq!(seen(&mut cache, HOST, addr, at), certain(expected), "{addr} at {at}");
     }
 }
 
@@ -57,17 +49,9 @@ fn a_new_answer_prolongs_and_never_shortens() {
     cache.learn(HOST, 0, &binding("a", "192.0.2.1", 600));
     cache.learn(HOST, 100 * S, &binding("a", "192.0.2.1", 60));
     assert_eq!(seen(&mut cache, HOST, "192.0.2.1", 599 * S), certain("a"));
-    assert_eq!(
-        seen(&mut cache, HOST, "192.0.2.1", 50 * S),
-        certain("a"),
-        "opened in between"
-    );
+    assert_eq!(seen(&mut cache, HOST, "192.0.2.1", 50 * S), certain("a"), "opened in between");
     cache.learn(HOST, 1000 * S, &binding("a", "192.0.2.1", 60));
-    assert_eq!(
-        seen(&mut cache, HOST, "192.0.2.1", 700 * S),
-        certain(""),
-        "a gap stays a gap"
-    );
+    assert_eq!(seen(&mut cache, HOST, "192.0.2.1", 700 * S), certain(""), "a gap stays a gap");
     assert_eq!(seen(&mut cache, HOST, "192.0.2.1", 1000 * S), certain("a"));
 }
 
@@ -85,14 +69,8 @@ fn each_namespace_has_its_own_names() {
     let mut cache = NameCache::default();
     cache.learn(HOST, 0, &binding("host.example", "192.0.2.1", 60));
     cache.learn(OTHER, 0, &binding("other.example", "192.0.2.1", 60));
-    assert_eq!(
-        seen(&mut cache, HOST, "192.0.2.1", 1),
-        certain("host.example")
-    );
-    assert_eq!(
-        seen(&mut cache, OTHER, "192.0.2.1", 1),
-        certain("other.example")
-    );
+    assert_eq!(seen(&mut cache, HOST, "192.0.2.1", 1), certain("host.example"));
+    assert_eq!(seen(&mut cache, OTHER, "192.0.2.1", 1), certain("other.example"));
 }
 
 #[test]
@@ -102,11 +80,7 @@ fn what_only_others_know_is_a_guess() {
     cache.learn(OTHER, 1, &binding("b", "192.0.2.1", 60));
     cache.learn(OTHER, 1, &binding("a", "192.0.2.1", 60));
     assert_eq!(seen(&mut cache, 1, "192.0.2.1", 2), guessed("a b"));
-    assert_eq!(
-        seen(&mut cache, 1, "192.0.2.1", 61 * S),
-        certain(""),
-        "guesses age, too"
-    );
+    assert_eq!(seen(&mut cache, 1, "192.0.2.1", 61 * S), certain(""), "guesses age, too");
     cache.learn(1, 2, &binding("mine", "192.0.2.1", 60));
     assert_eq!(seen(&mut cache, 1, "192.0.2.1", 2), certain("mine"));
 }
@@ -114,14 +88,7 @@ fn what_only_others_know_is_a_guess() {
 #[test]
 fn addresses_that_mean_another_host_elsewhere_are_never_guessed() {
     let mut cache = NameCache::default();
-    for addr in [
-        "127.0.0.1",
-        "169.254.1.1",
-        "0.0.0.0",
-        "::1",
-        "fe80::1",
-        "::",
-    ] {
+    for addr in ["127.0.0.1", "169.254.1.1", "0.0.0.0", "::1", "fe80::1", "::"] {
         cache.learn(HOST, 0, &binding("a", addr, 60));
         assert_eq!(seen(&mut cache, HOST, addr, 1), certain("a"));
         assert_eq!(seen(&mut cache, OTHER, addr, 1), certain(""), "{addr}");
@@ -143,33 +110,16 @@ fn room_is_bounded_and_the_least_used_goes_first() {
     let kept = addr(1 << 24);
     cache.learn(HOST, 0, &binding("kept", &kept, 60));
     for n in 0..3 * NAMES_MAX as u32 {
-        cache.learn(
-            HOST,
-            0,
-            &binding(&format!("n{n}"), &addr((2 << 24) + n), 60),
-        );
+        cache.learn(HOST, 0, &binding(&format!("n{n}"), &addr((2 << 24) + n), 60));
         assert_eq!(seen(&mut cache, HOST, &kept, 0), certain("kept"));
     }
     assert_eq!(cache.len, NAMES_MAX);
-    assert_eq!(
-        cache
-            .slots
-            .values()
-            .map(|slot| slot.leases.len())
-            .sum::<usize>(),
-        NAMES_MAX
-    );
+    assert_eq!(cache.slots.values().map(|slot| slot.leases.len()).sum::<usize>(), NAMES_MAX);
     assert_eq!(cache.by_use.len(), cache.slots.len());
     let last = 3 * NAMES_MAX as u32 - 1;
-    assert_eq!(
-        seen(&mut cache, HOST, &addr((2 << 24) + last), 0),
-        certain(&format!("n{last}"))
-    );
+    assert_eq!(seen(&mut cache, HOST, &addr((2 << 24) + last), 0), certain(&format!("n{last}")));
     let gone = last + 1 - NAMES_MAX as u32;
-    assert_eq!(
-        seen(&mut cache, HOST, &addr((2 << 24) + gone), 0),
-        certain("")
-    );
+    assert_eq!(seen(&mut cache, HOST, &addr((2 << 24) + gone), 0), certain(""));
 }
 
 proptest::proptest! {

@@ -50,28 +50,20 @@ const ASKED: &[u8] = &[0xc0, 12];
 
 fn wire(name: &str) -> Vec<u8> {
     let labels = name.split('.').filter(|label| !label.is_empty());
-    let mut bytes: Vec<u8> = labels
-        .flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat())
-        .collect();
+    let mut bytes: Vec<u8> =
+        labels.flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat()).collect();
     bytes.push(0);
     bytes
 }
 
 fn binding(name: &str, addr: &str, ttl: u32) -> Binding {
-    Binding {
-        name: name.into(),
-        addr: addr.parse().unwrap(),
-        ttl,
-    }
+    Binding { name: name.into(), addr: addr.parse().unwrap(), ttl }
 }
 
 #[test]
 fn one_address() {
     let message = Message::about(&wire("Example.COM")).record(ASKED, A, 300, &[192, 0, 2, 1]);
-    assert_eq!(
-        read(&message.0),
-        Ok(vec![binding("example.com", "192.0.2.1", 300)])
-    );
+    assert_eq!(read(&message.0), Ok(vec![binding("example.com", "192.0.2.1", 300)]));
 }
 
 #[test]
@@ -80,19 +72,9 @@ fn several_addresses_of_both_families() {
     let message = Message::about(&wire("example.com"))
         .record(ASKED, A, 5, &[192, 0, 2, 1])
         .record(&wire("example.com"), A, 6, &[192, 0, 2, 2])
-        .record(
-            ASKED,
-            AAAA,
-            7,
-            &"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets(),
-        )
+        .record(ASKED, AAAA, 7, &"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets())
         .record(ASKED, AAAA, 8, &mapped);
-    let expected = [
-        ("192.0.2.1", 5),
-        ("192.0.2.2", 6),
-        ("2001:db8::1", 7),
-        ("192.0.2.3", 8),
-    ];
+    let expected = [("192.0.2.1", 5), ("192.0.2.2", 6), ("2001:db8::1", 7), ("192.0.2.3", 8)];
     let expected = expected.map(|(addr, ttl)| binding("example.com", addr, ttl));
     assert_eq!(read(&message.0), Ok(expected.to_vec()));
 }
@@ -103,10 +85,7 @@ fn the_name_is_the_head_of_the_chain_in_any_order() {
         .record(&wire("C.example.net"), A, 20, &[192, 0, 2, 1])
         .record(&wire("b.example.net"), CNAME, 10, &wire("c.example.net"))
         .record(ASKED, CNAME, 300, &wire("B.example.net"));
-    assert_eq!(
-        read(&message.0),
-        Ok(vec![binding("www.example.com", "192.0.2.1", 10)])
-    );
+    assert_eq!(read(&message.0), Ok(vec![binding("www.example.com", "192.0.2.1", 10)]));
 }
 
 #[test]
@@ -115,10 +94,7 @@ fn an_answer_speaks_for_its_question_only() {
         .record(&wire("bank.example"), A, 300, &[192, 0, 2, 66])
         .record(ASKED, A, 300, &[192, 0, 2, 1])
         .additional(&wire("bank.example"), A, 300, &[192, 0, 2, 66]);
-    assert_eq!(
-        read(&message.0),
-        Ok(vec![binding("evil.example", "192.0.2.1", 300)])
-    );
+    assert_eq!(read(&message.0), Ok(vec![binding("evil.example", "192.0.2.1", 300)]));
 }
 
 #[test]
@@ -132,10 +108,7 @@ fn chains_that_loop_or_never_end_give_nothing() {
     assert_eq!(read(&to_itself.0), Ok(vec![]));
     let mut endless = Message::about(&wire("n0.example"));
     for n in 0..100 {
-        let (from, to) = (
-            wire(&format!("n{n}.example")),
-            wire(&format!("n{}.example", n + 1)),
-        );
+        let (from, to) = (wire(&format!("n{n}.example")), wire(&format!("n{}.example", n + 1)));
         endless = endless.record(&from, CNAME, 300, &to);
     }
     let endless = endless.record(&wire("n100.example"), A, 300, &[192, 0, 2, 1]);
@@ -144,13 +117,7 @@ fn chains_that_loop_or_never_end_give_nothing() {
 
 #[test]
 fn names_that_loop_or_point_outside_are_refused() {
-    for name in [
-        &[0xc0, 12][..],
-        &[0xc0, 14],
-        &[0xff, 0xff],
-        &[1, b'a', 0xc0, 12],
-        &[0x80, 0],
-    ] {
+    for name in [&[0xc0, 12][..], &[0xc0, 14], &[0xff, 0xff], &[1, b'a', 0xc0, 12], &[0x80, 0]] {
         let message = Message::about(name).record(ASKED, A, 300, &[192, 0, 2, 1]);
         assert_eq!(read(&message.0), Err(BadMessage), "{name:x?}");
     }
@@ -172,11 +139,7 @@ fn what_says_nothing_gives_nothing() {
         let mut message = Message::about(&wire("a.example")).record(ASKED, A, 1, &[192, 0, 2, 1]);
         message.0[2] = flags;
         message.0[3] = rcode;
-        assert_eq!(
-            read(&message.0),
-            Ok(vec![]),
-            "flags {flags:x} rcode {rcode:x}"
-        );
+        assert_eq!(read(&message.0), Ok(vec![]), "flags {flags:x} rcode {rcode:x}");
     }
     let no_answer = Message::about(&wire("a.example"));
     assert_eq!(read(&no_answer.0), Ok(vec![]));
@@ -194,13 +157,19 @@ fn short_messages_are_refused() {
 #[test]
 fn extensions_have_no_say() {
     let cookie = [0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
-    let message = Message::about(&wire("a.example"))
-        .record(ASKED, A, 300, &[192, 0, 2, 1])
-        .additional(&[0], OPT, 0x8000, &cookie);
+    let message = Message::about(&wire("a.example")).record(ASKED, A, 300, &[192, 0, 2, 1]).additional(
+        &[0],
+        OPT,
+        0x8000,
+        &cookie,
+    );
     assert_eq!(read(&message.0).unwrap().len(), 1);
-    let broken = Message::about(&wire("a.example"))
-        .record(ASKED, A, 300, &[192, 0, 2, 1])
-        .additional(&[0], OPT, 0, &[0xff; 3]);
+    let broken = Message::about(&wire("a.example")).record(ASKED, A, 300, &[192, 0, 2, 1]).additional(
+        &[0],
+        OPT,
+        0,
+        &[0xff; 3],
+    );
     assert_eq!(read(&broken.0).unwrap().len(), 1);
 }
 
@@ -218,11 +187,7 @@ fn records_before_the_cut_count() {
         match read(&message.0[..message.0.len() - cut]) {
             Ok(some) => {
                 assert!(whole.starts_with(&some));
-                assert!(
-                    some.len() <= left && some.len() * 2 >= left,
-                    "{} of {left}",
-                    some.len()
-                );
+                assert!(some.len() <= left && some.len() * 2 >= left, "{} of {left}", some.len());
             }
             Err(BadMessage) => assert_eq!(left, 0),
         }
@@ -257,10 +222,7 @@ fn multicast_records_speak_for_themselves_in_local() {
         .record(&wire("_ipp._tcp.local"), 12, 120, &printer)
         .additional(&printer, A, 120, &[192, 0, 2, 9])
         .additional(&wire("bank.example"), A, 120, &[192, 0, 2, 66]);
-    assert_eq!(
-        read(&message.0),
-        Ok(vec![binding("printer.local", "192.0.2.9", 120)])
-    );
+    assert_eq!(read(&message.0), Ok(vec![binding("printer.local", "192.0.2.9", 120)]));
 }
 
 /// xorshift64*: the same inputs on every run.
@@ -322,10 +284,7 @@ fn a_million_hostile_messages() {
             Err(BadMessage) => refused += 1,
         }
     }
-    assert!(
-        read_well > 100_000 && refused > 100_000,
-        "{read_well} read, {refused} refused"
-    );
+    assert!(read_well > 100_000 && refused > 100_000, "{read_well} read, {refused} refused");
 }
 
 /// As many records as fit, each behind as many pointers as fit: the most work 4 KiB can ask for.
