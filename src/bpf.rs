@@ -181,6 +181,11 @@ fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config) {
     }
 }
 
+/// What `-e request` cannot do in the tracepoint set.
+const REQUEST_LIMITS: &str = "without BPF trampolines requests show what the caller's memory says when \
+    connect() is called; unseen are MPTCP ones through io_uring, and io_uring ones that are refused by \
+    a security module";
+
 /// Names are a comfort: where they cannot be had, tracing goes on without.
 fn can_watch_dns(notes: &mut Vec<String>) -> bool {
     let missing = if !ProgramType::CgroupSkb.is_supported().unwrap_or(true) {
@@ -224,11 +229,18 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, notes: &mut Vec<String>) -> Re
         }
         ProbeSet::Tracepoint => {
             trace(&progs.on_uring)?;
+            if progs.on_connect_enter.autoload() {
+                notes.push(REQUEST_LIMITS.to_owned());
+            }
             for (prog, name) in [
+                (&progs.on_connect_enter, "sys_enter_connect"),
                 (&progs.on_connect_exit, "sys_exit_connect"),
                 (&progs.on_accept_exit, "sys_exit_accept"),
                 (&progs.on_accept4_exit, "sys_exit_accept4"),
             ] {
+                if !prog.autoload() {
+                    continue;
+                }
                 let event = tracepoint::open("syscalls", name)
                     .with_context(|| format!("open the tracepoint {name}"))?;
                 // The link keeps the event by its number and closes it.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use common::{Trace, net};
+use landlock::{AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated};
 use nix::{
     errno::Errno,
     sys::socket::{
@@ -55,6 +56,8 @@ fn every_attempt_is_told_once() {
     let nonblocking = tcp(AddressFamily::Inet, SockFlag::SOCK_NONBLOCK);
     let target = at(&format!("127.99.0.3:{port}"));
     assert_eq!(connect(nonblocking.as_raw_fd(), &target), Err(Errno::EINPROGRESS));
+    // How does it go? That is no attempt.
+    assert_eq!(connect(nonblocking.as_raw_fd(), &target), Ok(()));
 
     // Fast Open, without and with connect(): the security hook sees the second only.
     let fast = tcp(AddressFamily::Inet, SockFlag::empty());
@@ -126,6 +129,39 @@ fn an_attempt_comes_before_what_becomes_of_it() {
             "TcpConnectionFail"
         ]
     );
+}
+
+/// What a security module refuses never becomes a connection.
+#[test]
+fn a_refused_attempt_is_told() {
+    let listener = TcpListener::bind("127.99.2.1:0").expect("listen");
+    let address = listener.local_addr().expect("an address");
+    let mut trace = Trace::start(&["-e", "request,connect,fail"]);
+    let attempt = move || {
+        // Holds for this thread alone.
+        let rules = Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessNet::ConnectTcp)
+            .and_then(Ruleset::create)
+            .and_then(RulesetCreated::restrict_self);
+        match rules {
+            Ok(_) => Some(TcpStream::connect(address).expect_err("Landlock refuses").kind()),
+            Err(_) => None,
+        }
+    };
+    match std::thread::spawn(attempt).join().expect("the thread") {
+        Some(refused) => assert_eq!(refused, std::io::ErrorKind::PermissionDenied),
+        None => return eprintln!("skipped: before Linux 6.7 Landlock knows no networks"),
+    }
+    let mine = |events: &[Value]| -> Vec<Value> {
+        let port = address.port();
+        let is_mine = |net: &&Value| net["dstPort"] == port || net["dport"] == port;
+        events.iter().map(net).filter(is_mine).cloned().collect()
+    };
+    trace.wait("the request", |events| !mine(events).is_empty());
+    let told = mine(&trace.stop().events);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["type"], "NetTCPConnect");
 }
 
 #[test]

@@ -272,8 +272,13 @@ struct file {
 	struct path f_path;
 };
 
+/* include/uapi/linux/net.h */
+typedef enum {
+	SS_CONNECTING = 2,
+} socket_state;
+
 struct socket {
-	int state;
+	socket_state state;
 	struct file *file;
 	struct sock *sk;
 };
