@@ -29,6 +29,7 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
 }
 
+mod follow;
 pub mod layout;
 mod tracepoint;
 
@@ -71,6 +72,8 @@ pub struct Config {
     pub ring_size: u32,
     /// Which probe sets to try.
     pub probes: Probes,
+    /// Trace only what this process starts.
+    pub follow: bool,
 }
 
 /// Room for the two attempts at loading, one for each probe set. Belongs to `main`.
@@ -126,6 +129,7 @@ impl<'obj> Tracer<'obj> {
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
         rodata.config.want = config.events.bits();
         rodata.config.wake_mask = config.ring_size / 8 - 1;
+        rodata.config.follow = u32::from(config.follow);
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         let mut notes = Vec::new();
@@ -146,6 +150,9 @@ impl<'obj> Tracer<'obj> {
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
         let links = attach(&skel.progs, set, &mut notes)?;
+        if config.follow {
+            follow::mark_self(&skel.maps.followed)?;
+        }
         Ok(Tracer { skel, links, ring, batch, set, notes })
     }
 
@@ -218,6 +225,7 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, notes: &mut Vec<String>) -> Re
         Ok(())
     };
     trace(&progs.on_exec)?;
+    trace(&progs.on_fork)?;
     match set {
         ProbeSet::Trampoline => {
             trace(&progs.on_connect_v4)?;
@@ -316,7 +324,8 @@ impl Source for Tracer<'_> {
             ring: lost[0],
             table: lost[1],
             process: lost[2],
-            answers: lost[3],
+            follow: lost[3],
+            answers: lost[4],
             missed: self.missed(),
             ..Lost::default()
         }
@@ -324,11 +333,10 @@ impl Source for Tracer<'_> {
 
     fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {
         if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
-            // Read by programs on other CPUs; whether they see it now or in a moment, what they
-            // send or refer to is either sent again or among what is read below.
             // SAFETY: `epoch` is a valid, aligned integer in a shared mapping.
             unsafe { std::ptr::from_mut(&mut bss.epoch).write_volatile(bss.epoch.wrapping_add(1)) };
         }
+        wait_for_programs();
         let mut used = HashSet::new();
         for key in self.skel.maps.conns.keys() {
             let Some(conn) = self.skel.maps.conns.lookup(&key, MapFlags::ANY)? else { continue };
@@ -339,11 +347,31 @@ impl Source for Tracer<'_> {
         Ok(used)
     }
 
+    fn has_open(&self) -> bool {
+        self.skel.maps.conns.keys().any(|key| {
+            let entry = self.skel.maps.conns.lookup(&key, MapFlags::ANY).ok().flatten();
+            entry
+                .and_then(|bytes| layout::conn_of(&bytes))
+                .is_some_and(|conn| conn.image != 0 || conn.pid != 0)
+        })
+    }
+
     fn detach(&mut self) {
         // Last in, first out: no story may start that the rest would not finish.
         while let Some(link) = self.links.pop() {
             drop(link);
         }
+    }
+}
+
+/// Wait until every program that runs now has ended: what they have seen of the epoch before is
+/// then in the connection table. MEMBARRIER_CMD_GLOBAL is a grace period of RCU, under which
+/// programs run; where it is refused (CPUs without a tick) a moment has to do.
+fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes no pointers.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } < 0 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 

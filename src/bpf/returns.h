@@ -21,7 +21,7 @@ static __always_inline void connect_called(struct sock *sk, const void *address,
 	struct conn conn = {.since = bpf_ktime_get_boot_ns(), .flags = NETMON_FLAG_EGRESS};
 	struct target to = {};
 
-	if (!sk || !is_tcp(sk, true) || is_under_way(sk) || len < 0 ||
+	if (!is_followed() || !sk || !is_tcp(sk, true) || is_under_way(sk) || len < 0 ||
 	    !read_target(&to, address, len, from_user))
 		return;
 	conn.flags |= flags_of(sk, true);

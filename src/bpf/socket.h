@@ -216,6 +216,8 @@ static __always_inline void connect_begins(struct sock *sk)
 		.flags = NETMON_FLAG_EGRESS | flags_of(sk, false),
 	};
 
+	if (!is_followed())
+		return;
 	own(&conn, SCRATCH_CONNECT);
 	if (!is_announced(sk))
 		send_request(sk, &conn, NULL, false);
@@ -269,9 +271,12 @@ static __always_inline void note_closer(struct conn *conn)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 
-	if (conn->phase == PHASE_OPEN && conn->pid != (__u32)task->tgid &&
-	    !(task->flags & PF_KTHREAD))
+	if (conn->phase != PHASE_OPEN || task->flags & PF_KTHREAD)
+		return;
+	if (conn->pid != (__u32)task->tgid)
 		conn->closer = current_image(SCRATCH_CLOSE);
+	else if (!conn->image) /* its record was lost; now there may be room */
+		conn->image = current_image(SCRATCH_CLOSE);
 }
 
 /* -> FIN_WAIT1 or LAST_ACK: always in the task that calls close() or shutdown(). */
@@ -432,6 +437,11 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 		fresh.flags = flags_of(sk, raw);
 		conn = &fresh;
 	}
+	if (!is_followed()) {
+		if (conn != &fresh)
+			forget(sk);
+		return;
+	}
 	own(conn, SCRATCH_ACCEPT);
 	conn->phase = PHASE_OPEN;
 	if (config.want & NETMON_WANT_ACCEPT) {
@@ -466,6 +476,8 @@ static __always_inline void connect_refused(struct sock *sk, struct target *to, 
 	struct netmon_event *e;
 
 	if (!conn) {
+		if (!is_followed())
+			return;
 		fresh.since = now;
 		fresh.flags = NETMON_FLAG_EGRESS | flags_of(sk, raw);
 		own(&fresh, SCRATCH_RESULT);
