@@ -6,6 +6,7 @@
 mod common;
 
 use std::{
+    cell::{Cell, RefCell},
     io::{BufRead, BufReader},
     process::Stdio,
 };
@@ -18,14 +19,16 @@ use serde_json::Value;
 
 /// Waits for so many events of a type about connections to the listener; the client's side.
 fn about(trace: &mut Trace, listener: &Listener, kind: &str, count: usize) -> Vec<Value> {
-    let found = |events: &[Value]| -> Vec<Value> {
-        let events = events.iter().map(common::net);
-        let to_it =
-            events.filter(|event| event["dport"] == listener.port && event["netns"] == listener.netns);
-        to_it.filter(|event| event["type"] == kind).cloned().collect()
-    };
-    trace.wait(&format!("{count} {kind} of port {}", listener.port), |events| found(events).len() >= count);
-    found(&trace.events)
+    let (looked_at, found) = (Cell::new(0), RefCell::new(Vec::new()));
+    let is_it =
+        |net: &&Value| net["type"] == kind && net["dport"] == listener.port && net["netns"] == listener.netns;
+    trace.wait(&format!("{count} {kind} of port {}", listener.port), |events| {
+        // Other tests may make many events: look at each once.
+        let new = events[looked_at.replace(events.len())..].iter().map(common::net);
+        found.borrow_mut().extend(new.filter(is_it).cloned());
+        found.borrow().len() >= count
+    });
+    found.into_inner()
 }
 
 fn connects(trace: &mut Trace, listener: &Listener, count: usize) -> Vec<Value> {
