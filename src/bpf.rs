@@ -20,7 +20,7 @@ use libbpf_rs::{
 use crate::{
     event::ImageId,
     host,
-    plan::{Events, Probes},
+    plan::{AtStart, Events, Probes},
     session::{Batch, Lost, Source},
 };
 
@@ -30,9 +30,12 @@ mod skel {
 }
 
 mod follow;
+mod iterate;
 pub mod layout;
 mod tracepoint;
 
+use iterate::Iterators;
+use layout::netmon_survey as survey;
 use skel::{NetmonProgs, NetmonSkel, NetmonSkelBuilder, OpenNetmonProgs};
 
 /// Records taken from the ring at a time: bounds memory, and how late a stop can be noticed.
@@ -68,6 +71,8 @@ pub struct Config {
     pub events: Events,
     /// Watch DNS answers.
     pub dns: bool,
+    /// What to do with the sockets that exist.
+    pub at_start: AtStart,
     /// Bytes of the ring; a power of two.
     pub ring_size: u32,
     /// Which probe sets to try.
@@ -87,6 +92,7 @@ pub struct Tracer<'obj> {
     batch: Rc<RefCell<Batch>>,
     set: ProbeSet,
     notes: Vec<String>,
+    iterators: Option<Iterators>,
 }
 
 /// libbpf's own words since the last call, for `--verbose`.
@@ -130,14 +136,22 @@ impl<'obj> Tracer<'obj> {
         rodata.config.want = config.events.bits();
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.config.follow = u32::from(config.follow);
+        rodata.config.survey = match config.at_start {
+            AtStart::Ignore => 0,
+            AtStart::Learn => survey::NETMON_SURVEY_LEARN.0,
+            AtStart::Print => survey::NETMON_SURVEY_LEARN.0 | survey::NETMON_SURVEY_REPORT.0,
+            AtStart::PrintOnly => survey::NETMON_SURVEY_REPORT.0,
+        };
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         let mut notes = Vec::new();
         choose(&mut open.progs, set, config);
         let dns = config.dns && can_watch_dns(&mut notes);
         open.progs.on_dns.set_autoload(dns);
+        open.progs.on_listen.set_autoload(config.events.has_listeners());
+        iterate::choose(&mut open.progs, config.at_start);
 
-        let skel = open.load().context("load the BPF programs")?;
+        let mut skel = open.load().context("load the BPF programs")?;
         let batch = Rc::new(RefCell::new(Batch::default()));
         let mut builder = RingBufferBuilder::new();
         let filled = Rc::clone(&batch);
@@ -149,11 +163,19 @@ impl<'obj> Tracer<'obj> {
             })
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
-        let links = attach(&skel.progs, set, &mut notes)?;
+        let links = match config.at_start {
+            AtStart::PrintOnly => Default::default(),
+            _ => attach(&skel.progs, set, &mut notes)?,
+        };
         if config.follow {
             follow::mark_self(&skel.maps.followed)?;
         }
-        Ok(Tracer { skel, links, ring, batch, set, notes })
+        let iterators = match config.at_start {
+            AtStart::Ignore => None,
+            _ => Some(Iterators::new(&skel.progs, config)?),
+        };
+        set_surveying(&mut skel, iterators.is_some());
+        Ok(Tracer { skel, links, ring, batch, set, notes, iterators })
     }
 
     /// The probe set in use.
@@ -164,6 +186,14 @@ impl<'obj> Tracer<'obj> {
     /// What could not be attached, in words.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+}
+
+/// Tell the probes whether the survey is under way.
+fn set_surveying(skel: &mut NetmonSkel<'_>, on: bool) {
+    if let Some(bss) = skel.maps.bss_data.as_deref_mut() {
+        // SAFETY: `surveying` is a valid, aligned integer in a shared mapping; it may be read late.
+        unsafe { std::ptr::from_mut(&mut bss.surveying).write_volatile(u32::from(on)) };
     }
 }
 
@@ -226,6 +256,9 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, notes: &mut Vec<String>) -> Re
     };
     trace(&progs.on_exec)?;
     trace(&progs.on_fork)?;
+    if progs.on_listen.autoload() {
+        trace(&progs.on_listen)?;
+    }
     match set {
         ProbeSet::Trampoline => {
             trace(&progs.on_connect_v4)?;
@@ -316,6 +349,18 @@ impl Source for Tracer<'_> {
         }
         into.swap(&mut self.batch.borrow_mut());
         Ok(())
+    }
+
+    fn survey(&mut self) -> Result<bool> {
+        if let Some(iterators) = &mut self.iterators {
+            if iterators.read()? {
+                return Ok(true);
+            }
+            self.notes.extend(iterators.note());
+        }
+        self.iterators = None;
+        set_surveying(&mut self.skel, false);
+        Ok(false)
     }
 
     fn lost(&self) -> Lost {

@@ -54,6 +54,14 @@ pub struct Args {
     )]
     pub events: Vec<Kind>,
 
+    /// First print the connections and listeners that already exist
+    #[arg(long, help_heading = "Events", conflicts_with_all = ["snapshot", "command"])]
+    pub existing: bool,
+
+    /// Print the connections and listeners that exist, and exit; no probe is attached
+    #[arg(long, help_heading = "Events", conflicts_with_all = ["events", "timeout", "count", "command"])]
+    pub snapshot: bool,
+
     /// Stop after this long, as in 30s, 5min, 1h
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Stop")]
     pub timeout: Option<Duration>,
@@ -120,6 +128,10 @@ pub enum Kind {
     Fail,
     /// connect() was called
     Request,
+    /// A socket begins or stops listening
+    Listen,
+    /// A connection goes from one TCP state to another
+    State,
     /// All of them
     All,
 }

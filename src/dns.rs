@@ -11,7 +11,9 @@ mod cache;
 mod message;
 mod pattern;
 
-use crate::event::{Answer, Direction, Event, What};
+use std::time::Duration;
+
+use crate::event::{Answer, Direction, Event, State, What};
 
 use book::NameBook;
 use cache::NameCache;
@@ -42,30 +44,34 @@ impl Namer {
     /// that came in.
     pub fn names(&mut self, event: &Event) -> Names {
         match &event.what {
-            What::Accept { .. } => Names::default(),
-            What::Request => self.at(event, 0),
-            What::Fail { latency, .. } => self.at(event, latency.as_nanos()),
-            What::Connect { latency } => {
-                let names = self.at(event, latency.as_nanos());
-                self.book.open(event.cookie, &names);
-                names
+            What::Request => self.at(event, None),
+            What::Fail { latency, .. } => self.at(event, *latency),
+            What::Connect { latency } => self.open(event, *latency),
+            What::Step { to: State::SynSent, .. } => self.open(event, None),
+            What::Step { .. } => self.book.get(event.cookie).unwrap_or_default(),
+            What::Accept { .. } | What::Listen { .. } | What::Unlisten { .. } | What::Existing(_) => {
+                Names::default()
             }
             What::Close(close) => {
                 let kept = self.book.close(event.cookie);
                 match (close.direction, close.duration) {
                     // Its opening was not shown. The handshake's own time is not known here.
-                    (Direction::Egress, Some(open)) => {
-                        kept.unwrap_or_else(|| self.at(event, open.as_nanos()))
-                    }
+                    (Direction::Egress, Some(open)) => kept.unwrap_or_else(|| self.at(event, Some(open))),
                     _ => kept.unwrap_or_default(),
                 }
             }
         }
     }
 
-    /// The names at the time `ago` nanoseconds before the event.
-    fn at(&mut self, event: &Event, ago: u128) -> Names {
-        let ago = u64::try_from(ago).unwrap_or(u64::MAX);
+    fn open(&mut self, event: &Event, ago: Option<Duration>) -> Names {
+        let names = self.at(event, ago);
+        self.book.open(event.cookie, &names);
+        names
+    }
+
+    /// The names at a time before the event.
+    fn at(&mut self, event: &Event, ago: Option<Duration>) -> Names {
+        let ago = u64::try_from(ago.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
         self.cache.names(event.netns, event.remote.ip(), event.time.0.saturating_sub(ago))
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::{
     dns::Names,
-    event::{Event, What},
+    event::{Actor, Event, What},
     process::{Known, ProcessTable},
 };
 
@@ -25,6 +25,8 @@ pub struct Record {
     pub closer: Option<Rc<Known>>,
     /// What the remote end was called when the connection was opened.
     pub names: Names,
+    /// Of a socket found at the start: all processes that have it, the owner first.
+    pub owners: Vec<(Actor, Option<Rc<Known>>)>,
 }
 
 impl Record {
@@ -36,6 +38,14 @@ impl Record {
             What::Close(close) => close.closer.and_then(|id| table.get(id)),
             _ => None,
         };
+        let owners = match &event.what {
+            What::Existing(existing) => existing
+                .owners
+                .iter()
+                .map(|&owner| (owner, owner.image.and_then(|id| table.get(id))))
+                .collect(),
+            _ => Vec::new(),
+        };
         Record {
             wall_ns: i128::from(event.time.0) + wall_offset,
             wall_offset,
@@ -44,6 +54,7 @@ impl Record {
             parent,
             closer,
             names,
+            owners,
         }
     }
 }

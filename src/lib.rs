@@ -34,5 +34,6 @@ pub mod report;
 pub mod session;
 pub mod sink;
 pub mod stop;
+pub mod survey;
 pub mod unit;
 pub mod wire;

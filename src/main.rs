@@ -19,19 +19,21 @@ use tcptrace::{
     bpf::{self, Config, Tracer},
     cli::{Args, Format, envelope::EnvelopeArgs},
     command, destination, diagnosis,
+    dns::Namer,
     host::{self, Machine},
     output::Output,
-    plan::{Plan, Surroundings},
+    plan::{AtStart, Plan, Surroundings},
     report,
     session::Session,
     sink::{
         Sink,
         csv::Csv,
         json::Json,
-        odr::{Metadata, Odr},
+        odr::{Metadata, Odr, Shape},
         table::{Look, Table, Zone},
     },
     stop::Stop,
+    survey::Survey,
 };
 
 fn main() -> ExitCode {
@@ -71,6 +73,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let config = Config {
         events: plan.events,
         dns: plan.dns,
+        at_start: plan.at_start,
         ring_size: plan.ring_size,
         probes: plan.probes,
         follow: !plan.command.is_empty(),
@@ -80,17 +83,21 @@ fn run(args: &Args) -> Result<ExitCode> {
         report::log(&mut stderr(), &bpf::take_log());
     }
     let mut tracer = started.map_err(|error| diagnosis::explain(error, &host::facts()))?;
-    if !plan.quiet {
+    let survey = Survey::take(&mut tracer, &Machine)?;
+    if plan.at_start == AtStart::PrintOnly {
+        tracer.notes().iter().for_each(|note| report::line(&mut stderr(), note));
+        stop = stop.at_once();
+    } else if !plan.quiet {
         let program = plan.command.first().map(|program| program.as_os_str());
         report::ready(&mut stderr(), tracer.probe_set(), tracer.notes(), program);
     }
     if plan.command.is_empty() {
-        trace(&plan, &mut tracer, output, stop)?;
+        trace(&plan, &mut tracer, survey, output, stop)?;
         return Ok(ExitCode::SUCCESS);
     }
     let running = command::start(&plan.command)?;
     stop = stop.after(running.ended());
-    let traced = trace(&plan, &mut tracer, output, stop);
+    let traced = trace(&plan, &mut tracer, survey, output, stop);
     if let Err(error) = &traced {
         report::line(&mut stderr(), &format!("{error:#}"));
     }
@@ -98,7 +105,8 @@ fn run(args: &Args) -> Result<ExitCode> {
     Ok(if traced.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
 }
 
-fn trace(plan: &Plan, tracer: &mut Tracer<'_>, output: OwnedFd, stop: Stop) -> Result<()> {
+fn trace(plan: &Plan, tracer: &mut Tracer<'_>, survey: Survey, output: OwnedFd, stop: Stop) -> Result<()> {
+    let snapshot = plan.at_start == AtStart::PrintOnly;
     let mut sink: Box<dyn Sink> = match plan.format {
         Format::Table => {
             let zone = if plan.utc { Zone::utc() } else { Zone::local() };
@@ -108,12 +116,24 @@ fn trace(plan: &Plan, tracer: &mut Tracer<'_>, output: OwnedFd, stop: Stop) -> R
         }
         Format::Json => Box::new(Json::new(host::all_capabilities(), Vec::new())),
         Format::Csv => Box::new(Csv::new(Vec::new())),
-        Format::Odr => Box::new(Odr::new(metadata(&plan.envelope))),
+        Format::Odr => {
+            let wall_ns = std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
+            let shape = if snapshot { Shape::Document { wall_ns } } else { Shape::Lines };
+            Box::new(Odr::new(metadata(&plan.envelope), shape))
+        }
     };
-    let summary =
-        Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut Output::new(output), stop }
-            .run()?;
-    report::summary(&mut stderr(), &summary, plan.quiet);
+    let output = &mut Output::new(output);
+    let summary = Session {
+        source: tracer,
+        host: &Machine,
+        sink: &mut *sink,
+        output,
+        stop,
+        survey,
+        namer: Namer::default(),
+    }
+    .run()?;
+    report::summary(&mut stderr(), &summary, plan.quiet || snapshot);
     Ok(())
 }
 

@@ -13,6 +13,11 @@ use crate::{
 pub struct Events(u32);
 
 impl Events {
+    /// Whether listeners are of interest.
+    pub fn has_listeners(self) -> bool {
+        self.0 & (want::NETMON_WANT_LISTEN.0 | want::NETMON_WANT_STATE.0) != 0
+    }
+
     /// The bits the kernel side knows them by (`enum netmon_want`).
     pub fn bits(self) -> u32 {
         self.0
@@ -25,7 +30,7 @@ impl Events {
 
     /// Are any of them about connections of this host to others? They have names.
     pub fn has_outgoing(self) -> bool {
-        self.0 & !want::NETMON_WANT_ACCEPT.0 != 0
+        self.0 & !(want::NETMON_WANT_ACCEPT.0 | want::NETMON_WANT_LISTEN.0) != 0
     }
 }
 
@@ -38,10 +43,25 @@ impl FromIterator<Kind> for Events {
                 Kind::Close => want::NETMON_WANT_CLOSE.0,
                 Kind::Fail => want::NETMON_WANT_FAIL.0,
                 Kind::Request => want::NETMON_WANT_REQUEST.0,
+                Kind::Listen => want::NETMON_WANT_LISTEN.0,
+                Kind::State => want::NETMON_WANT_STATE.0,
                 Kind::All => u32::MAX,
             }
         }))
     }
+}
+
+/// What to do with the sockets that exist at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtStart {
+    /// None of them can be a command's that is yet to start.
+    Ignore,
+    /// Learn who has them, quietly.
+    Learn,
+    /// Print them too.
+    Print,
+    /// Print them, and that is all.
+    PrintOnly,
 }
 
 /// Everything a run needs to know.
@@ -51,6 +71,8 @@ pub struct Plan {
     pub events: Events,
     /// Watch DNS answers.
     pub dns: bool,
+    /// What exists at the start.
+    pub at_start: AtStart,
     /// How they are printed.
     pub format: Format,
     /// What is said about the data in the odr format.
@@ -90,8 +112,14 @@ impl Plan {
         let events: Events = args.events.iter().copied().collect();
         Plan {
             events,
-            dns: !args.no_dns && events.has_outgoing(),
+            dns: !args.no_dns && !args.snapshot && events.has_outgoing(),
             format: if args.json { Format::Json } else { args.format },
+            at_start: match (args.existing, args.snapshot) {
+                (_, true) => AtStart::PrintOnly,
+                (true, false) => AtStart::Print,
+                _ if !args.command.is_empty() => AtStart::Ignore,
+                (false, false) => AtStart::Learn,
+            },
             envelope: args.envelope.clone(),
             color: match args.color {
                 When::Always => true,
@@ -147,7 +175,7 @@ mod tests {
     fn dns_is_watched_where_names_are_shown() {
         let dns = |words: &[&str]| plan(words, Surroundings::default()).dns;
         assert!(dns(&[]) && dns(&["-e", "close"]) && dns(&["-e", "request"]));
-        assert!(!dns(&["--no-dns"]) && !dns(&["-e", "accept"]));
+        assert!(!dns(&["--no-dns"]) && !dns(&["-e", "accept,listen"]) && !dns(&["--snapshot"]));
     }
 
     #[test]

@@ -12,17 +12,21 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::{
     dns::Namer,
     enrich::Record,
-    event::ImageId,
+    event::{Event, ImageId},
     host::Host,
     output::{Flushed, Output, is_gone},
-    process::{ProcessTable, SWEEP_AT},
+    process::ProcessTable,
     sink::{Sink, names},
     stop::Stop,
+    survey::Survey,
     wire::{Decoded, decode},
 };
 
 /// The kernel side does not wake us for each record; we come this often.
 const TICK: Duration = Duration::from_millis(20);
+
+/// Sockets that exist at the start, printed between two looks at whether to stop.
+const PART: usize = 512;
 
 /// Where records come from.
 pub trait Source {
@@ -33,6 +37,11 @@ pub trait Source {
     /// # Errors
     /// When the ring cannot be read any more.
     fn read(&mut self, into: &mut Batch) -> Result<()>;
+    /// Visit some of the sockets that exist, whose records can then be read; false when all were.
+    ///
+    /// # Errors
+    /// When an iterator cannot be read any more.
+    fn survey(&mut self) -> Result<bool>;
     /// Whether a connection that has an owner is open.
     fn has_open(&self) -> bool;
     /// Stop producing records. Those that wait can still be read.
@@ -126,6 +135,10 @@ pub struct Session<'a, S, H, Fd> {
     pub output: &'a mut Output<Fd>,
     /// When to stop.
     pub stop: Stop,
+    /// What exists at the start.
+    pub survey: Survey,
+    /// What remote ends are called.
+    pub namer: Namer,
 }
 
 impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
@@ -135,20 +148,25 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
     /// When the source cannot be read or the output cannot be written.
     pub fn run(mut self) -> Result<Summary> {
         let started = Instant::now();
-        let mut table = ProcessTable::new(SWEEP_AT);
-        let mut namer = Namer::default();
+        let Survey { sockets, mut table, pending } = std::mem::take(&mut self.survey);
         let mut summary = Summary::default();
         let mut batch = Batch::default();
-        let mut sweep: Option<HashSet<ImageId>> = None;
 
         self.sink.begin(self.output.buffer());
         let mut end = self.flush()?;
+        for part in sockets.chunks(PART) {
+            if end == Flushed::All {
+                end = self.print(part, &table, &mut summary)?;
+            }
+        }
+        if end == Flushed::All {
+            end = self.take(&pending, &mut table, &mut summary)?;
+        }
         while let (Flushed::All, Some(left)) = (end, self.stop.left(Instant::now())) {
+            let before = self.host.boot_time();
             self.source.read(&mut batch)?;
             if batch.is_empty() {
-                if let Some(in_use) = sweep.take() {
-                    table.sweep(&in_use);
-                }
+                table.passed(before);
                 if self.stop.only_waits_for_closes() && !self.source.has_open() {
                     break;
                 }
@@ -157,10 +175,10 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
                 }
                 continue;
             }
-            end = self.take(&batch, &mut table, &mut namer, &mut summary)?;
-            if table.is_crowded() && sweep.is_none() {
+            end = self.take(&batch, &mut table, &mut summary)?;
+            if table.is_crowded() {
                 table.begin_sweep();
-                sweep = Some(self.source.images_in_use()?);
+                table.answered(self.source.images_in_use()?, self.host.boot_time());
             }
         }
 
@@ -171,7 +189,11 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             if batch.is_empty() {
                 break;
             }
-            end = self.take(&batch, &mut table, &mut namer, &mut summary)?;
+            end = self.take(&batch, &mut table, &mut summary)?;
+        }
+        if end == Flushed::All {
+            self.sink.end(self.output.buffer());
+            end = self.flush()?;
         }
         let Lost { undecodable, bad_answers, .. } = summary.lost;
         summary.lost = Lost { undecodable, bad_answers, ..self.source.lost() };
@@ -182,29 +204,39 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         Ok(summary)
     }
 
+    /// Print some of what exists at the start.
+    fn print(&mut self, sockets: &[Event], table: &ProcessTable, summary: &mut Summary) -> Result<Flushed> {
+        let wall_offset = self.host.wall_offset();
+        for event in sockets {
+            if self.stop.admits() {
+                self.show(event.clone(), table, wall_offset, summary);
+            }
+        }
+        self.flush()
+    }
+
+    fn show(&mut self, event: Event, table: &ProcessTable, wall_offset: i128, summary: &mut Summary) {
+        *summary.printed.entry(names::event(&event.what)).or_default() += 1;
+        let names = self.namer.names(&event);
+        let record = Record::new(event, names, table, wall_offset);
+        self.sink.write(&record, self.output.buffer());
+        self.stop.counted();
+    }
+
     /// Print a batch. All of it is written before the next is taken: a reader that is slower
     /// than the events fills the ring, where losses are counted, and not our memory.
-    fn take(
-        &mut self,
-        batch: &Batch,
-        table: &mut ProcessTable,
-        namer: &mut Namer,
-        summary: &mut Summary,
-    ) -> Result<Flushed> {
+    fn take(&mut self, batch: &Batch, table: &mut ProcessTable, summary: &mut Summary) -> Result<Flushed> {
         let wall_offset = self.host.wall_offset();
         for bytes in batch.iter() {
             match decode(bytes) {
                 Ok(Decoded::Event(event)) if self.stop.admits() => {
-                    *summary.printed.entry(names::event(&event.what)).or_default() += 1;
-                    let names = namer.names(&event);
-                    let record = Record::new(event, names, table, wall_offset);
-                    self.sink.write(&record, self.output.buffer());
-                    self.stop.counted();
+                    table.passed(event.time);
+                    self.show(event, table, wall_offset, summary);
                 }
                 Ok(Decoded::Event(_)) => break,
                 Ok(Decoded::Process(id, process)) => table.insert(id, *process, self.host),
                 Ok(Decoded::Answer(answer)) => {
-                    summary.lost.bad_answers += u64::from(namer.hear(&answer).is_err());
+                    summary.lost.bad_answers += u64::from(self.namer.hear(&answer).is_err());
                 }
                 Err(_) => summary.lost.undecodable += 1,
             }
@@ -214,7 +246,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
 
     fn flush(&mut self) -> Result<Flushed> {
         let stop = &self.stop;
-        self.output.flush(|| stop.left(Instant::now()).is_none()).context("write the output")
+        self.output.flush(|| stop.gives_up(Instant::now())).context("write the output")
     }
 
     /// Wait for records; returns whether the reader of the output went away.

@@ -12,18 +12,12 @@
 #define IPPROTO_MPTCP 262
 #define MAX_ATTEMPTS  8192
 
+/* struct sockaddr_in and sockaddr_in6 laid over each other (ABI), with one place for both */
 struct target {
+	__u16 family; /* AF_INET or AF_INET6 */
+	__be16 port;
+	__be32 ipv4;	/* in an address; or IPv6 flow information */
 	__be32 addr[4]; /* IPv4 in the first */
-	__u16 family;	/* AF_INET or AF_INET6 */
-	__be16 port;
-};
-
-/* struct sockaddr_in and sockaddr_in6 laid over each other; ABI */
-struct any_address {
-	__u16 family;
-	__be16 port;
-	__be32 ipv4; /* or IPv6 flow information */
-	__be32 ipv6[4];
 };
 
 #define SOCKADDR_IN_LEN	 16
@@ -33,22 +27,16 @@ struct any_address {
 static __always_inline bool read_target(struct target *to, const void *address, __u64 len,
 					bool from_user)
 {
-	struct any_address any = {};
 	__u32 size = len >= SOCKADDR_IN6_LEN ? SOCKADDR_IN6_LEN : SOCKADDR_IN_LEN;
 
 	if (len < SOCKADDR_IN_LEN)
 		return false;
-	if (from_user ? bpf_probe_read_user(&any, size, address)
-		      : bpf_probe_read_kernel(&any, size, address))
+	if (from_user ? bpf_probe_read_user(to, size, address)
+		      : bpf_probe_read_kernel(to, size, address))
 		return false;
-	to->family = any.family;
-	to->port = any.port;
-	if (any.family == AF_INET) {
-		to->addr[0] = any.ipv4;
-		return true;
-	}
-	__builtin_memcpy(to->addr, any.ipv6, sizeof(to->addr));
-	return any.family == AF_INET6 && len >= SOCKADDR_IN6_LEN;
+	if (to->family == AF_INET)
+		to->addr[0] = to->ipv4;
+	return to->family == AF_INET || (to->family == AF_INET6 && len >= SOCKADDR_IN6_LEN);
 }
 
 /*

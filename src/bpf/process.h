@@ -221,12 +221,11 @@ static __always_inline void send_parent(struct scratch *s, struct task_struct *l
 }
 
 /*
- * The id of the current process's record, sent first where user space does not have it.
- * To be called in the context of the process only. 0: it could not be sent, which is counted.
+ * The id of the record of the process that `task` acts for, sent first where user space does not
+ * have it. 0: it could not be sent, which is counted.
  */
-static __always_inline __u64 current_image(__u32 slot)
+static __always_inline __u64 record_of(struct task_struct *task, __u32 slot, bool current)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct identity who;
 	struct image *image;
 	struct scratch *s;
@@ -234,7 +233,7 @@ static __always_inline __u64 current_image(__u32 slot)
 
 	identity_of(task, &who);
 	image = acting_image(task, &who);
-	if (image && is_known(image, &who) && image->complete)
+	if (image && is_known(image, &who) && (image->complete || !current))
 		return image->id;
 	s = image ? take_scratch(slot) : NULL;
 	if (!s) {
@@ -242,9 +241,15 @@ static __always_inline __u64 current_image(__u32 slot)
 		return 0;
 	}
 	send_parent(s, task->group_leader);
-	id = send_image(s, task, image, &who, true);
+	id = send_image(s, task, image, &who, current);
 	give_scratch(s);
 	return id;
+}
+
+/* The same of the current process. To be called in its context only. */
+static __always_inline __u64 current_image(__u32 slot)
+{
+	return record_of(bpf_get_current_task_btf(), slot, true);
 }
 
 /* exec: what the process was is over, its credentials included. */

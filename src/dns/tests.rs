@@ -26,7 +26,7 @@ fn event(what: What, at: u64) -> Event {
 }
 
 fn connect(latency: u64) -> What {
-    What::Connect { latency: Duration::from_nanos(latency) }
+    What::Connect { latency: Some(Duration::from_nanos(latency)) }
 }
 
 fn close(direction: Direction, duration: Option<u64>) -> What {
@@ -63,7 +63,7 @@ fn the_opening_decides_not_the_event() {
     assert_names(&mut namer, connect(0), 100 * S, &["one.example"]);
     assert_names(&mut namer, connect(120 * S), 221 * S, &["one.example"]);
     assert_names(&mut namer, connect(0), 160 * S, &[]);
-    let fail = What::Fail { error: Failure::Aborted, latency: Duration::from_secs(127) };
+    let fail = What::Fail { error: Failure::Aborted, latency: Some(Duration::from_secs(127)) };
     assert_names(&mut namer, fail, 228 * S, &["one.example"]);
     assert_names(&mut namer, What::Request, 101 * S, &["one.example"]);
 }
@@ -93,4 +93,14 @@ fn what_came_in_has_no_name() {
     let mut namer = namer();
     assert_names(&mut namer, What::Accept { backlog: None }, 101 * S, &[]);
     assert_names(&mut namer, close(Direction::Ingress, Some(0)), 101 * S, &[]);
+}
+
+#[test]
+fn each_step_has_the_name_of_the_first() {
+    let mut namer = namer();
+    let step = |from, to| What::Step { from, to, after: None };
+    assert_names(&mut namer, step(State::Closed, State::SynSent), 101 * S, &["one.example"]);
+    assert_names(&mut namer, step(State::SynSent, State::Established), 9000 * S, &["one.example"]);
+    assert_names(&mut namer, close(Direction::Egress, Some(0)), 9000 * S, &["one.example"]);
+    assert_names(&mut namer, step(State::Listen, State::Closed), 9000 * S, &[]);
 }

@@ -4,6 +4,8 @@
 pub mod actor;
 pub mod lab;
 pub mod net;
+pub mod script;
+pub mod sys;
 
 use std::{
     io::{BufRead, BufReader, Read},
