@@ -236,6 +236,11 @@ fn can_watch_dns(notes: &mut Vec<String>) -> bool {
     false
 }
 
+fn is_denied(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<libbpf_rs::Error>().map(libbpf_rs::Error::kind);
+    kind == Some(ErrorKind::PermissionDenied)
+}
+
 fn no_names(why: &str) -> String {
     format!("remote ends have no DNS names: {why}")
 }
@@ -246,6 +251,7 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, notes: &mut Vec<String>) -> Re
     if progs.on_dns.autoload() {
         match attach_cgroup(&[&progs.on_dns]) {
             Ok(attached) => links.extend(attached),
+            Err(error) if is_denied(&error) => notes.push(no_names("watching them needs CAP_NET_ADMIN")),
             Err(error) => notes.push(no_names(&format!("{error:#}"))),
         }
     }

@@ -255,3 +255,48 @@ fn without_cgroup2_tracing_goes_on() {
     lab.connect(&["192.0.2.1"], listener.port);
     assert!(connects(&mut trace, &listener, 1)[0].get("dns").is_none());
 }
+
+/// Answers as few servers send them, each naming another address.
+#[test]
+fn answers_of_every_shape_are_heard() {
+    let lab = Lab::new();
+    let listener = lab.listen();
+    let mut trace = Trace::start(&["-e", "connect"]);
+    let code = r"
+import socket, struct
+def answer(name, last):
+    name = b'\x05' + name + b'\x07example\0'
+    data = bytes([198, 51, 100, last])
+    return b'\0\0\x81\x80\0\1\0\1\0\0\0\0' + name + b'\0\1\0\1\xc0\x0c\0\1\0\1\0\0\1\0\0\4' + data
+def udp(family, address, port):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.bind((address, port))
+    return s
+v6, to6 = udp(socket.AF_INET6, '::1', 53), udp(socket.AF_INET6, '::1', 0)
+v4, to4 = udp(socket.AF_INET, '127.0.0.1', 5353), udp(socket.AF_INET, '127.0.0.1', 0)
+padding = bytes([0, 0, 1, 4, 0, 0, 0, 0])
+v6.setsockopt(socket.IPPROTO_IPV6, 59, padding)  # destination options
+v6.sendto(answer(b'names', 11), to6.getsockname())
+v6.setsockopt(socket.IPPROTO_IPV6, 54, padding)  # hop-by-hop options before them
+v6.sendto(answer(b'named', 12), to6.getsockname())
+v4.sendto(answer(b'large', 13) + bytes(60000), to4.getsockname())
+v4.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, bytes([7, 7, 4, 0, 0, 0, 0, 0]))
+v4.sendto(answer(b'route', 14), to4.getsockname())
+server = socket.create_server(('127.0.0.1', 53))
+client = socket.create_connection(('127.0.0.1', 53))
+stream, _ = server.accept()
+def framed(message): return struct.pack('>H', len(message)) + message
+stream.send(framed(answer(b'first', 15)) + framed(answer(b'again', 16)))
+client.recv(1000)
+stream.send(struct.pack('>H', 47))
+client.recv(2)
+stream.send(answer(b'apart', 17))
+client.recv(1000)";
+    lab.run("python3", &["-c", code]);
+    let names_of = ["names", "named", "large", "route", "first", "again", "apart"];
+    let addresses: Vec<_> = (11..18).map(|last| format!("198.51.100.{last}")).collect();
+    lab.connect(&strs(&addresses), listener.port);
+    for (name, event) in names_of.iter().zip(connects(&mut trace, &listener, names_of.len())) {
+        assert_eq!(names(&event), [format!("{name}.example")], "{event}");
+    }
+}
