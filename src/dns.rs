@@ -13,7 +13,7 @@ mod pattern;
 
 use std::time::Duration;
 
-use crate::event::{Answer, Direction, Event, State, What};
+use crate::event::{Answer, Direction, Event, What};
 
 use book::NameBook;
 use cache::NameCache;
@@ -46,12 +46,17 @@ impl Namer {
         match &event.what {
             What::Request => self.at(event, None),
             What::Fail { latency, .. } => self.at(event, *latency),
-            What::Connect { latency } => self.open(event, *latency),
-            What::Step { to: State::SynSent, .. } => self.open(event, None),
-            What::Step { .. } => self.book.get(event.cookie).unwrap_or_default(),
-            What::Accept { .. } | What::Listen { .. } | What::Unlisten { .. } | What::Existing(_) => {
-                Names::default()
+            What::Connect { latency } => {
+                let names = self.at(event, *latency);
+                self.book.open(event.cookie, &names);
+                names
             }
+            // Not ours, or of no one moment.
+            What::Accept { .. }
+            | What::Listen { .. }
+            | What::Unlisten { .. }
+            | What::Step { .. }
+            | What::Existing(_) => Names::default(),
             What::Close(close) => {
                 let kept = self.book.close(event.cookie);
                 match (close.direction, close.duration) {
@@ -61,12 +66,6 @@ impl Namer {
                 }
             }
         }
-    }
-
-    fn open(&mut self, event: &Event, ago: Option<Duration>) -> Names {
-        let names = self.at(event, ago);
-        self.book.open(event.cookie, &names);
-        names
     }
 
     /// The names at a time before the event.

@@ -35,11 +35,6 @@ impl NameBook {
         }
     }
 
-    /// The names of an open connection.
-    pub fn get(&self, cookie: u64) -> Option<Names> {
-        self.open.get(&cookie).cloned()
-    }
-
     /// Takes the names out: the connection is closed.
     pub fn close(&mut self, cookie: u64) -> Option<Names> {
         self.open.remove(&cookie)
@@ -59,7 +54,6 @@ mod tests {
         let mut book = NameBook::default();
         book.open(7, &names("a.example"));
         book.open(8, &Names::default());
-        assert_eq!(book.get(7), Some(names("a.example")));
         assert_eq!(book.close(7), Some(names("a.example")));
         assert_eq!(book.close(7), None);
         assert_eq!(book.close(8), None);

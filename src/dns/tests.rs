@@ -94,13 +94,3 @@ fn what_came_in_has_no_name() {
     assert_names(&mut namer, What::Accept { backlog: None }, 101 * S, &[]);
     assert_names(&mut namer, close(Direction::Ingress, Some(0)), 101 * S, &[]);
 }
-
-#[test]
-fn each_step_has_the_name_of_the_first() {
-    let mut namer = namer();
-    let step = |from, to| What::Step { from, to, after: None };
-    assert_names(&mut namer, step(State::Closed, State::SynSent), 101 * S, &["one.example"]);
-    assert_names(&mut namer, step(State::SynSent, State::Established), 9000 * S, &["one.example"]);
-    assert_names(&mut namer, close(Direction::Egress, Some(0)), 9000 * S, &["one.example"]);
-    assert_names(&mut namer, step(State::Listen, State::Closed), 9000 * S, &[]);
-}
