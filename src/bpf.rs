@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use libbpf_rs::{
-    ErrorKind, Link, MapCore, MapFlags, OpenObject, PrintLevel, ProgramMut, RingBuffer, RingBufferBuilder,
+    ErrorKind, Link, MapCore, MapFlags, OpenObject, PrintLevel, ProgramMut, ProgramType, RingBuffer,
+    RingBufferBuilder,
     skel::{OpenSkel, SkelBuilder},
 };
 
@@ -73,6 +74,8 @@ pub struct Config<'a> {
     pub filter: &'a Program,
     /// Which events to send.
     pub events: Events,
+    /// Watch DNS answers.
+    pub dns: bool,
     /// What to do with the sockets that exist.
     pub at_start: AtStart,
     /// Bytes of the ring; a power of two.
@@ -150,8 +153,11 @@ impl<'obj> Tracer<'obj> {
         };
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
-        choose(&mut open.progs, set);
         let values = filter::configure(config.filter, &mut open.maps)?;
+        let mut notes = Vec::new();
+        choose(&mut open.progs, set, config);
+        let dns = config.dns && can_watch_dns(&mut notes);
+        open.progs.on_dns.set_autoload(dns);
         open.progs.on_listen.set_autoload(config.events.has_listeners());
         iterate::choose(&mut open.progs, config.at_start);
 
@@ -168,9 +174,9 @@ impl<'obj> Tracer<'obj> {
             })
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
-        let (links, notes) = match config.at_start {
+        let links = match config.at_start {
             AtStart::PrintOnly => Default::default(),
-            _ => attach(&skel.progs, set)?,
+            _ => attach(&skel.progs, set, &mut notes)?,
         };
         if config.follow {
             follow::mark_self(&skel.maps.followed)?;
@@ -203,8 +209,11 @@ fn set_surveying(skel: &mut NetmonSkel<'_>, on: bool) {
 }
 
 /// Switch off the programs of the other set, and those this kernel has no place for.
-fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet) {
+fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config) {
     let trampoline = set == ProbeSet::Trampoline;
+    let requests = config.events.has_requests();
+    progs.on_request.set_autoload(trampoline && requests);
+    progs.on_connect_enter.set_autoload(!trampoline && requests);
     for prog in [&mut progs.on_accept, &mut progs.on_connect_v4, &mut progs.on_connect_v6] {
         prog.set_autoload(trampoline);
     }
@@ -219,10 +228,43 @@ fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet) {
     }
 }
 
-/// Attach all of a set: first what learns of processes, last what starts stories.
-fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<String>)> {
+/// What `-e request` cannot do in the tracepoint set.
+const REQUEST_LIMITS: &str = "without BPF trampolines requests show what the caller's memory says when \
+    connect() is called; unseen are MPTCP ones through io_uring, and io_uring ones that are refused by \
+    a security module";
+
+/// Names are a comfort: where they cannot be had, tracing goes on without.
+fn can_watch_dns(notes: &mut Vec<String>) -> bool {
+    let missing = if !ProgramType::CgroupSkb.is_supported().unwrap_or(true) {
+        "this kernel has no BPF for cgroups (CONFIG_CGROUP_BPF)"
+    } else if host::cgroup2_root().is_none() {
+        "cgroup2 is not mounted"
+    } else {
+        return true;
+    };
+    notes.push(no_names(missing));
+    false
+}
+
+fn is_denied(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<libbpf_rs::Error>().map(libbpf_rs::Error::kind);
+    kind == Some(ErrorKind::PermissionDenied)
+}
+
+fn no_names(why: &str) -> String {
+    format!("remote ends have no DNS names: {why}")
+}
+
+/// Attach all of a set: first what learns of processes and names, last what starts stories.
+fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, notes: &mut Vec<String>) -> Result<Vec<Link>> {
     let mut links = Vec::new();
-    let mut notes = Vec::new();
+    if progs.on_dns.autoload() {
+        match attach_cgroup(&[&progs.on_dns]) {
+            Ok(attached) => links.extend(attached),
+            Err(error) if is_denied(&error) => notes.push(no_names("watching them needs CAP_NET_ADMIN")),
+            Err(error) => notes.push(no_names(&format!("{error:#}"))),
+        }
+    }
     let mut trace = |prog: &ProgramMut<'_>| -> Result<()> {
         let link = prog.attach().with_context(|| format!("attach {}", prog.name().display()))?;
         links.push(link);
@@ -238,14 +280,24 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<Stri
             trace(&progs.on_connect_v4)?;
             trace(&progs.on_connect_v6)?;
             trace(&progs.on_accept)?;
+            if progs.on_request.autoload() {
+                trace(&progs.on_request)?;
+            }
         }
         ProbeSet::Tracepoint => {
             trace(&progs.on_uring)?;
+            if progs.on_connect_enter.autoload() {
+                notes.push(REQUEST_LIMITS.to_owned());
+            }
             for (prog, name) in [
+                (&progs.on_connect_enter, "sys_enter_connect"),
                 (&progs.on_connect_exit, "sys_exit_connect"),
                 (&progs.on_accept_exit, "sys_exit_accept"),
                 (&progs.on_accept_exit, "sys_exit_accept4"),
             ] {
+                if !prog.autoload() {
+                    continue;
+                }
                 let event = tracepoint::open("syscalls", name)
                     .with_context(|| format!("open the tracepoint {name}"))?;
                 // The link keeps the event by its number and closes it.
@@ -265,7 +317,7 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<Stri
     for prog in [&progs.on_connect, &progs.on_state] {
         links.push(prog.attach().with_context(|| format!("attach {}", prog.name().display()))?);
     }
-    Ok((links, notes))
+    Ok(links)
 }
 
 fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
@@ -334,6 +386,7 @@ impl Source for Tracer<'_> {
             table: lost[1],
             process: lost[2],
             follow: lost[3],
+            answers: lost[4],
             missed: self.missed(),
             ..Lost::default()
         }

@@ -42,6 +42,10 @@ pub struct Args {
     #[arg(short, long, help_heading = "Output")]
     pub verbose: bool,
 
+    /// Do not watch DNS answers: remote ends have no names
+    #[arg(long, help_heading = "Output")]
+    pub no_dns: bool,
+
     /// No events, but at the end who did how much: in the table format, or in JSON
     #[arg(long, help_heading = "Output")]
     pub summary_only: bool,
@@ -155,6 +159,8 @@ pub enum Kind {
     Close,
     /// An outgoing connection did not come up
     Fail,
+    /// connect() was called
+    Request,
     /// A socket begins or stops listening
     Listen,
     /// A connection goes from one TCP state to another

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use crate::{
+    dns::Names,
     event::{Actor, Event, What},
     process::{Known, ProcessTable},
 };
@@ -22,13 +23,15 @@ pub struct Record {
     pub parent: Option<Rc<Known>>,
     /// The process that closed the connection, when that is not the owner.
     pub closer: Option<Rc<Known>>,
+    /// What the remote end was called when the connection was opened.
+    pub names: Names,
     /// Of a socket found at the start: all processes that have it, the owner first.
     pub owners: Vec<(Actor, Option<Rc<Known>>)>,
 }
 
 impl Record {
     /// Look up everyone.
-    pub fn new(event: Event, table: &ProcessTable, wall_offset: i128) -> Record {
+    pub fn new(event: Event, names: Names, table: &ProcessTable, wall_offset: i128) -> Record {
         let process = event.owner.image.and_then(|id| table.get(id));
         let parent = process.as_ref().and_then(|known| table.get(known.process.parent?));
         let closer = match &event.what {
@@ -50,6 +53,7 @@ impl Record {
             process,
             parent,
             closer,
+            names,
             owners,
         }
     }

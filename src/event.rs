@@ -46,9 +46,22 @@ pub struct Actor {
     pub tid: u32,
 }
 
+/// A DNS message with answers, as a socket of this host received it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// When.
+    pub time: BootTime,
+    /// Inode number of the socket's network namespace.
+    pub netns: u32,
+    /// The message, perhaps cut short. Hostile.
+    pub message: &'a [u8],
+}
+
 /// What happened, and what is known only then.
 #[derive(Debug, Clone, PartialEq)]
 pub enum What {
+    /// connect() was called, or what does its work.
+    Request,
     /// The handshake of an outgoing connection completed.
     Connect {
         /// Since the SYN, where that was seen.

@@ -5,7 +5,8 @@
 //!  inet_sock_set_state --+                     |
 //!  accept probe ---------+-> netmon.bpf.c -> ring -> Source -> wire -> enrich -> Sink -> Output
 //!  connect result probe -+   owner, counters   |    (bpf)     Event    Record   table, json
-//!  exec probe -----------+                     |               ProcessTable
+//!  exec probe -----------+                     |           ProcessTable, Namer
+//!  DNS answers ----------+                     |
 //! ```
 //!
 //! Data moves one way. Bytes of the ring become an [`event::Event`] (validated, typed, kernel
@@ -22,6 +23,7 @@ pub mod container;
 pub mod destination;
 pub mod diagnosis;
 pub mod digest;
+pub mod dns;
 pub mod docs;
 pub mod enrich;
 pub mod event;

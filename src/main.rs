@@ -18,7 +18,9 @@ use signal_hook::{
 use tcptrace::{
     bpf::{self, Config, Tracer},
     cli::{Args, Format, envelope::EnvelopeArgs},
-    command, destination, diagnosis, digest, docs,
+    command, destination, diagnosis, digest,
+    dns::Namer,
+    docs,
     filter::{Filter, Program},
     host::{self, Machine},
     output::Output,
@@ -97,6 +99,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     let config = Config {
         filter: program,
         events: plan.events,
+        dns: plan.dns,
         at_start: plan.at_start,
         ring_size: plan.ring_size,
         probes: plan.probes,
@@ -140,9 +143,16 @@ fn trace(
 ) -> Result<()> {
     let mut sink = sink(plan, filter.rule_names(), &output)?;
     let mut output = Output::new(output);
-    let summary =
-        Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut output, stop, survey }
-            .run()?;
+    let summary = Session {
+        source: tracer,
+        host: &Machine,
+        sink: &mut *sink,
+        output: &mut output,
+        stop,
+        survey,
+        namer: Namer::default(),
+    }
+    .run()?;
     if plan.summary_only {
         digest::put(&summary, plan.format, output.buffer());
         output.flush(|| true).context("write the summary")?;

@@ -22,6 +22,16 @@ impl Events {
     pub fn bits(self) -> u32 {
         self.0
     }
+
+    /// Are requests among them?
+    pub fn has_requests(self) -> bool {
+        self.0 & want::NETMON_WANT_REQUEST.0 != 0
+    }
+
+    /// Are any of them about connections of this host to others? They have names.
+    pub fn has_outgoing(self) -> bool {
+        self.0 & !(want::NETMON_WANT_ACCEPT.0 | want::NETMON_WANT_LISTEN.0) != 0
+    }
 }
 
 impl FromIterator<Kind> for Events {
@@ -32,6 +42,7 @@ impl FromIterator<Kind> for Events {
                 Kind::Accept => want::NETMON_WANT_ACCEPT.0,
                 Kind::Close => want::NETMON_WANT_CLOSE.0,
                 Kind::Fail => want::NETMON_WANT_FAIL.0,
+                Kind::Request => want::NETMON_WANT_REQUEST.0,
                 Kind::Listen => want::NETMON_WANT_LISTEN.0,
                 Kind::State => want::NETMON_WANT_STATE.0,
                 Kind::All => u32::MAX,
@@ -58,6 +69,8 @@ pub enum AtStart {
 pub struct Plan {
     /// Which events.
     pub events: Events,
+    /// Watch DNS answers.
+    pub dns: bool,
     /// What exists at the start.
     pub at_start: AtStart,
     /// How they are printed.
@@ -98,11 +111,13 @@ pub struct Surroundings {
 impl Plan {
     /// Decide.
     pub fn new(args: &Args, around: Surroundings) -> Plan {
+        let events: Events = match args.filter.failed {
+            true => [Kind::Fail].into_iter().collect(),
+            false => args.events.iter().copied().collect(),
+        };
         Plan {
-            events: match args.filter.failed {
-                true => [Kind::Fail].into_iter().collect(),
-                false => args.events.iter().copied().collect(),
-            },
+            events,
+            dns: !args.no_dns && !args.snapshot && events.has_outgoing(),
             format: if args.json { Format::Json } else { args.format },
             at_start: match (args.existing, args.snapshot) {
                 (_, true) => AtStart::PrintOnly,
@@ -160,6 +175,13 @@ mod tests {
             events(&["-e", "close", "-e", "fail"]),
             want::NETMON_WANT_CLOSE.0 | want::NETMON_WANT_FAIL.0
         );
+    }
+
+    #[test]
+    fn dns_is_watched_where_names_are_shown() {
+        let dns = |words: &[&str]| plan(words, Surroundings::default()).dns;
+        assert!(dns(&[]) && dns(&["-e", "close"]) && dns(&["-e", "request"]));
+        assert!(!dns(&["--no-dns"]) && !dns(&["-e", "accept,listen"]) && !dns(&["--snapshot"]));
     }
 
     #[test]

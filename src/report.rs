@@ -57,6 +57,8 @@ fn losses(lost: &Lost) -> Vec<String> {
         ),
         (lost.follow, "processes of the command lost: no memory to follow them"),
         (lost.missed, "state changes lost: the kernel skipped a probe that was already running on that CPU"),
+        (lost.answers, "DNS answers not read: the ring was more than half full (names may be missing)"),
+        (lost.bad_answers, "DNS answers not understood: damaged or hostile (no names were taken from them)"),
         (lost.undecodable, "records not understood: this is a bug, please report it"),
         (lost.undelivered, "events lost: the reader of the output had stopped"),
     ];
@@ -75,10 +77,19 @@ mod tests {
             String::from_utf8(text).expect("text")
         };
         assert_eq!(summary_of(Lost::default()), "");
-        let all =
-            Lost { ring: 1, table: 2, process: 3, follow: 4, missed: 5, undecodable: 6, undelivered: 7 };
+        let all = Lost {
+            ring: 1,
+            table: 2,
+            process: 3,
+            follow: 4,
+            missed: 5,
+            answers: 6,
+            undecodable: 7,
+            bad_answers: 8,
+            undelivered: 9,
+        };
         let text = summary_of(all);
-        for count in 1..=7 {
+        for count in 1..=9 {
             assert!(text.contains(&format!("tcptrace: {count} ")), "{count} in {text}");
         }
     }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
+    dns::Namer,
     enrich::Record,
     event::{Event, ImageId},
     host::Host,
@@ -102,8 +103,12 @@ pub struct Lost {
     pub follow: u64,
     /// Runs of a program: it was already running on that CPU.
     pub missed: u64,
+    /// DNS answers: the ring was more than half full.
+    pub answers: u64,
     /// Records this build cannot read.
     pub undecodable: u64,
+    /// DNS answers that cannot be understood.
+    pub bad_answers: u64,
     /// Events that were never taken by the reader of our output.
     pub undelivered: u64,
 }
@@ -122,6 +127,8 @@ pub struct Session<'a, S, H, Fd> {
     pub stop: Stop,
     /// What exists at the start.
     pub survey: Survey,
+    /// What remote ends are called.
+    pub namer: Namer,
 }
 
 impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
@@ -178,8 +185,8 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             self.sink.end(self.output.buffer());
             end = self.flush()?;
         }
-        let undecodable = summary.lost.undecodable;
-        summary.lost = Lost { undecodable, ..self.source.lost() };
+        let Lost { undecodable, bad_answers, .. } = summary.lost;
+        summary.lost = Lost { undecodable, bad_answers, ..self.source.lost() };
         if end == Flushed::GaveUp {
             summary.lost.undelivered = self.output.pending_lines() + self.abandon(&mut batch)?;
         }
@@ -199,7 +206,8 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
     }
 
     fn show(&mut self, event: Event, table: &ProcessTable, wall_offset: i128, summary: &mut Summary) {
-        let record = Record::new(event, table, wall_offset);
+        let names = self.namer.names(&event);
+        let record = Record::new(event, names, table, wall_offset);
         summary.add(&record);
         self.sink.write(&record, self.output.buffer());
         self.stop.counted();
@@ -217,6 +225,9 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
                 }
                 Ok(Decoded::Event(_)) => break,
                 Ok(Decoded::Process(id, process)) => table.insert(id, *process, self.host),
+                Ok(Decoded::Answer(answer)) => {
+                    summary.lost.bad_answers += u64::from(self.namer.hear(&answer).is_err());
+                }
                 Err(_) => summary.lost.undecodable += 1,
             }
         }

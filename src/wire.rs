@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use crate::{
     args,
     bpf::layout::{
-        netmon_event, netmon_flag as flag, netmon_kind as kind, netmon_process,
+        netmon_dns, netmon_event, netmon_flag as flag, netmon_kind as kind, netmon_process,
         netmon_process_flag as process_flag, netmon_secureexec as secureexec,
     },
     container,
@@ -21,9 +21,11 @@ use crate::{
 
 /// One decoded record.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Decoded {
+pub enum Decoded<'a> {
     /// Something happened to a connection.
     Event(Event),
+    /// A name was resolved.
+    Answer(Answer<'a>),
     /// Who will be named by the events that follow.
     Process(ImageId, Box<Process>),
 }
@@ -36,11 +38,13 @@ pub struct Undecodable;
 ///
 /// # Errors
 /// [`Undecodable`] for anything but a complete record of a known kind.
-pub fn decode(bytes: &[u8]) -> Result<Decoded, Undecodable> {
+pub fn decode(bytes: &[u8]) -> Result<Decoded<'_>, Undecodable> {
     let first = u32::from(*bytes.first().ok_or(Undecodable)?);
     if first == kind::NETMON_KIND_PROCESS.0 {
         let (id, process) = process(bytes)?;
         Ok(Decoded::Process(id, Box::new(process)))
+    } else if first == kind::NETMON_KIND_DNS.0 {
+        answer(bytes).map(Decoded::Answer)
     } else {
         event(&exactly::<netmon_event>(bytes)?).map(Decoded::Event)
     }
@@ -48,6 +52,13 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, Undecodable> {
 
 fn exactly<T: AnyBitPattern>(bytes: &[u8]) -> Result<T, Undecodable> {
     bytemuck::try_pod_read_unaligned(bytes).map_err(|_| Undecodable)
+}
+
+fn answer(bytes: &[u8]) -> Result<Answer<'_>, Undecodable> {
+    let (head, rest) = bytes.split_at_checked(size_of::<netmon_dns>()).ok_or(Undecodable)?;
+    let raw: netmon_dns = exactly(head)?;
+    let message = rest.get(..raw.len.into()).ok_or(Undecodable)?;
+    Ok(Answer { time: BootTime(raw.time), netns: raw.netns, message })
 }
 
 fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
@@ -58,6 +69,7 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
     let [from, to] = [raw.states & 15, raw.states >> 4].map(state);
     let owner = Actor { image: image(raw.image), pid: raw.pid, tid: raw.tid };
     let what = match u32::from(raw.kind) {
+        k if k == kind::NETMON_KIND_REQUEST.0 => What::Request,
         k if k == kind::NETMON_KIND_CONNECT.0 => What::Connect { latency: elapsed },
         k if k == kind::NETMON_KIND_ACCEPT.0 => What::Accept { backlog },
         k if k == kind::NETMON_KIND_FAIL.0 => What::Fail { error: failure(raw.error), latency: elapsed },

@@ -1,17 +1,43 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Where a connect() was to go: what the socket does not know any more once it has failed.
+ * Where a connect() is to go: what the socket does not know yet when it is called, and not any
+ * more once it has failed.
  */
 #ifndef __ATTEMPT_H__
 #define __ATTEMPT_H__
 
-#define MAX_ATTEMPTS 8192
+#define AF_INET	      2
+#define AF_INET6      10
+#define IPPROTO_TCP   6
+#define IPPROTO_MPTCP 262
+#define MAX_ATTEMPTS  8192
 
+/* struct sockaddr_in and sockaddr_in6 laid over each other (ABI), with one place for both */
 struct target {
-	__be32 addr[4]; /* IPv4 in the first */
-	__u16 family;	/* AF_INET or AF_INET6 */
+	__u16 family; /* AF_INET or AF_INET6 */
 	__be16 port;
+	__be32 ipv4;	/* in an address; or IPv6 flow information */
+	__be32 addr[4]; /* IPv4 in the first */
 };
+
+#define SOCKADDR_IN_LEN	 16
+#define SOCKADDR_IN6_LEN 24 /* SIN6_LEN_RFC2133: the scope may be missing */
+
+/* The target an address names; false if it is none that TCP knows. */
+static __always_inline bool read_target(struct target *to, const void *address, __u64 len,
+					bool from_user)
+{
+	__u32 size = len >= SOCKADDR_IN6_LEN ? SOCKADDR_IN6_LEN : SOCKADDR_IN_LEN;
+
+	if (len < SOCKADDR_IN_LEN)
+		return false;
+	if (from_user ? bpf_probe_read_user(to, size, address)
+		      : bpf_probe_read_kernel(to, size, address))
+		return false;
+	if (to->family == AF_INET)
+		to->addr[0] = to->ipv4;
+	return to->family == AF_INET || (to->family == AF_INET6 && len >= SOCKADDR_IN6_LEN);
+}
 
 /*
  * The tracepoint set notes the target where cgroup programs see it, keyed by the socket. An entry

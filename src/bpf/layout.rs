@@ -3,8 +3,8 @@
 use bytemuck::{AnyBitPattern, Zeroable};
 
 pub use super::skel::types::{
-    conn, netmon_event, netmon_flag, netmon_kind, netmon_lost, netmon_process, netmon_process_flag,
-    netmon_secureexec, netmon_survey, netmon_want,
+    conn, netmon_dns, netmon_event, netmon_flag, netmon_kind, netmon_lost, netmon_process,
+    netmon_process_flag, netmon_secureexec, netmon_survey, netmon_want,
 };
 
 // SAFETY: integers and arrays of integers only; netmon.h asserts that there is no padding.
@@ -15,6 +15,10 @@ unsafe impl AnyBitPattern for netmon_event {}
 unsafe impl Zeroable for netmon_process {}
 // SAFETY: as above.
 unsafe impl AnyBitPattern for netmon_process {}
+// SAFETY: as above.
+unsafe impl Zeroable for netmon_dns {}
+// SAFETY: as above.
+unsafe impl AnyBitPattern for netmon_dns {}
 // SAFETY: the same holds for the entries of the connection table.
 unsafe impl Zeroable for conn {}
 // SAFETY: as above.

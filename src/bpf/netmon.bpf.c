@@ -20,8 +20,10 @@
 #include "follow.h"
 #include "file.h"
 #include "attempt.h"
+#include "request.h"
 #include "socket.h"
 #include "returns.h"
+#include "dns.h"
 #include "state.h"
 #include "survey.h"
 
@@ -30,6 +32,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 /* Anchors: they make the skeleton carry these types. */
 const struct netmon_event event_layout = {};
 const struct netmon_process process_layout = {};
+const struct netmon_dns dns_layout = {};
 const enum netmon_kind kind_layout = 0;
 const enum netmon_flag flag_layout = 0;
 const enum netmon_process_flag process_flag_layout = 0;
@@ -46,6 +49,14 @@ int BPF_PROG(on_accept, struct sock *sk)
 {
 	if (is_tcp(sk, false))
 		accepted(sk, NULL, false);
+	return 0;
+}
+
+/* The kernel's own copy of the address; before other security modules have their say. */
+SEC("fentry/security_socket_connect")
+int BPF_PROG(on_request, struct socket *socket, struct sockaddr *addr, int addr_len)
+{
+	connect_called(BPF_CORE_READ(socket, sk), addr, addr_len, false);
 	return 0;
 }
 
@@ -157,6 +168,14 @@ int on_attempt_v6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
+SEC("tracepoint/syscalls/sys_enter_connect")
+int on_connect_enter(struct syscall_enter *ctx)
+{
+	call_begins();
+	connect_called(sock_of_fd(ctx->args[0]), (void *)ctx->args[1], ctx->args[2], true);
+	return 0;
+}
+
 SEC("tracepoint/syscalls/sys_exit_connect")
 int on_connect_exit(struct syscall_exit *ctx)
 {
@@ -164,6 +183,7 @@ int on_connect_exit(struct syscall_exit *ctx)
 
 	if (ctx->ret < 0)
 		attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ctx->ret);
+	call_ended();
 	return 0;
 }
 

@@ -15,12 +15,14 @@ enum netmon_kind {
 	NETMON_KIND_ACCEPT = 2,	  /* accept() returned a connection */
 	NETMON_KIND_CLOSE = 3,	  /* the connection ended */
 	NETMON_KIND_FAIL = 4,	  /* an outgoing connection did not come up */
+	NETMON_KIND_REQUEST = 5,  /* connect() was called */
 	NETMON_KIND_LISTEN = 6,	  /* a socket begins to listen */
 	NETMON_KIND_UNLISTEN = 7, /* a socket stops listening */
 	NETMON_KIND_STATE = 8,	  /* a connection goes from one state to another */
 	NETMON_KIND_EXISTING =
 		9, /* a socket found at the start; once for each process that has it */
 	NETMON_KIND_PROCESS = 16, /* struct netmon_process */
+	NETMON_KIND_DNS = 17,	  /* struct netmon_dns */
 };
 
 enum netmon_flag {
@@ -121,12 +123,27 @@ struct netmon_process {
 	__u8 comm[16];
 };
 
+#define NETMON_DNS_MAX 4096 /* bytes of a message kept; a power of two */
+
+/*
+ * A DNS message with answers that a socket of this host received. Behind it follow `len` bytes
+ * of the message and, for the ring reserves constant sizes, bytes without meaning.
+ */
+struct netmon_dns {
+	__u8 kind; /* NETMON_KIND_DNS */
+	__u8 reserved;
+	__u16 len;
+	__u32 netns; /* inode number of the receiving socket's network namespace */
+	__u64 time;  /* when it came */
+};
+
 /* why something is missing; each counts in `lost` */
 enum netmon_lost {
 	NETMON_LOST_RING,    /* events: the ring was full */
 	NETMON_LOST_TABLE,   /* connections: the connection table was full */
 	NETMON_LOST_PROCESS, /* process records: the ring was full, or no memory */
 	NETMON_LOST_FOLLOW,  /* processes of the command: no memory to mark them */
+	NETMON_LOST_DNS,     /* DNS answers: the ring was more than half full */
 	NETMON_LOST_CAUSES,
 };
 
@@ -136,6 +153,7 @@ enum netmon_want {
 	NETMON_WANT_ACCEPT = 2,
 	NETMON_WANT_CLOSE = 4,
 	NETMON_WANT_FAIL = 8,
+	NETMON_WANT_REQUEST = 16,
 	NETMON_WANT_LISTEN = 32,
 	NETMON_WANT_STATE = 64,
 };
@@ -157,6 +175,7 @@ enum netmon_survey {
 
 _Static_assert(sizeof(struct netmon_event) == 128, "netmon_event has no padding");
 _Static_assert(sizeof(struct netmon_process) == 120, "netmon_process has no padding");
+_Static_assert(sizeof(struct netmon_dns) == 16, "netmon_dns has no padding");
 _Static_assert(sizeof(struct netmon_config) == 20, "netmon_config has no padding");
 
 #endif

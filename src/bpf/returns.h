@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What connect() and accept() return, in each probe set.
+ * What connect() is called with, and what it and accept() return, in each probe set.
  */
 #ifndef __RETURNS_H__
 #define __RETURNS_H__
@@ -14,24 +14,30 @@
 #define IORING_OP_ACCEPT  13
 #define IORING_OP_CONNECT 16
 
+/* In the task that calls connect(). To the address family AF_UNSPEC it disconnects. */
+static __always_inline void connect_called(struct sock *sk, const void *address, int len,
+					   bool from_user)
+{
+	struct conn conn = {.since = bpf_ktime_get_boot_ns(), .flags = NETMON_FLAG_EGRESS};
+	struct target to = {};
+
+	if (!is_followed() || !sk || !is_tcp(sk, true) || is_under_way(sk) || len < 0 ||
+	    !read_target(&to, address, len, from_user))
+		return;
+	conn.flags |= flags_of(sk, true);
+	own(&conn, SCRATCH_REQUEST);
+	send_request(sk, &conn, &to, true);
+}
+
 /* The trampoline set: the kernel's own copy of the address is at hand. */
 static __always_inline void connect_returned(struct sock *sk, struct sockaddr *addr, int addr_len,
 					     int error)
 {
-	struct sockaddr_in6 *in6 = (void *)addr;
-	struct sockaddr_in *in = (void *)addr;
 	struct target to = {};
 
 	/* An address of another kind: no connection was attempted. */
-	if (error == EAFNOSUPPORT || addr_len < 16 || !is_tcp(sk, false))
-		return;
-	to.family = BPF_CORE_READ(addr, sa_family);
-	to.port = BPF_CORE_READ(in, sin_port);
-	if (to.family == AF_INET6 && addr_len >= 24)
-		bpf_core_read(to.addr, sizeof(to.addr), &in6->sin6_addr);
-	else
-		to.addr[0] = BPF_CORE_READ(in, sin_addr.s_addr);
-	connect_refused(sk, &to, error, false);
+	if (error != EAFNOSUPPORT && is_tcp(sk, false) && read_target(&to, addr, addr_len, false))
+		connect_refused(sk, &to, error, false);
 }
 
 /*

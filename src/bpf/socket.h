@@ -5,10 +5,6 @@
 #ifndef __SOCKET_H__
 #define __SOCKET_H__
 
-#define AF_INET		2
-#define AF_INET6	10
-#define IPPROTO_TCP	6
-#define IPPROTO_MPTCP	262
 #define RCV_SHUTDOWN	1
 #define SHUTDOWN_MASK	3
 #define SOCK_DONE	1 /* enum sock_flags: set by tcp_fin() alone */
@@ -149,7 +145,7 @@ static __always_inline void put_ends(struct netmon_event *e, struct sock *sk, st
 {
 	__be32 local[4], remote[4];
 
-	if (get(sk, __sk_common.skc_family, raw) == AF_INET6) {
+	if ((to ? to->family : get(sk, __sk_common.skc_family, raw)) == AF_INET6) {
 		bpf_core_read(local, sizeof(local), &sk->__sk_common.skc_v6_rcv_saddr);
 		if (to)
 			__builtin_memcpy(remote, to->addr, sizeof(remote));
@@ -221,6 +217,16 @@ static __always_inline __u8 flags_of(struct sock *sk, bool raw)
 	return get(sk, sk_protocol, raw) == IPPROTO_MPTCP ? NETMON_FLAG_MPTCP : 0;
 }
 
+static __always_inline void send_request(struct sock *sk, struct conn *conn, struct target *to,
+					 bool raw)
+{
+	struct netmon_event *e;
+
+	e = new_event(sk, conn, to, NETMON_KIND_REQUEST, conn->since, raw);
+	if (e)
+		send_event(e);
+}
+
 /* CLOSE -> SYN_SENT, in the connecting task. */
 static __always_inline void connect_begins(struct sock *sk)
 {
@@ -232,6 +238,8 @@ static __always_inline void connect_begins(struct sock *sk)
 	if (!admit(sk, &conn, NULL, SCRATCH_CONNECT, false))
 		return;
 	own(&conn, SCRATCH_CONNECT);
+	if (!is_announced(sk))
+		send_request(sk, &conn, NULL, false);
 	remember(sk, &conn);
 }
 
@@ -516,6 +524,8 @@ static __always_inline void connect_refused(struct sock *sk, struct target *to, 
 		forget(sk);
 	} else if (admit(sk, &conn, to, SCRATCH_RESULT, raw)) {
 		own(&conn, SCRATCH_RESULT);
+		if (!is_announced(sk))
+			send_request(sk, &conn, to, raw);
 	} else {
 		return;
 	}

@@ -53,6 +53,8 @@ enum {
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 	BPF_RB_NO_WAKEUP = 1,
 	BPF_RB_FORCE_WAKEUP = 2,
+	BPF_RB_AVAIL_DATA = 0,
+	BPF_RB_RING_SIZE = 1,
 	BPF_RB_PROD_POS = 3,
 };
 
@@ -64,6 +66,24 @@ enum bpf_func_id {
 /* include/uapi/linux/bpf.h; rewritten by the verifier, not relocated */
 struct bpf_sock;
 struct __sk_buff;
+
+struct __sk_buff {
+	__u32 len;
+	__u32 pkt_type;
+	__u32 mark;
+	__u32 queue_mapping;
+	__u32 protocol;
+	__u32 vlan[3];
+	__u32 priority;
+	__u32 ingress_ifindex;
+	__u32 ifindex;
+	__u32 tc_index;
+	__u32 cb[5];
+	__u32 hash;
+	__u32 tc_classid;
+	__u32 data;
+	__u32 data_end;
+};
 
 struct bpf_sock_addr {
 	__u32 user_family;
@@ -197,6 +217,13 @@ struct tcp_sock {
 	u32 write_seq;
 	u32 srtt_us;
 	u32 total_retrans;
+	void *fastopen_req;
+};
+
+struct sk_buff {
+	struct sock *sk;
+	u16 transport_header;
+	u16 network_header;
 };
 
 struct qstr {
@@ -247,8 +274,13 @@ struct file {
 	struct path f_path;
 };
 
+/* include/uapi/linux/net.h */
+typedef enum {
+	SS_CONNECTING = 2,
+} socket_state;
+
 struct socket {
-	int state;
+	socket_state state;
 	struct file *file;
 	struct sock *sk;
 };

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The columns, in order. A field without a value is empty.
-pub const COLUMNS: [&str; 37] = [
+pub const COLUMNS: [&str; 39] = [
     "timestamp",
     "event",
     "pid",
@@ -29,6 +29,8 @@ pub const COLUMNS: [&str; 37] = [
     "sport",
     "daddr",
     "dport",
+    "dns",
+    "dns_guess",
     "netns",
     "cookie",
     "mptcp",
@@ -113,6 +115,8 @@ impl Sink for Csv {
             event.local.port().to_string().into(),
             event.remote.ip().to_string().into(),
             event.remote.port().to_string().into(),
+            record.names.names.join(" ").into(),
+            text(record.names.guess.then_some(true)),
             event.netns.to_string().into(),
             event.cookie.to_string().into(),
             event.mptcp.to_string().into(),
@@ -138,6 +142,7 @@ impl Sink for Csv {
 
 fn details(what: &What) -> Details {
     match what {
+        What::Request => Details { direction: Some("egress"), ..Details::default() },
         What::Connect { latency } => {
             Details { direction: Some("egress"), latency: *latency, ..Details::default() }
         }

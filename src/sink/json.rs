@@ -60,6 +60,22 @@ struct NetworkEvent<'a> {
     mptcp: bool,
     #[serde(flatten)]
     details: Details<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dns: Vec<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dns_guess: bool,
+}
+
+/// An attempt to connect, as seed 004 has it.
+#[derive(Serialize)]
+struct NetTcpConnect<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(rename = "dstIP")]
+    dst_ip: std::net::IpAddr,
+    #[serde(rename = "dstPort")]
+    dst_port: u16,
+    results: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -206,7 +222,7 @@ impl Sink for Json {
             },
         }
         out.extend_from_slice(b",\"network_event\":");
-        put(out, format_args!("{}", text(&network_event(record))));
+        out.extend_from_slice(network_event(record).as_bytes());
         if let Some(rule) = record.event.rule.and_then(|rule| self.rules.get(usize::from(rule))?.as_deref()) {
             put(out, format_args!(",\"rule\":{}", text(&rule)));
         }
@@ -214,9 +230,18 @@ impl Sink for Json {
     }
 }
 
-fn network_event(record: &Record) -> NetworkEvent<'_> {
+fn network_event(record: &Record) -> String {
     let event = &record.event;
+    let names: Vec<&str> = record.names.names.iter().map(|name| &**name).collect();
     let (kind, details) = match &event.what {
+        What::Request => {
+            return text(&NetTcpConnect {
+                kind: "NetTCPConnect",
+                dst_ip: event.remote.ip(),
+                dst_port: event.remote.port(),
+                results: names,
+            });
+        }
         What::Connect { latency } => {
             ("TcpConnectionEstablish", Details::Connect { latency_us: latency.map(micros) })
         }
@@ -267,7 +292,7 @@ fn network_event(record: &Record) -> NetworkEvent<'_> {
             },
         ),
     };
-    NetworkEvent {
+    text(&NetworkEvent {
         kind,
         saddr: event.local.ip(),
         sport: event.local.port(),
@@ -277,7 +302,9 @@ fn network_event(record: &Record) -> NetworkEvent<'_> {
         netns: event.netns,
         mptcp: event.mptcp,
         details,
-    }
+        dns: names,
+        dns_guess: record.names.guess,
+    })
 }
 
 fn owners(record: &Record) -> Vec<Bystander<'_>> {

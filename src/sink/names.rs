@@ -111,6 +111,7 @@ pub fn direction(direction: Direction) -> &'static str {
 /// The name of an event as it is typed after `-e`.
 pub fn event(what: &What) -> &'static str {
     match what {
+        What::Request => "request",
         What::Connect { .. } => "connect",
         What::Accept { .. } => "accept",
         What::Fail { .. } => "fail",

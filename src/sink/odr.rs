@@ -149,6 +149,7 @@ fn connection(record: &Record) -> Connection<'_> {
 fn state(what: &What) -> &'static str {
     match what {
         What::Connect { .. } | What::Accept { .. } => "ESTABLISHED",
+        What::Request => "SYN_SENT",
         What::Fail { .. } | What::Close(_) | What::Unlisten { .. } => "CLOSED",
         What::Listen { .. } => "LISTEN",
         What::Step { to, .. } => names::state(*to),

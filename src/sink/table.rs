@@ -126,7 +126,7 @@ impl<S: Fn() -> Option<Size>> Sink for Table<S> {
             &if pid == 0 { "-".to_owned() } else { pid.to_string() },
             &shorten(&command, layout.room(layout.command), cut),
             &endpoint(&event.local.ip().to_string(), event.local.port(), layout.room(layout.local), cut),
-            &endpoint(&event.remote.ip().to_string(), event.remote.port(), layout.room(layout.remote), cut),
+            &endpoint(&remote(record), event.remote.port(), layout.room(layout.remote), cut),
         );
         let brief = layout.details.is_some_and(|room| room < layout::WORDS);
         let details = self.details(
@@ -158,7 +158,18 @@ fn style(what: &What) -> Style {
         What::Accept { .. } => Style::new().color(AnsiColors::Cyan),
         What::Fail { .. } => Style::new().color(AnsiColors::Red).bold(),
         What::Listen { .. } => Style::new().color(AnsiColors::Blue),
-        What::Close(_) | What::Unlisten { .. } | What::Step { .. } | What::Existing(_) => Style::new(),
+        What::Close(_) | What::Request | What::Unlisten { .. } | What::Step { .. } | What::Existing(_) => {
+            Style::new()
+        }
+    }
+}
+
+/// The name, if one is known, in the place of the address; `~` marks a guess.
+fn remote(record: &Record) -> String {
+    match record.names.names.first() {
+        Some(name) if record.names.guess => format!("~{name}"),
+        Some(name) => name.to_string(),
+        None => record.event.remote.ip().to_string(),
     }
 }
 

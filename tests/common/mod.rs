@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test program uses its part
 
 pub mod actor;
+pub mod lab;
 pub mod net;
 pub mod schema;
 pub mod script;
@@ -58,7 +59,12 @@ pub struct Ended {
 impl Trace {
     /// Start `tcptrace -j` with more arguments, and wait until it says that probes are attached.
     pub fn start(arguments: &[&str]) -> Trace {
-        let mut child = tcptrace()
+        Trace::spawn(tcptrace(), arguments)
+    }
+
+    /// The same, with a command that runs tcptrace elsewhere.
+    pub fn spawn(mut command: Command, arguments: &[&str]) -> Trace {
+        let mut child = command
             .args(["-j", "--probes", &probes()])
             .args(arguments)
             .stdin(Stdio::null())

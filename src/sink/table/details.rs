@@ -35,6 +35,7 @@ pub fn facts(record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
         good(format!("{after}{}", units::time(duration, brief.is_some())))
     };
     match &record.event.what {
+        What::Request => vec![],
         What::Connect { latency } => latency.map(time).into_iter().collect(),
         What::Accept { backlog } | What::Listen { backlog } | What::Unlisten { backlog } => {
             backlog.map(queue).into_iter().collect()

@@ -4,6 +4,7 @@ use nix::errno::Errno;
 
 use super::*;
 use crate::{
+    dns::Names,
     event::{
         Actor, Backlog, BootTime, Close, CloseReason, Direction, Event, Failure, ImageId, Process, SecureExec,
     },
@@ -57,6 +58,7 @@ fn record(filename: &str, local: &str, remote: &str, what: What) -> Record {
         process: Some(process(filename)),
         parent: None,
         closer: Some(process("a closer")),
+        names: Names::default(),
         owners: Vec::new(),
     }
 }

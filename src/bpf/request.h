@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * -e request: every attempt to connect a TCP socket, whatever becomes of it. Calling connect()
+ * again while an attempt is under way only asks how it goes; io_uring always does.
+ *
+ * What begins a connection and calls no connect() is told when it does: sendto() with
+ * MSG_FASTOPEN, and io_uring where only the system call is watched.
+ */
+#ifndef __REQUEST_H__
+#define __REQUEST_H__
+
+/* The tracepoint set: threads inside connect(). */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_ATTEMPTS);
+	__type(key, __u64);
+	__type(value, __u8);
+} connecting SEC(".maps");
+
+static __always_inline void call_begins(void)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+	__u8 value = 1;
+
+	bpf_map_update_elem(&connecting, &key, &value, BPF_ANY);
+}
+
+static __always_inline void call_ended(void)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+
+	if (config.want & NETMON_WANT_REQUEST)
+		bpf_map_delete_elem(&connecting, &key);
+}
+
+static __always_inline bool is_under_way(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_socket, state) == SS_CONNECTING;
+}
+
+/*
+ * The connection begins or fails in the current task: was there a request for it already, or is
+ * none wanted? tcp_sendmsg_fastopen() hangs its request on the socket before it connects;
+ * connect() with TCP_FASTOPEN_CONNECT does so after.
+ */
+static __always_inline bool is_announced(struct sock *sk)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+	void *fastopen;
+
+	/* MPTCP does not know its target yet. */
+	if (!(config.want & NETMON_WANT_REQUEST) || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
+		return true;
+	if (config.tracepoints)
+		return bpf_map_lookup_elem(&connecting, &key) != NULL;
+	fastopen = BPF_CORE_READ((struct tcp_sock *)sk, fastopen_req);
+	return !fastopen;
+}
+
+#endif

@@ -1,0 +1,153 @@
+//! Which names lead to an address, by network namespace, for as long as their answers say.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::Binding;
+
+/// Names kept; beyond it, those of the address least recently used go first.
+const NAMES_MAX: usize = 16_384;
+/// Names kept and shown of one address.
+const NAMES_PER_ADDRESS: usize = 4;
+/// Namespaces asked for a guess.
+const GUESSES_MAX: usize = 256;
+/// Programs keep an address a little longer than they are told to.
+const TTL_FLOOR_S: u32 = 60;
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// The names of one remote end, most recently answered first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// At most four, each the one a program asked for.
+    pub names: Rc<[Rc<str>]>,
+    /// Another network namespace got the answers: likely, not certain.
+    pub guess: bool,
+}
+
+/// A name and the time in which it led to the address.
+#[derive(Clone, Debug)]
+struct Lease {
+    name: Rc<str>,
+    since: u64,
+    answered: u64,
+    until: u64,
+}
+
+impl Lease {
+    fn holds(&self, at: u64) -> bool {
+        self.since <= at && at < self.until
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    leases: Vec<Lease>,
+    used: u64,
+}
+
+/// Where an answer came in and what it was about. The address comes first, so that the
+/// namespaces that know it are neighbours.
+type Key = (IpAddr, u32);
+
+/// The answers seen so far.
+///
+/// Answers stay after they ran out, until room is needed: a connection is asked about when
+/// it ends, too, with the time at which it was opened.
+#[derive(Debug, Default)]
+pub struct NameCache {
+    slots: BTreeMap<Key, Slot>,
+    by_use: BTreeMap<u64, Key>,
+    uses: u64,
+    len: usize,
+}
+
+impl NameCache {
+    /// Takes note of an answer received in `netns` (inode number) at `time`.
+    pub fn learn(&mut self, netns: u32, time: u64, binding: &Binding) {
+        let ttl = u64::from(binding.ttl.max(TTL_FLOOR_S));
+        let until = time.saturating_add(ttl * NS_PER_S);
+        let key = (binding.addr.to_canonical(), netns);
+        let leases = &mut self.slots.entry(key).or_default().leases;
+        let before = leases.len();
+        let mut lease = Lease { name: binding.name.clone(), since: time, answered: time, until };
+        if let Some(known) = leases.iter().position(|known| known.name == lease.name) {
+            let known = leases.remove(known);
+            if known.holds(time) {
+                lease.since = known.since;
+                // An earlier answer may still be in the program's hands.
+                lease.until = until.max(known.until);
+            }
+        }
+        leases.insert(0, lease);
+        leases.truncate(NAMES_PER_ADDRESS);
+        self.len += leases.len() - before;
+        self.touch(key);
+        self.shrink();
+    }
+
+    /// The names that led to `addr` in `netns` at the time `at`; if nothing is known there,
+    /// those of the host's other namespaces, as a guess.
+    pub fn names(&mut self, netns: u32, addr: IpAddr, at: u64) -> Names {
+        let key = (addr.to_canonical(), netns);
+        let own = self.slots.get(&key).map(|slot| list(held(slot, at)));
+        if let Some(names) = own.filter(|names| !names.is_empty()) {
+            self.touch(key);
+            return Names { names, guess: false };
+        }
+        let names = if is_shared(key.0) { self.guess(key.0, at) } else { Rc::default() };
+        Names { guess: !names.is_empty(), names }
+    }
+
+    fn guess(&self, addr: IpAddr, at: u64) -> Rc<[Rc<str>]> {
+        let everywhere = self.slots.range((addr, 0)..=(addr, u32::MAX)).take(GUESSES_MAX);
+        let mut leases: Vec<_> = everywhere.flat_map(|(_, slot)| held(slot, at)).collect();
+        leases.sort_by(|a, b| b.answered.cmp(&a.answered).then_with(|| a.name.cmp(&b.name)));
+        list(leases)
+    }
+
+    fn touch(&mut self, key: Key) {
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
+        self.uses += 1;
+        self.by_use.remove(&slot.used);
+        slot.used = self.uses;
+        self.by_use.insert(slot.used, key);
+    }
+
+    fn shrink(&mut self) {
+        while self.len > NAMES_MAX {
+            let Some((_, key)) = self.by_use.pop_first() else {
+                return;
+            };
+            let gone = self.slots.remove(&key).map_or(0, |slot| slot.leases.len());
+            self.len -= gone;
+        }
+    }
+}
+
+fn held(slot: &Slot, at: u64) -> impl Iterator<Item = &Lease> {
+    slot.leases.iter().filter(move |lease| lease.holds(at))
+}
+
+fn list<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Rc<[Rc<str>]> {
+    let mut names: Vec<Rc<str>> = Vec::with_capacity(NAMES_PER_ADDRESS);
+    for lease in leases {
+        if names.len() < NAMES_PER_ADDRESS && !names.contains(&lease.name) {
+            names.push(lease.name.clone());
+        }
+    }
+    names.into()
+}
+
+/// Does the address mean the same host everywhere? Loopback and link-local ones do not.
+fn is_shared(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_link_local() || v4.is_unspecified()),
+        IpAddr::V6(v6) => !(v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! Patterns for names: `example.com`, and `*.example.com` for everything below it.
+
+/// Does `pattern` stand for `name`? Both in lower case and without the final dot; the name as a
+/// [`Binding`](super::Binding) has it.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        None => name == pattern,
+        Some(parent) => name.strip_suffix(parent).is_some_and(|below| below.len() > 1 && ends_a_label(below)),
+    }
+}
+
+/// Does the text end in a dot between labels? `\.` is a dot inside one, and a label may hold it
+/// to look like two.
+fn ends_a_label(text: &str) -> bool {
+    text.strip_suffix('.').is_some_and(|rest| {
+        let backslashes = rest.bytes().rev().take_while(|&byte| byte == b'\\').count();
+        backslashes % 2 == 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_stand_for_names() {
+        for (pattern, name, expected) in [
+            ("example.com", "example.com", true),
+            ("example.com", "www.example.com", false),
+            ("example.com", "badexample.com", false),
+            ("*.example.com", "www.example.com", true),
+            ("*.example.com", "a.b.example.com", true),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", "badexample.com", false),
+            ("*.example.com", ".example.com", false),
+            ("*.example.com", r"evil\.example.com", false),
+            ("*.example.com", r"evil\\.example.com", true),
+            ("*.com", "example.com", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

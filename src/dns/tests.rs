@@ -1,0 +1,96 @@
+//! Which names an event has, from its opening to its end.
+
+use std::time::Duration;
+
+use super::*;
+use crate::event::{Actor, BootTime, Close, CloseReason, Failure};
+
+const S: u64 = 1_000_000_000;
+
+/// An answer for one.example: 192.0.2.1 with a TTL of one minute.
+const ANSWER: &[u8] = b"\x12\x34\x81\x80\0\x01\0\x01\0\0\0\0\x03one\x07example\0\0\x01\0\x01\
+    \xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01";
+
+fn event(what: What, at: u64) -> Event {
+    Event {
+        time: BootTime(at),
+        cookie: 7,
+        local: "192.0.2.9:40000".parse().expect("an address"),
+        remote: "192.0.2.1:443".parse().expect("an address"),
+        netns: 1,
+        mptcp: false,
+        owner: Actor { image: None, pid: 1, tid: 1 },
+        rule: None,
+        what,
+    }
+}
+
+fn connect(latency: u64) -> What {
+    What::Connect { latency: Some(Duration::from_nanos(latency)) }
+}
+
+fn close(direction: Direction, duration: Option<u64>) -> What {
+    What::Close(Close {
+        direction,
+        duration: duration.map(Duration::from_nanos),
+        bytes_sent: 0,
+        bytes_received: 0,
+        retransmits: 0,
+        srtt: Duration::ZERO,
+        reason: CloseReason::LocalClose,
+        closer: None,
+    })
+}
+
+/// One that heard the answer at second 100.
+fn namer() -> Namer {
+    let mut namer = Namer::default();
+    namer.hear(&Answer { time: BootTime(100 * S), netns: 1, message: ANSWER }).expect("a good answer");
+    namer
+}
+
+#[track_caller]
+fn assert_names(namer: &mut Namer, what: What, at: u64, expected: &[&str]) {
+    let names = namer.names(&event(what, at));
+    let names: Vec<&str> = names.names.iter().map(|name| &**name).collect();
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn the_opening_decides_not_the_event() {
+    let mut namer = namer();
+    assert_names(&mut namer, connect(S), 100 * S, &[]);
+    assert_names(&mut namer, connect(0), 100 * S, &["one.example"]);
+    assert_names(&mut namer, connect(120 * S), 221 * S, &["one.example"]);
+    assert_names(&mut namer, connect(0), 160 * S, &[]);
+    let fail = What::Fail { error: Failure::Aborted, latency: Some(Duration::from_secs(127)) };
+    assert_names(&mut namer, fail, 228 * S, &["one.example"]);
+    assert_names(&mut namer, What::Request, 101 * S, &["one.example"]);
+}
+
+#[test]
+fn names_stay_until_the_close_however_late() {
+    let mut namer = namer();
+    assert_names(&mut namer, connect(0), 101 * S, &["one.example"]);
+    for n in 0..100_000_u32 {
+        let addr = std::net::IpAddr::from((n + (1 << 24)).to_be_bytes());
+        let binding = Binding { name: "other".into(), addr, ttl: 60 };
+        namer.cache.learn(1, 150 * S, &binding);
+    }
+    assert_names(&mut namer, close(Direction::Egress, Some(0)), 9000 * S, &["one.example"]);
+    assert_names(&mut namer, close(Direction::Egress, Some(0)), 9000 * S, &[]);
+}
+
+#[test]
+fn a_close_alone_remembers_its_opening() {
+    let mut namer = namer();
+    assert_names(&mut namer, close(Direction::Egress, Some(8900 * S)), 9001 * S, &["one.example"]);
+    assert_names(&mut namer, close(Direction::Egress, None), 101 * S, &[]);
+}
+
+#[test]
+fn what_came_in_has_no_name() {
+    let mut namer = namer();
+    assert_names(&mut namer, What::Accept { backlog: None }, 101 * S, &[]);
+    assert_names(&mut namer, close(Direction::Ingress, Some(0)), 101 * S, &[]);
+}

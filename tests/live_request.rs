@@ -1,0 +1,178 @@
+//! Attempts: every way to begin a connection is one NetTCPConnect. Needs root.
+//!
+//! The targets are loopback addresses that nothing else uses; the sockets are this process's.
+
+mod common;
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use common::{Trace, net};
+use landlock::{AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated};
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6, connect, sendto, setsockopt,
+        socket, sockopt,
+    },
+};
+use serde_json::{Value, json};
+
+/// The events about 127.99.0.0/16 and ports of the test.
+fn ours(events: &[Value]) -> Vec<Value> {
+    let targets = ["127.99.", "255.255.255.255"];
+    let is_ours = |event: &&Value| {
+        let net = net(event);
+        let target = net["dstIP"].as_str().or(net["daddr"].as_str()).unwrap_or_default();
+        targets.iter().any(|ours| target.starts_with(ours))
+    };
+    events.iter().filter(is_ours).cloned().collect()
+}
+
+fn tcp(family: AddressFamily, flags: SockFlag) -> OwnedFd {
+    socket(family, SockType::Stream, flags, None).expect("a socket")
+}
+
+fn at(address: &str) -> SockaddrIn {
+    SockaddrIn::from(address.parse::<std::net::SocketAddrV4>().expect("an address"))
+}
+
+#[test]
+fn every_attempt_is_told_once() {
+    let listener = TcpListener::bind("0.0.0.0:0").expect("listen");
+    let port = listener.local_addr().expect("an address").port();
+    let closed = TcpListener::bind("127.99.0.9:0").expect("listen");
+    let closed_port = closed.local_addr().expect("an address").port();
+    drop(closed);
+    let mut trace = Trace::start(&["-e", "request"]);
+
+    drop(TcpStream::connect(("127.99.0.1", port)).expect("connect"));
+
+    let mapped: SocketAddr = format!("[::ffff:127.99.0.2]:{port}").parse().expect("an address");
+    drop(TcpStream::connect(mapped).expect("connect through a mapped address"));
+
+    let nonblocking = tcp(AddressFamily::Inet, SockFlag::SOCK_NONBLOCK);
+    let target = at(&format!("127.99.0.3:{port}"));
+    assert_eq!(connect(nonblocking.as_raw_fd(), &target), Err(Errno::EINPROGRESS));
+    // How does it go? That is no attempt.
+    assert_eq!(connect(nonblocking.as_raw_fd(), &target), Ok(()));
+
+    // Fast Open, without and with connect(): the security hook sees the second only.
+    let fast = tcp(AddressFamily::Inet, SockFlag::empty());
+    let target = at(&format!("127.99.0.4:{port}"));
+    let flags = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN);
+    assert_eq!(sendto(fast.as_raw_fd(), b"x", &target, flags), Ok(1));
+    let deferred = tcp(AddressFamily::Inet, SockFlag::empty());
+    setsockopt(&deferred, sockopt::TcpFastOpenConnect, &true).expect("TCP_FASTOPEN_CONNECT");
+    connect(deferred.as_raw_fd(), &at(&format!("127.99.0.5:{port}"))).expect("connect");
+
+    // None of ours: not TCP, not an address of the Internet.
+    UdpSocket::bind("127.0.0.1:0").and_then(|udp| udp.connect(("127.99.0.6", port))).expect("connect");
+    std::os::unix::net::UnixStream::connect("/nowhere").expect_err("nobody is there");
+
+    // No way there: it fails before any SYN, and is an attempt all the same.
+    let nowhere = tcp(AddressFamily::Inet, SockFlag::empty());
+    assert_eq!(connect(nowhere.as_raw_fd(), &at("255.255.255.255:7")), Err(Errno::ENETUNREACH));
+
+    TcpStream::connect(("127.99.0.9", closed_port)).expect_err("refused");
+
+    let expected = [
+        ("127.99.0.1", port),
+        ("127.99.0.2", port),
+        ("127.99.0.3", port),
+        ("127.99.0.4", port),
+        ("127.99.0.5", port),
+        ("255.255.255.255", 7),
+        ("127.99.0.9", closed_port),
+    ];
+    trace.wait("all requests", |events| ours(events).len() >= expected.len());
+    let ended = trace.stop();
+    let events = ours(&ended.events);
+    let told: Vec<&Value> = events.iter().map(net).collect();
+    let expected = expected
+        .map(|(ip, port)| json!({"type": "NetTCPConnect", "dstIP": ip, "dstPort": port, "results": []}));
+    assert_eq!(told, expected.iter().collect::<Vec<_>>());
+    for event in &events {
+        assert_eq!(event["process"]["pid"], std::process::id());
+        assert_eq!(event["process"]["tid"], nix::unistd::gettid().as_raw());
+        assert_eq!(event["parent"]["pid"], nix::unistd::getppid().as_raw());
+    }
+}
+
+#[test]
+fn an_attempt_comes_before_what_becomes_of_it() {
+    let listener = TcpListener::bind("127.99.1.1:0").expect("listen");
+    let address = listener.local_addr().expect("an address");
+    let port = address.port();
+    let mut trace = Trace::start(&["-e", "request,connect,fail"]);
+    drop(TcpStream::connect(address).expect("connect"));
+    let fast = tcp(AddressFamily::Inet, SockFlag::empty());
+    let flags = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN);
+    assert_eq!(sendto(fast.as_raw_fd(), b"x", &at(&address.to_string()), flags), Ok(1));
+    drop(listener);
+    TcpStream::connect(address).expect_err("refused");
+    let mine = |events: &[Value]| -> Vec<String> {
+        let events = events.iter().map(net).filter(|net| net["dstPort"] == port || net["dport"] == port);
+        events.map(|net| net["type"].as_str().expect("a type").to_owned()).collect()
+    };
+    trace.wait("three stories", |events| mine(events).len() >= 6);
+    assert_eq!(
+        mine(&trace.events),
+        [
+            "NetTCPConnect",
+            "TcpConnectionEstablish",
+            "NetTCPConnect",
+            "TcpConnectionEstablish",
+            "NetTCPConnect",
+            "TcpConnectionFail"
+        ]
+    );
+}
+
+/// What a security module refuses never becomes a connection.
+#[test]
+fn a_refused_attempt_is_told() {
+    let listener = TcpListener::bind("127.99.2.1:0").expect("listen");
+    let address = listener.local_addr().expect("an address");
+    let mut trace = Trace::start(&["-e", "request,connect,fail"]);
+    let attempt = move || {
+        // Holds for this thread alone.
+        let rules = Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessNet::ConnectTcp)
+            .and_then(Ruleset::create)
+            .and_then(RulesetCreated::restrict_self);
+        match rules {
+            Ok(_) => Some(TcpStream::connect(address).expect_err("Landlock refuses").kind()),
+            Err(_) => None,
+        }
+    };
+    match std::thread::spawn(attempt).join().expect("the thread") {
+        Some(refused) => assert_eq!(refused, std::io::ErrorKind::PermissionDenied),
+        None => return eprintln!("skipped: before Linux 6.7 Landlock knows no networks"),
+    }
+    let mine = |events: &[Value]| -> Vec<Value> {
+        let port = address.port();
+        let is_mine = |net: &&Value| net["dstPort"] == port || net["dport"] == port;
+        events.iter().map(net).filter(is_mine).cloned().collect()
+    };
+    trace.wait("the request", |events| !mine(events).is_empty());
+    let told = mine(&trace.stop().events);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["type"], "NetTCPConnect");
+}
+
+#[test]
+fn an_ipv6_attempt() {
+    let listener = TcpListener::bind("[::1]:0").expect("listen");
+    let port = listener.local_addr().expect("an address").port();
+    let mut trace = Trace::start(&["-e", "request"]);
+    let socket = tcp(AddressFamily::Inet6, SockFlag::empty());
+    let address: std::net::SocketAddrV6 = format!("[::1]:{port}").parse().expect("an address");
+    connect(socket.as_raw_fd(), &SockaddrIn6::from(address)).expect("connect");
+    trace.wait("the request", |events| events.iter().any(|event| net(event)["dstPort"] == port));
+    let event = trace.events.iter().map(net).find(|net| net["dstPort"] == port).expect("the request");
+    assert_eq!(event, &json!({"type": "NetTCPConnect", "dstIP": "::1", "dstPort": port, "results": []}));
+}
