@@ -1,0 +1,65 @@
+# Everything from a machine that has cargo: see README.md.
+PREFIX ?= /usr/local
+HOST   := $(shell rustc -vV | sed -n 's/^host: //p')
+BINARY := target/$(HOST)/release/tcptrace
+SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+ARGS   ?=
+
+# A build for an explicit target keeps +crt-static away from build scripts and procedural macros.
+TARGET_VAR := CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)
+export $(TARGET_VAR)_RUSTFLAGS = -C target-feature=+crt-static
+# Live tests need root; everything else does not mind.
+ifneq ($(SUDO),)
+export $(TARGET_VAR)_RUNNER = sudo -E
+endif
+
+PACKAGES      := clang libelf-dev zlib1g-dev pkg-config gcc make
+TEST_PACKAGES := busybox-static iproute2 libcap2-bin jq
+
+all: target/release/tcptrace
+
+target/release/tcptrace: FORCE | deps
+	cargo build --release --target $(HOST)
+	@mkdir -p target/release
+	@ln -sf ../$(HOST)/release/tcptrace $@
+
+# Install what is missing, and only that: nothing is asked of apt on a machine that has it all.
+define install_packages
+	@missing=$$(for name in $(1); do \
+		dpkg-query -W -f '$${Status}' $$name 2>/dev/null | grep -q 'ok installed' || echo $$name; \
+	done); \
+	[ -z "$$missing" ] && exit 0; \
+	command -v apt-get >/dev/null || { echo "please install the counterparts of:" $$missing >&2; exit 1; }; \
+	echo "installing:" $$missing; \
+	$(SUDO) apt-get update -q && \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
+endef
+
+deps:
+	$(call install_packages,$(PACKAGES))
+
+test-deps: deps
+	$(call install_packages,$(TEST_PACKAGES))
+
+run: all
+	$(SUDO) target/release/tcptrace $(ARGS)
+
+test: test-deps
+	cargo test --target $(HOST)
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets --target $(HOST) -- -D warnings
+	clang-format --dry-run -Werror src/bpf/*.c src/bpf/*.h
+
+install: all
+	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/tcptrace
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/tcptrace
+
+clean:
+	cargo clean
+
+FORCE:
+.PHONY: all deps test-deps run test lint install uninstall clean FORCE

@@ -1,0 +1,38 @@
+//! Compiles the BPF programs and writes their Rust skeleton to `OUT_DIR/netmon.skel.rs`.
+
+use std::{env, path::PathBuf};
+
+use libbpf_cargo::SkeletonBuilder;
+
+const SOURCE: &str = "src/bpf/netmon.bpf.c";
+
+fn main() {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("netmon.skel.rs");
+    println!("cargo:rerun-if-changed=src/bpf");
+    let built = SkeletonBuilder::new()
+        .source(SOURCE)
+        // v3: 32-bit registers and atomic fetch-and-add, in every kernel since 5.12
+        .clang_args(["-I", "src/bpf", "-mcpu=v3", "-Wall", "-Werror", "-Wno-unused-function"])
+        .build_and_generate(&out);
+    if let Err(error) = built {
+        eprintln!("{SOURCE}: {error}");
+        eprintln!("clang 14 or newer is needed; `make deps` installs it");
+        std::process::exit(1);
+    }
+    link_what_libelf_needs();
+}
+
+/// A newer libelf.a needs libzstd.a too; pkg-config knows, libbpf-sys does not ask.
+fn link_what_libelf_needs() {
+    let Ok(output) =
+        std::process::Command::new("pkg-config").args(["--static", "--libs-only-l", "libelf"]).output()
+    else {
+        return;
+    };
+    let wanted = String::from_utf8_lossy(&output.stdout).into_owned();
+    for name in wanted.split_whitespace().filter_map(|flag| flag.strip_prefix("-l")) {
+        if !matches!(name, "elf" | "z" | "pthread") {
+            println!("cargo:rustc-link-lib=static={name}");
+        }
+    }
+}

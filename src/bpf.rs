@@ -1,0 +1,320 @@
+//! The tracer: open, configure, load, attach, read, detach. The only place for unsafe and libbpf.
+#![allow(unsafe_code)]
+
+use std::{
+    cell::RefCell,
+    collections::HashSet,
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    rc::Rc,
+    sync::Mutex,
+};
+
+use anyhow::{Context, Result, anyhow};
+use libbpf_rs::{
+    ErrorKind, Link, MapCore, MapFlags, OpenObject, PrintLevel, ProgramMut, RingBuffer, RingBufferBuilder,
+    skel::{OpenSkel, SkelBuilder},
+};
+
+use crate::{
+    event::ImageId,
+    host,
+    plan::{Events, Probes},
+    session::{Batch, Lost, Source},
+};
+
+#[allow(missing_docs, dead_code, clippy::all, clippy::pedantic)]
+mod skel {
+    include!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
+}
+
+pub mod layout;
+mod tracepoint;
+
+use skel::{NetmonProgs, NetmonSkel, NetmonSkelBuilder, OpenNetmonProgs};
+
+/// Records taken from the ring at a time: bounds memory, and how late a stop can be noticed.
+const BATCH: usize = 4096;
+
+/// Where the kernel side is hooked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeSet {
+    /// fentry and fexit on kernel functions.
+    Trampoline,
+    /// System call, io_uring and cgroup hooks, for kernels that refuse trampolines.
+    Tracepoint,
+}
+
+impl ProbeSet {
+    /// What this set cannot see that the other can; empty for none.
+    pub fn limits(self) -> &'static [&'static str] {
+        match self {
+            ProbeSet::Trampoline => &[],
+            ProbeSet::Tracepoint => &[
+                "accepts through io_uring with multishot or direct descriptors",
+                "failures before the SYN of sendto(MSG_FASTOPEN)",
+                "accepts of 32-bit programs",
+            ],
+        }
+    }
+}
+
+/// What the kernel side is told before it is loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Which events to send.
+    pub events: Events,
+    /// Bytes of the ring; a power of two.
+    pub ring_size: u32,
+    /// Which probe sets to try.
+    pub probes: Probes,
+}
+
+/// Room for the two attempts at loading, one for each probe set. Belongs to `main`.
+pub type Storage = [MaybeUninit<OpenObject>; 2];
+
+/// The loaded and attached programs.
+pub struct Tracer<'obj> {
+    skel: NetmonSkel<'obj>,
+    links: Vec<Link>,
+    ring: RingBuffer<'obj>,
+    batch: Rc<RefCell<Batch>>,
+    set: ProbeSet,
+    notes: Vec<String>,
+}
+
+/// libbpf's own words since the last call, for `--verbose`.
+static LOG: Mutex<String> = Mutex::new(String::new());
+
+fn keep_log(_: PrintLevel, text: String) {
+    if let Ok(mut log) = LOG.lock() {
+        log.push_str(&text);
+    }
+}
+
+/// Take what libbpf has said so far.
+pub fn take_log() -> String {
+    LOG.lock().map(|mut log| std::mem::take(&mut *log)).unwrap_or_default()
+}
+
+impl<'obj> Tracer<'obj> {
+    /// Load and attach. With [`Probes::Auto`] the trampoline set is tried first, and the
+    /// tracepoint set where the kernel refuses it.
+    ///
+    /// # Errors
+    /// The error of the last attempt, with its errno as the root cause.
+    pub fn start(config: Config, storage: &'obj mut Storage) -> Result<Self> {
+        libbpf_rs::set_print(Some((PrintLevel::Debug, keep_log)));
+        let [first, second] = storage;
+        match config.probes {
+            Probes::Trampoline => Self::start_set(config, ProbeSet::Trampoline, first),
+            Probes::Tracepoint => Self::start_set(config, ProbeSet::Tracepoint, first),
+            Probes::Auto => match Self::start_set(config, ProbeSet::Trampoline, first) {
+                Err(error) if refuses_trampolines(&error) => {
+                    Self::start_set(config, ProbeSet::Tracepoint, second)
+                }
+                result => result,
+            },
+        }
+    }
+
+    fn start_set(config: Config, set: ProbeSet, storage: &'obj mut MaybeUninit<OpenObject>) -> Result<Self> {
+        let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
+        let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
+        rodata.config.want = config.events.bits();
+        rodata.config.wake_mask = config.ring_size / 8 - 1;
+        rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
+        open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
+        choose(&mut open.progs, set);
+
+        let skel = open.load().context("load the BPF programs")?;
+        let batch = Rc::new(RefCell::new(Batch::default()));
+        let mut builder = RingBufferBuilder::new();
+        let filled = Rc::clone(&batch);
+        // Runs below C: it copies, and whatever can fail is done later.
+        builder
+            .add(&skel.maps.ring, move |record| {
+                filled.borrow_mut().push(record);
+                0
+            })
+            .context("map the ring")?;
+        let ring = builder.build().context("map the ring")?;
+        let (links, notes) = attach(&skel.progs, set)?;
+        Ok(Tracer { skel, links, ring, batch, set, notes })
+    }
+
+    /// The probe set in use.
+    pub fn probe_set(&self) -> ProbeSet {
+        self.set
+    }
+
+    /// What could not be attached, in words.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+/// Switch off the programs of the other set, and those this kernel has no place for.
+fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet) {
+    let trampoline = set == ProbeSet::Trampoline;
+    for prog in [&mut progs.on_accept, &mut progs.on_connect_v4, &mut progs.on_connect_v6] {
+        prog.set_autoload(trampoline);
+    }
+    for prog in [
+        &mut progs.on_connect_exit,
+        &mut progs.on_accept_exit,
+        &mut progs.on_accept4_exit,
+        &mut progs.on_uring,
+        &mut progs.on_attempt_v4,
+        &mut progs.on_attempt_v6,
+    ] {
+        prog.set_autoload(!trampoline);
+    }
+}
+
+/// Attach all of a set: first what learns of processes, last what starts stories.
+fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<String>)> {
+    let mut links = Vec::new();
+    let mut notes = Vec::new();
+    let mut trace = |prog: &ProgramMut<'_>| -> Result<()> {
+        let link = prog.attach().with_context(|| format!("attach {}", prog.name().display()))?;
+        links.push(link);
+        Ok(())
+    };
+    trace(&progs.on_exec)?;
+    match set {
+        ProbeSet::Trampoline => {
+            trace(&progs.on_connect_v4)?;
+            trace(&progs.on_connect_v6)?;
+            trace(&progs.on_accept)?;
+        }
+        ProbeSet::Tracepoint => {
+            trace(&progs.on_uring)?;
+            for (prog, name) in [
+                (&progs.on_connect_exit, "sys_exit_connect"),
+                (&progs.on_accept_exit, "sys_exit_accept"),
+                (&progs.on_accept4_exit, "sys_exit_accept4"),
+            ] {
+                let event = tracepoint::open("syscalls", name)
+                    .with_context(|| format!("open the tracepoint {name}"))?;
+                // The link keeps the event by its number and closes it.
+                let link = prog
+                    .attach_perf_event(std::os::fd::IntoRawFd::into_raw_fd(event))
+                    .with_context(|| format!("attach {name}"))?;
+                links.push(link);
+            }
+            match attach_cgroup(&[&progs.on_attempt_v4, &progs.on_attempt_v6]) {
+                Ok(attached) => links.extend(attached),
+                Err(error) => {
+                    notes.push(format!("connects that fail before any SYN are not seen: {error:#}"))
+                }
+            }
+        }
+    }
+    for prog in [&progs.on_connect, &progs.on_state] {
+        links.push(prog.attach().with_context(|| format!("attach {}", prog.name().display()))?);
+    }
+    Ok((links, notes))
+}
+
+fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
+    let root = host::cgroup2_root().ok_or_else(|| anyhow!("cgroup2 is not mounted"))?;
+    let cgroup: OwnedFd =
+        std::fs::File::open(&root).with_context(|| format!("open {}", root.display()))?.into();
+    progs
+        .iter()
+        .map(|prog| {
+            prog.attach_cgroup(cgroup.as_raw_fd())
+                .with_context(|| format!("attach {} to {}", prog.name().display(), root.display()))
+        })
+        .collect()
+}
+
+/// EPERM: lockdown or a policy. ENOTSUPP: no trampolines on this architecture or configuration.
+/// ESRCH, ENOENT: the function to hook is not there.
+fn refuses_trampolines(error: &anyhow::Error) -> bool {
+    const ENOTSUPP: i32 = 524;
+    let kind = error.downcast_ref::<libbpf_rs::Error>().map(libbpf_rs::Error::kind);
+    let raw = errno_of(error);
+    matches!(kind, Some(ErrorKind::PermissionDenied | ErrorKind::NotFound))
+        || raw.is_some_and(|raw| {
+            [libc::EPERM, libc::EACCES, libc::ESRCH, libc::ENOENT, libc::EBUSY, ENOTSUPP].contains(&raw)
+        })
+}
+
+/// The errno at the root of an error, where there is one.
+pub fn errno_of(error: &anyhow::Error) -> Option<i32> {
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error))
+}
+
+impl Source for Tracer<'_> {
+    fn ready_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor belongs to `self.ring`, which outlives the borrow of self.
+        unsafe { BorrowedFd::borrow_raw(self.ring.epoll_fd()) }
+    }
+
+    fn read(&mut self, into: &mut Batch) -> Result<()> {
+        let outcome = self.ring.consume_raw_n(BATCH);
+        if outcome < 0 {
+            return Err(std::io::Error::from_raw_os_error(-outcome)).context("read the ring");
+        }
+        into.swap(&mut self.batch.borrow_mut());
+        Ok(())
+    }
+
+    fn lost(&self) -> Lost {
+        let lost = self.skel.maps.bss_data.as_deref().map(|bss| bss.lost).unwrap_or_default();
+        Lost { ring: lost[0], table: lost[1], process: lost[2], missed: self.missed(), ..Lost::default() }
+    }
+
+    fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {
+        if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
+            // Read by programs on other CPUs; whether they see it now or in a moment, what they
+            // send or refer to is either sent again or among what is read below.
+            // SAFETY: `epoch` is a valid, aligned integer in a shared mapping.
+            unsafe { std::ptr::from_mut(&mut bss.epoch).write_volatile(bss.epoch.wrapping_add(1)) };
+        }
+        let mut used = HashSet::new();
+        for key in self.skel.maps.conns.keys() {
+            let Some(conn) = self.skel.maps.conns.lookup(&key, MapFlags::ANY)? else { continue };
+            let conn =
+                layout::conn_of(&conn).context("an entry of the connection table has an unknown size")?;
+            used.extend([conn.image, conn.closer].into_iter().filter(|&id| id != 0).map(ImageId));
+        }
+        Ok(used)
+    }
+
+    fn detach(&mut self) {
+        // Last in, first out: no story may start that the rest would not finish.
+        while let Some(link) = self.links.pop() {
+            drop(link);
+        }
+    }
+}
+
+impl Tracer<'_> {
+    /// Runs the kernel refused because the program was already running on that CPU.
+    fn missed(&self) -> u64 {
+        [&self.skel.progs.on_state, &self.skel.progs.on_connect, &self.skel.progs.on_accept]
+            .into_iter()
+            .filter_map(|prog| misses(prog))
+            .sum()
+    }
+}
+
+fn misses(prog: &ProgramMut<'_>) -> Option<u64> {
+    use std::os::fd::AsFd;
+    let mut info = libbpf_rs::libbpf_sys::bpf_prog_info::default();
+    let mut len = size_of_val(&info) as u32;
+    // SAFETY: `info` is a plain structure of the length given, for the kernel to fill.
+    let result = unsafe {
+        libbpf_rs::libbpf_sys::bpf_obj_get_info_by_fd(
+            prog.as_fd().as_raw_fd(),
+            std::ptr::from_mut(&mut info).cast(),
+            &mut len,
+        )
+    };
+    (result == 0).then_some(info.recursion_misses)
+}

@@ -1,0 +1,26 @@
+//! The wire as Rust sees it: generated from netmon.h through the object's BTF.
+
+use bytemuck::{AnyBitPattern, Zeroable};
+
+pub use super::skel::types::{
+    conn, netmon_event, netmon_flag, netmon_kind, netmon_lost, netmon_process, netmon_process_flag,
+    netmon_secureexec, netmon_want,
+};
+
+// SAFETY: integers and arrays of integers only; netmon.h asserts that there is no padding.
+unsafe impl Zeroable for netmon_event {}
+// SAFETY: as above.
+unsafe impl AnyBitPattern for netmon_event {}
+// SAFETY: as above.
+unsafe impl Zeroable for netmon_process {}
+// SAFETY: as above.
+unsafe impl AnyBitPattern for netmon_process {}
+// SAFETY: the same holds for the entries of the connection table.
+unsafe impl Zeroable for conn {}
+// SAFETY: as above.
+unsafe impl AnyBitPattern for conn {}
+
+/// An entry of the connection table.
+pub fn conn_of(bytes: &[u8]) -> Option<conn> {
+    bytemuck::try_pod_read_unaligned(bytes).ok()
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The programs. Each is a few lines that decide and call.
+ *
+ * One tracepoint, sock:inet_sock_set_state, carries the life of a connection. What it cannot
+ * tell comes from two more places, each in two ways: the accepting process, and the errors of
+ * connect() that come before any SYN. The `trampoline` set hooks kernel functions; the
+ * `tracepoint` set hooks system calls and io_uring, for kernels that refuse trampolines.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include "netmon.h"
+#include "ring.h"
+#include "process.h"
+#include "file.h"
+#include "attempt.h"
+#include "socket.h"
+#include "returns.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* Anchors: they make the skeleton carry these types. */
+const struct netmon_event event_layout = {};
+const struct netmon_process process_layout = {};
+const enum netmon_kind kind_layout = 0;
+const enum netmon_flag flag_layout = 0;
+const enum netmon_process_flag process_flag_layout = 0;
+const enum netmon_secureexec secureexec_layout = 0;
+const enum netmon_lost lost_layout = 0;
+const enum netmon_want want_layout = 0;
+
+/* The longest work, in the connecting process; apart, for it must not hide a softirq's event. */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_connect, struct sock *sk, int oldstate, int newstate)
+{
+	if (newstate == TCP_SYN_SENT && is_tcp(sk, false))
+		connect_begins(sk);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
+{
+	if (oldstate == TCP_LISTEN || newstate == TCP_SYN_SENT || !is_tcp(sk, false))
+		return 0;
+	if (newstate == TCP_ESTABLISHED)
+		established(sk, oldstate);
+	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
+		closing(sk);
+	else if (newstate == TCP_CLOSE)
+		closed(sk, oldstate);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_exec, struct task_struct *task)
+{
+	image_replaced(task);
+	return 0;
+}
+
+/* The trampoline set. */
+
+/* Runs once for each accepted connection, in the accepting task, with the child. */
+SEC("fentry/security_sock_graft")
+int BPF_PROG(on_accept, struct sock *sk)
+{
+	if (is_tcp(sk, false))
+		accepted(sk, NULL, false);
+	return 0;
+}
+
+SEC("fexit/tcp_v4_connect")
+int BPF_PROG(on_connect_v4, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
+{
+	/* A mapped address comes through here on its way out of tcp_v6_connect(). */
+	if (ret < 0 && sk->__sk_common.skc_family == AF_INET)
+		connect_returned(sk, addr, addr_len, -ret);
+	return 0;
+}
+
+SEC("fexit/tcp_v6_connect")
+int BPF_PROG(on_connect_v6, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
+{
+	if (ret < 0)
+		connect_returned(sk, addr, addr_len, -ret);
+	return 0;
+}
+
+/* The tracepoint set. */
+
+SEC("cgroup/connect4")
+int on_attempt_v4(struct bpf_sock_addr *ctx)
+{
+	struct target to = {.family = AF_INET, .port = ctx->user_port};
+
+	to.addr[0] = ctx->user_ip4;
+	if (ctx->protocol == IPPROTO_TCP)
+		attempt_begins(ctx, &to);
+	return 1;
+}
+
+SEC("cgroup/connect6")
+int on_attempt_v6(struct bpf_sock_addr *ctx)
+{
+	struct target to = {.family = AF_INET6, .port = ctx->user_port};
+
+	to.addr[0] = ctx->user_ip6[0];
+	to.addr[1] = ctx->user_ip6[1];
+	to.addr[2] = ctx->user_ip6[2];
+	to.addr[3] = ctx->user_ip6[3];
+	if (ctx->protocol == IPPROTO_TCP)
+		attempt_begins(ctx, &to);
+	return 1;
+}
+
+SEC("tracepoint/syscalls/sys_exit_connect")
+int on_connect_exit(struct syscall_exit *ctx)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+
+	if (ctx->ret < 0)
+		attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ctx->ret);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept")
+int on_accept_exit(struct syscall_exit *ctx)
+{
+	accept_returned(ctx->ret, NULL);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept4")
+int on_accept4_exit(struct syscall_exit *ctx)
+{
+	accept_returned(ctx->ret, NULL);
+	return 0;
+}
+
+/* Only the request is read: what follows it among the arguments changes between kernels. */
+SEC("tp_btf/io_uring_complete")
+int on_uring(__u64 *ctx)
+{
+	struct io_kiocb *req = (struct io_kiocb *)ctx[1];
+	int res = req ? BPF_CORE_READ(req, cqe.res) : 0;
+
+	if (!req)
+		return 0;
+	if (BPF_CORE_READ(req, opcode) == IORING_OP_ACCEPT)
+		accept_returned(res, sock_of_file(BPF_CORE_READ(req, file)));
+	else if (BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT && res < 0)
+		attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res);
+	return 0;
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The wire: everything that crosses between the programs and user space.
+ *
+ * This is its one definition. The skeleton turns it into Rust, so nothing is written
+ * twice. Records hold fixed-width integers only; ports are in host order, addresses
+ * are 16 bytes in network order (IPv4 in the first four), times are CLOCK_BOOTTIME ns.
+ */
+#ifndef __NETMON_H__
+#define __NETMON_H__
+
+/* the first byte of every record in the ring */
+enum netmon_kind {
+	NETMON_KIND_CONNECT = 1,  /* the handshake of an outgoing connection completed */
+	NETMON_KIND_ACCEPT = 2,	  /* accept() returned a connection */
+	NETMON_KIND_CLOSE = 3,	  /* the connection ended */
+	NETMON_KIND_FAIL = 4,	  /* an outgoing connection did not come up */
+	NETMON_KIND_PROCESS = 16, /* struct netmon_process */
+};
+
+enum netmon_flag {
+	NETMON_FLAG_EGRESS = 1,	       /* this host opened it */
+	NETMON_FLAG_MPTCP = 2,	       /* Multipath TCP, RFC 8684 */
+	NETMON_FLAG_BACKLOG = 4,       /* backlog_len and backlog_max are known */
+	NETMON_FLAG_TIMED = 8,	       /* duration_ns is known */
+	NETMON_FLAG_ABORTED_DATA = 16, /* the peer sent data after our close(): we reset it */
+};
+
+/* one thing that happened to one connection */
+struct netmon_event {
+	__u8 kind;	      /* enum netmon_kind */
+	__u8 family;	      /* 4 or 6; an IPv4-mapped address is 4 */
+	__u8 flags;	      /* enum netmon_flag */
+	__u8 old_state;	      /* TCP state left when this happened (include/net/tcp_states.h) */
+	__u16 rule;	      /* 1 + index of the rule that admitted it, 0: none */
+	__u16 error;	      /* errno: sk_err, or the failing call's */
+	__u64 time;	      /* when */
+	__u64 cookie;	      /* sock_gen_cookie() */
+	__u64 image;	      /* netmon_process.id of the owner, 0: its record was lost */
+	__u64 closer;	      /* the same of the process that closed it, 0: the owner or nobody */
+	__u64 duration_ns;    /* CONNECT, FAIL: since the SYN; CLOSE: since ESTABLISHED */
+	__u64 bytes_sent;     /* payload sent at least once */
+	__u64 bytes_received; /* payload received in order */
+	__u32 pid;	      /* thread group of the owner */
+	__u32 tid;	      /* thread that connected or accepted */
+	__u32 netns;	      /* inode number of the network namespace */
+	__u32 retransmits;    /* tcp_sock.total_retrans */
+	__u32 srtt_us;	      /* smoothed round-trip time */
+	__u32 backlog_len;    /* listener: sk_ack_backlog */
+	__u32 backlog_max;    /* listener: sk_max_ack_backlog */
+	__u16 sport;
+	__u16 dport;
+	__u8 saddr[16];
+	__u8 daddr[16];
+};
+
+enum netmon_process_flag {
+	NETMON_PROCESS_CLONED = 1,	/* forked and never exec'd (PF_FORKNOEXEC) */
+	NETMON_PROCESS_KTHREAD = 2,	/* a kernel thread (PF_KTHREAD) */
+	NETMON_PROCESS_EXECED = 4,	/* its exec was seen: start is the time of it */
+	NETMON_PROCESS_ARGS_UNREAD = 8, /* the arguments could not be read from here */
+	NETMON_PROCESS_ARGS_CUT = 16,	/* there were more than NETMON_ARGS_MAX bytes */
+	NETMON_PROCESS_PATH_CUT = 32,	/* the path has more than NETMON_PATH_PARTS parts */
+	NETMON_PROCESS_TITLE = 64,	/* setproctitle(): the kernel's own test of it holds */
+};
+
+enum netmon_secureexec {
+	NETMON_SECUREEXEC_SETUID = 1,
+	NETMON_SECUREEXEC_SETGID = 2,
+	NETMON_SECUREEXEC_FILE_CAPS = 4,
+	NETMON_SECUREEXEC_FILELESS = 8,
+};
+
+#define NETMON_PATH_PARTS	   2048 /* directories walked: PATH_MAX holds no more */
+#define NETMON_PATH_PARTS_UNLOOPED 48	/* the same before Linux 5.17 */
+#define NETMON_PATH_MAX		   4096 /* bytes of path kept, the kernel's PATH_MAX */
+#define NETMON_ARGS_MAX		   8192 /* bytes of argv kept */
+#define NETMON_CGROUP_PARTS	   16
+#define NETMON_CGROUP_MAX	   1024
+#define NETMON_NAME_MAX		   256 /* NAME_MAX and the NUL */
+
+/*
+ * One process image: what exec made of a process, with one set of credentials. Sent before
+ * the first event that names it. Behind it follow path_len, cgroup_len and args_len bytes:
+ * the executable's path and the cgroup's path as NUL-ended names, last name first (cgroup:
+ * the cgroup2 path, an empty name, the path in a cgroup v1 hierarchy); then argv as it lies
+ * in memory.
+ */
+struct netmon_process {
+	__u8 kind;	 /* NETMON_KIND_PROCESS */
+	__u8 flags;	 /* enum netmon_process_flag */
+	__u8 secureexec; /* enum netmon_secureexec */
+	__u8 reserved;
+	__u16 path_len;
+	__u16 cgroup_len;
+	__u16 args_len;
+	__u16 reserved2;
+	__u32 pid;
+	__u64 id;
+	__u64 parent;	    /* id of the parent's record, 0: none */
+	__u64 start;	    /* exec if seen, else clone */
+	__u64 cloned;	    /* when the process was forked; /proc/PID/stat tells the same */
+	__u64 parent_start; /* the parent's start */
+	__u64 cap_inheritable;
+	__u64 cap_permitted;
+	__u64 cap_effective;
+	__u32 ppid;
+	__u32 uid;
+	__u32 gid;
+	__u32 euid;
+	__u32 egid;
+	__u32 auid;
+	__u8 comm[16];
+};
+
+/* why something is missing; each counts in `lost` */
+enum netmon_lost {
+	NETMON_LOST_RING,    /* events: the ring was full */
+	NETMON_LOST_TABLE,   /* connections: the connection table was full */
+	NETMON_LOST_PROCESS, /* process records: the ring was full, or no memory */
+	NETMON_LOST_CAUSES,
+};
+
+/* which events to send; one bit each */
+enum netmon_want {
+	NETMON_WANT_CONNECT = 1,
+	NETMON_WANT_ACCEPT = 2,
+	NETMON_WANT_CLOSE = 4,
+	NETMON_WANT_FAIL = 8,
+};
+
+/* written once, before load */
+struct netmon_config {
+	__u32 want;	   /* enum netmon_want */
+	__u32 wake_mask;   /* wake the reader where the ring's position has none of these bits */
+	__u32 tracepoints; /* 1: the tracepoint probe set is in use */
+	__u32 reserved;
+};
+
+_Static_assert(sizeof(struct netmon_event) == 128, "netmon_event has no padding");
+_Static_assert(sizeof(struct netmon_process) == 120, "netmon_process has no padding");
+_Static_assert(sizeof(struct netmon_config) == 16, "netmon_config has no padding");
+
+#endif

@@ -1,0 +1,151 @@
+//! What was typed.
+
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Show TCP connections opened, accepted, failed and closed, with the process that did it.
+#[derive(Debug, Parser)]
+#[command(name = "tcptrace", version, about, max_term_width = 100)]
+pub struct Args {
+    /// One NetworkEvent JSON object per line; short for --format json
+    #[arg(short, long, help_heading = "Output", conflicts_with = "format")]
+    pub json: bool,
+
+    /// How to print events
+    #[arg(short, long, value_enum, default_value_t = Format::Table, help_heading = "Output")]
+    pub format: Format,
+
+    /// Colour the table: auto means a terminal and no NO_COLOR
+    #[arg(long, value_enum, default_value_t = When::Auto, value_name = "WHEN", help_heading = "Output")]
+    pub color: When,
+
+    /// No banner and no summary; losses are told all the same
+    #[arg(short, long, help_heading = "Output", conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say which probes were chosen, and show libbpf's log
+    #[arg(short, long, help_heading = "Output")]
+    pub verbose: bool,
+
+    /// Which events to show, separated by commas
+    #[arg(
+        short,
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "LIST",
+        default_values_t = [Kind::Connect, Kind::Accept, Kind::Close, Kind::Fail],
+        help_heading = "Events"
+    )]
+    pub events: Vec<Kind>,
+
+    /// Stop after this long, as in 30s, 5min, 1h
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Stop")]
+    pub timeout: Option<Duration>,
+
+    /// Stop after this many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Stop")]
+    pub count: Option<u64>,
+
+    /// Room for events that wait to be printed: 64K to 1G, rounded up to a power of two
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_size, help_heading = "Tuning")]
+    pub ring_size: u32,
+
+    /// Where to hook the kernel: auto takes trampolines (fentry) if it may, else tracepoints
+    #[arg(long, value_enum, default_value_t = Probes::Auto, value_name = "SET", help_heading = "Tuning")]
+    pub probes: Probes,
+}
+
+/// How events are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns for people
+    Table,
+    /// One NetworkEvent object per line
+    Json,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// An event kind, as typed after `-e`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// An outgoing connection came up
+    Connect,
+    /// accept() returned a connection
+    Accept,
+    /// A connection ended
+    Close,
+    /// An outgoing connection did not come up
+    Fail,
+    /// All of them
+    All,
+}
+
+/// A wish for a probe set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Probes {
+    /// Trampolines where the kernel allows them, else tracepoints
+    Auto,
+    /// fentry and fexit
+    Trampoline,
+    /// System call and io_uring tracepoints
+    Tracepoint,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 30s, 5min, 1h 30m"))
+}
+
+/// Bytes with an optional K, M or G, rounded up to a power of two.
+fn ring_size(text: &str) -> Result<u32, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        other => return Err(format!("unknown unit {other:?}; use K, M or G")),
+    };
+    let bytes = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .ok_or("expected a number with K, M or G, as in 8M")?;
+    if !(64 << 10..=1 << 30).contains(&bytes) {
+        return Err("expected 64K to 1G".to_owned());
+    }
+    Ok(u32::try_from(bytes).map_err(|error| error.to_string())?.next_power_of_two())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units_and_become_powers_of_two() {
+        assert_eq!(ring_size("8M"), Ok(8 << 20));
+        assert_eq!(ring_size("100k"), Ok(128 << 10));
+        assert_eq!(ring_size("1GiB"), Ok(1 << 30));
+        assert_eq!(ring_size("65536"), Ok(65536));
+        for wrong in ["", "M", "4K", "2G", "8X", "-1", "99999999999999999999", "8é"] {
+            assert!(ring_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+}

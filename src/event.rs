@@ -1,0 +1,196 @@
+//! The vocabulary: what can happen to a connection and who can do it. Data only.
+
+use std::{net::SocketAddr, time::Duration};
+
+use nix::errno::Errno;
+
+/// Nanoseconds of CLOCK_BOOTTIME, the kernel's time in every record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(pub u64);
+
+/// Names one process image with one set of credentials; unique in one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ImageId(pub u64);
+
+/// One thing that happened to one connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// When.
+    pub time: BootTime,
+    /// The kernel's socket cookie: the same on every event of one connection.
+    pub cookie: u64,
+    /// This host's end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Multipath TCP, RFC 8684.
+    pub mptcp: bool,
+    /// Who connected or accepted.
+    pub owner: Actor,
+    /// Index of the rule that admitted it.
+    pub rule: Option<u16>,
+    /// What happened.
+    pub what: What,
+}
+
+/// A thread, and the image it ran. The image is missing when its record was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Actor {
+    /// The process image.
+    pub image: Option<ImageId>,
+    /// Thread group.
+    pub pid: u32,
+    /// The thread that acted.
+    pub tid: u32,
+}
+
+/// What happened, and what is known only then.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// The handshake of an outgoing connection completed.
+    Connect {
+        /// Since the SYN.
+        latency: Duration,
+    },
+    /// accept() returned a connection.
+    Accept {
+        /// The listener's queue, where the listener is known.
+        backlog: Option<Backlog>,
+    },
+    /// An outgoing connection did not come up.
+    Fail {
+        /// Why.
+        error: Failure,
+        /// Since the SYN; zero when none was sent.
+        latency: Duration,
+    },
+    /// The connection ended.
+    Close(Close),
+}
+
+/// Completed connections that wait for accept().
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many wait (`sk_ack_backlog`).
+    pub len: u32,
+    /// How many may (`sk_max_ack_backlog`).
+    pub max: u32,
+}
+
+/// Why a connection did not come up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The kernel gave up.
+    Errno(Errno),
+    /// The caller closed the socket first.
+    Aborted,
+}
+
+/// The end of a connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Close {
+    /// Who opened it.
+    pub direction: Direction,
+    /// Since the handshake, where that was seen.
+    pub duration: Option<Duration>,
+    /// Payload bytes sent at least once.
+    pub bytes_sent: u64,
+    /// Payload bytes received in order.
+    pub bytes_received: u64,
+    /// Segments sent again.
+    pub retransmits: u32,
+    /// Smoothed round-trip time.
+    pub srtt: Duration,
+    /// Why it ended.
+    pub reason: CloseReason,
+    /// The process that closed it, when that is not the owner.
+    pub closer: Option<ImageId>,
+}
+
+/// Who opened a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// This host did.
+    Egress,
+    /// The other one did.
+    Ingress,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// This host sent the first FIN.
+    LocalClose,
+    /// The peer sent the first FIN.
+    RemoteClose,
+    /// This host sent RST: unread data, `SO_LINGER` 0, or data after close.
+    LocalReset,
+    /// The peer sent RST.
+    RemoteReset,
+    /// The peer did not answer any more.
+    Timeout,
+    /// Another error of the socket.
+    Errno(Errno),
+}
+
+/// One process image: what exec made of a process, with one set of credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// The parent's image; none for the first processes.
+    pub parent: Option<ImageId>,
+    /// Thread group.
+    pub pid: u32,
+    /// The parent's thread group.
+    pub ppid: u32,
+    /// When it was exec'd, if that was seen; else when it was forked.
+    pub start: BootTime,
+    /// When it was forked.
+    pub cloned_at: BootTime,
+    /// The parent's `start`.
+    pub parent_start: BootTime,
+    /// Forked, never exec'd.
+    pub cloned: bool,
+    /// A kernel thread.
+    pub kernel_thread: bool,
+    /// Real user.
+    pub uid: u32,
+    /// Effective user.
+    pub euid: u32,
+    /// Real group.
+    pub gid: u32,
+    /// Effective group.
+    pub egid: u32,
+    /// Login user; 4294967295 when unset.
+    pub auid: u32,
+    /// Capability sets, one bit each.
+    pub cap_inheritable: u64,
+    /// See `cap_inheritable`.
+    pub cap_permitted: u64,
+    /// See `cap_inheritable`.
+    pub cap_effective: u64,
+    /// Privileges that came with the executable.
+    pub secureexec: SecureExec,
+    /// Path of the executable as the process sees it; empty for a kernel thread.
+    pub binary_path: String,
+    /// Base name of the executable; a kernel thread's comm.
+    pub filename: String,
+    /// argv without argv\[0\], joined by blanks; none when it could not be read in the kernel.
+    pub args: Option<String>,
+    /// The container it runs in.
+    pub container_id: Option<String>,
+}
+
+/// Privileges that came with the executable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SecureExec {
+    /// The set-user-id bit changed the effective user.
+    pub setuid: bool,
+    /// The set-group-id bit changed the effective group.
+    pub setgid: bool,
+    /// File capabilities raised the permitted set.
+    pub file_caps: bool,
+    /// The executable had no name: memfd, or deleted before exec.
+    pub fileless: bool,
+}

@@ -1,0 +1,98 @@
+//! What only this machine can tell: clocks, capabilities, mounts, /proc.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::{
+    time::{ClockId, clock_gettime},
+    unistd::sysconf,
+};
+
+use crate::{diagnosis::Facts, event::BootTime};
+
+/// What the core asks of the machine; a test answers in its place.
+pub trait Host {
+    /// Add this to a boot time for nanoseconds since 1970. Changes when the clock is set.
+    fn wall_offset(&self) -> i128;
+    /// argv of a process as it lies in memory, if it is still the one that was forked then.
+    fn cmdline(&self, pid: u32, cloned_at: BootTime) -> Option<Vec<u8>>;
+}
+
+/// The machine tcptrace runs on.
+#[derive(Debug, Default)]
+pub struct Machine;
+
+impl Host for Machine {
+    fn wall_offset(&self) -> i128 {
+        let now = |clock| {
+            let time = clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
+            time.as_nanos() as i128
+        };
+        now(ClockId::CLOCK_REALTIME) - now(ClockId::CLOCK_BOOTTIME)
+    }
+
+    fn cmdline(&self, pid: u32, cloned_at: BootTime) -> Option<Vec<u8>> {
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let bytes = fs::read(proc.join("cmdline")).ok()?;
+        // Asked after the reading: what was read belongs to the process that was there before.
+        (start_ticks(&proc)? == ticks(cloned_at)?).then_some(bytes)
+    }
+}
+
+/// Field 22 of /proc/PID/stat, behind a name that may hold anything.
+fn start_ticks(proc: &Path) -> Option<u64> {
+    let stat = fs::read(proc.join("stat")).ok()?;
+    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 2;
+    let fields = std::str::from_utf8(stat.get(after_name..)?).ok()?;
+    fields.split(' ').nth(19)?.parse().ok()
+}
+
+fn ticks(time: BootTime) -> Option<u64> {
+    let per_second = u64::try_from(sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??).ok()?;
+    time.0.checked_div(1_000_000_000_u64.checked_div(per_second)?)
+}
+
+/// Where cgroup2 is mounted, or none.
+pub fn cgroup2_root() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let whole = mount.split(' ').nth(3)? == "/";
+        (whole && kind.starts_with("cgroup2 ")).then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+    })
+}
+
+/// All capabilities this kernel knows, one bit each.
+pub fn all_capabilities() -> u64 {
+    let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
+    let last: u32 = last.and_then(|text| text.trim().parse().ok()).unwrap_or(40);
+    u64::MAX >> (63 - last.min(63))
+}
+
+/// What could keep this machine from being traced.
+pub fn facts() -> Facts {
+    Facts {
+        capabilities: effective_capabilities(),
+        btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+        release: nix::sys::utsname::uname()
+            .map(|name| name.release().to_string_lossy().into_owned())
+            .unwrap_or_default(),
+        lockdown: lockdown_mode(),
+    }
+}
+
+fn effective_capabilities() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default()
+}
+
+/// The word in brackets of `none [integrity] confidentiality`.
+fn lockdown_mode() -> Option<String> {
+    let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    let (_, rest) = modes.split_once('[')?;
+    rest.split_once(']').map(|(mode, _)| mode.to_owned())
+}

@@ -1,0 +1,128 @@
+//! What was meant, decided once.
+
+use std::time::Duration;
+
+pub use crate::cli::Probes;
+use crate::{
+    bpf::layout::netmon_want as want,
+    cli::{Args, Format, Kind, When},
+};
+
+/// The kinds of events to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Events(u32);
+
+impl Events {
+    /// The bits the kernel side knows them by (`enum netmon_want`).
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromIterator<Kind> for Events {
+    fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Self {
+        Events(kinds.into_iter().fold(0, |bits, kind| {
+            bits | match kind {
+                Kind::Connect => want::NETMON_WANT_CONNECT.0,
+                Kind::Accept => want::NETMON_WANT_ACCEPT.0,
+                Kind::Close => want::NETMON_WANT_CLOSE.0,
+                Kind::Fail => want::NETMON_WANT_FAIL.0,
+                Kind::All => u32::MAX,
+            }
+        }))
+    }
+}
+
+/// Everything a run needs to know.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Which events.
+    pub events: Events,
+    /// How they are printed.
+    pub format: Format,
+    /// With colour.
+    pub color: bool,
+    /// Without banner and summary.
+    pub quiet: bool,
+    /// With the choice of probes and libbpf's log.
+    pub verbose: bool,
+    /// How long.
+    pub timeout: Option<Duration>,
+    /// How many events.
+    pub count: Option<u64>,
+    /// Bytes of the ring; a power of two.
+    pub ring_size: u32,
+    /// Which probe sets to try.
+    pub probes: Probes,
+}
+
+/// What the shell around us is like; asked once, in `main`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Surroundings {
+    /// stdout is a terminal.
+    pub stdout_is_terminal: bool,
+    /// NO_COLOR is set and not empty (no-color.org).
+    pub no_color: bool,
+}
+
+impl Plan {
+    /// Decide.
+    pub fn new(args: &Args, around: Surroundings) -> Plan {
+        Plan {
+            events: args.events.iter().copied().collect(),
+            format: if args.json { Format::Json } else { args.format },
+            color: match args.color {
+                When::Always => true,
+                When::Never => false,
+                When::Auto => around.stdout_is_terminal && !around.no_color,
+            },
+            quiet: args.quiet,
+            verbose: args.verbose,
+            timeout: args.timeout,
+            count: args.count,
+            ring_size: args.ring_size,
+            probes: args.probes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn plan(words: &[&str], around: Surroundings) -> Plan {
+        let args = Args::try_parse_from([&["tcptrace"], words].concat()).expect("valid arguments");
+        Plan::new(&args, around)
+    }
+
+    #[test]
+    fn colour_follows_the_wish_then_the_terminal_then_no_color() {
+        let terminal = Surroundings { stdout_is_terminal: true, no_color: false };
+        let plain = Surroundings { no_color: true, ..terminal };
+        assert!(plan(&[], terminal).color);
+        assert!(!plan(&[], plain).color);
+        assert!(!plan(&[], Surroundings::default()).color);
+        assert!(plan(&["--color", "always"], plain).color);
+        assert!(!plan(&["--color", "never"], terminal).color);
+    }
+
+    #[test]
+    fn events_are_a_list() {
+        let events = |words: &[&str]| plan(words, Surroundings::default()).events.bits();
+        assert_eq!(events(&[]), 0b1111);
+        assert_eq!(events(&["-e", "connect,fail"]), want::NETMON_WANT_CONNECT.0 | want::NETMON_WANT_FAIL.0);
+        assert_eq!(
+            events(&["-e", "close", "-e", "fail"]),
+            want::NETMON_WANT_CLOSE.0 | want::NETMON_WANT_FAIL.0
+        );
+    }
+
+    #[test]
+    fn json_has_a_short_form() {
+        assert_eq!(plan(&["-j"], Surroundings::default()).format, Format::Json);
+        assert_eq!(plan(&["-f", "json"], Surroundings::default()).format, Format::Json);
+        assert_eq!(plan(&[], Surroundings::default()).format, Format::Table);
+    }
+}

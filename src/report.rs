@@ -1,0 +1,86 @@
+//! What is said on stderr: the ready line, the summary, and every loss.
+
+use std::io::Write;
+
+use crate::{
+    bpf::ProbeSet,
+    session::{Lost, Summary},
+};
+
+/// One line, in one write. That stderr takes it is more than we can ask.
+pub fn line(to: &mut impl Write, text: &str) {
+    let _ = to.write_all(format!("tcptrace: {text}\n").as_bytes());
+}
+
+/// libbpf's own log, as it is.
+pub fn log(to: &mut impl Write, text: &str) {
+    let _ = to.write_all(text.as_bytes());
+}
+
+/// Probes are attached: everything from here on is seen.
+pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String]) {
+    let name = match set {
+        ProbeSet::Trampoline => "trampoline",
+        ProbeSet::Tracepoint => "tracepoint",
+    };
+    if !set.limits().is_empty() {
+        line(to, &format!("without BPF trampolines these are not seen: {}", set.limits().join("; ")));
+    }
+    for note in notes {
+        line(to, note);
+    }
+    line(to, &format!("ready ({name} probes); Ctrl-C to stop"));
+}
+
+/// What was printed, and what was lost. Losses are told even when nothing else is.
+pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool) {
+    if !quiet {
+        let total: u64 = summary.printed.values().sum();
+        let kinds: Vec<String> =
+            summary.printed.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+        line(to, &format!("{total} events{kinds} in {:.1} s", summary.elapsed.as_secs_f64()));
+    }
+    for loss in losses(&summary.lost) {
+        line(to, &loss);
+    }
+}
+
+/// One sentence for each cause that lost something, with the remedy.
+fn losses(lost: &Lost) -> Vec<String> {
+    let causes = [
+        (
+            lost.ring,
+            "events lost: the ring was full (a larger --ring-size, a filter or a faster reader helps)",
+        ),
+        (lost.table, "connections lost: more than 1048576 were open at a time"),
+        (
+            lost.process,
+            "process records lost: the ring was full or memory short (their events show the pid only)",
+        ),
+        (lost.missed, "state changes lost: the kernel skipped a probe that was already running on that CPU"),
+        (lost.undecodable, "records not understood: this is a bug, please report it"),
+        (lost.undelivered, "events lost: the reader of the output had stopped"),
+    ];
+    causes.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_told_even_when_quiet() {
+        let summary_of = |lost| {
+            let mut text = Vec::new();
+            summary(&mut text, &Summary { lost, ..Summary::default() }, true);
+            String::from_utf8(text).expect("text")
+        };
+        assert_eq!(summary_of(Lost::default()), "");
+        let all = Lost { ring: 1, table: 2, process: 3, missed: 4, undecodable: 5, undelivered: 6 };
+        let text = summary_of(all);
+        for count in 1..=6 {
+            assert!(text.contains(&format!("tcptrace: {count} ")), "{count} in {text}");
+        }
+    }
+}

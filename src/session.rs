@@ -1,0 +1,230 @@
+//! A run: from the source to the sink until it is told to stop.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::{
+    enrich::Record,
+    event::{ImageId, What},
+    host::Host,
+    output::{Flushed, Output, is_gone},
+    process::ProcessTable,
+    sink::Sink,
+    stop::Stop,
+    wire::{Decoded, decode},
+};
+
+/// The kernel side does not wake us for each record; we come this often.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Where records come from.
+pub trait Source {
+    /// Readable when records wait and the source thinks it is time.
+    fn ready_fd(&self) -> BorrowedFd<'_>;
+    /// Take waiting records; an empty batch when there are none.
+    ///
+    /// # Errors
+    /// When the ring cannot be read any more.
+    fn read(&mut self, into: &mut Batch) -> Result<()>;
+    /// Stop producing records. Those that wait can still be read.
+    fn detach(&mut self);
+    /// What was lost so far on the kernel side.
+    fn lost(&self) -> Lost;
+    /// The images that open connections refer to. Records sent before the call and not among
+    /// them are sent again before they are next referred to.
+    ///
+    /// # Errors
+    /// When the connection table cannot be read.
+    fn images_in_use(&mut self) -> Result<HashSet<ImageId>>;
+}
+
+/// Records one after the other in one piece of memory.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    /// Append a copy of one record.
+    pub fn push(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Exchange with an empty one.
+    pub fn swap(&mut self, other: &mut Batch) {
+        self.bytes.clear();
+        self.ends.clear();
+        std::mem::swap(self, other);
+    }
+
+    /// No record.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The records, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end])
+    }
+}
+
+/// What was lost, by cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Events: the ring was full.
+    pub ring: u64,
+    /// Connections: the connection table was full.
+    pub table: u64,
+    /// Process records: the ring was full, or no memory.
+    pub process: u64,
+    /// Runs of a program: it was already running on that CPU.
+    pub missed: u64,
+    /// Records this build cannot read.
+    pub undecodable: u64,
+    /// Events that were never taken by the reader of our output.
+    pub undelivered: u64,
+}
+
+/// How a run went.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Events printed, by name.
+    pub printed: BTreeMap<&'static str, u64>,
+    /// What was lost.
+    pub lost: Lost,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// A run in progress.
+pub struct Session<'a, S, H, Fd> {
+    /// Where records come from.
+    pub source: &'a mut S,
+    /// The machine.
+    pub host: &'a H,
+    /// The format.
+    pub sink: &'a mut dyn Sink,
+    /// Where lines go.
+    pub output: &'a mut Output<Fd>,
+    /// When to stop.
+    pub stop: Stop,
+}
+
+impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
+    /// Go on until `stop` says no more, or the reader of the output is gone.
+    ///
+    /// # Errors
+    /// When the source cannot be read or the output cannot be written.
+    pub fn run(mut self) -> Result<Summary> {
+        let started = Instant::now();
+        let mut table = ProcessTable::default();
+        let mut summary = Summary::default();
+        let mut batch = Batch::default();
+        let mut sweep: Option<HashSet<ImageId>> = None;
+
+        self.sink.begin(self.output.buffer());
+        let mut end = self.flush()?;
+        while let (Flushed::All, Some(left)) = (end, self.stop.left(Instant::now())) {
+            self.source.read(&mut batch)?;
+            if batch.is_empty() {
+                if let Some(in_use) = sweep.take() {
+                    table.sweep(&in_use);
+                }
+                if self.wait(left.min(TICK)) {
+                    end = Flushed::ReaderGone;
+                }
+                continue;
+            }
+            end = self.take(&batch, &mut table, &mut summary)?;
+            if table.is_crowded() && sweep.is_none() {
+                table.begin_sweep();
+                sweep = Some(self.source.images_in_use()?);
+            }
+        }
+
+        // In this order what is counted as lost is lost, and nothing else.
+        self.source.detach();
+        while end == Flushed::All && self.stop.admits() {
+            self.source.read(&mut batch)?;
+            if batch.is_empty() {
+                break;
+            }
+            end = self.take(&batch, &mut table, &mut summary)?;
+        }
+        let undecodable = summary.lost.undecodable;
+        summary.lost = Lost { undecodable, ..self.source.lost() };
+        if end == Flushed::GaveUp {
+            summary.lost.undelivered = self.output.pending_lines() + self.abandon(&mut batch)?;
+        }
+        summary.elapsed = started.elapsed();
+        Ok(summary)
+    }
+
+    /// Print a batch. All of it is written before the next is taken: a reader that is slower
+    /// than the events fills the ring, where losses are counted, and not our memory.
+    fn take(&mut self, batch: &Batch, table: &mut ProcessTable, summary: &mut Summary) -> Result<Flushed> {
+        let wall_offset = self.host.wall_offset();
+        for bytes in batch.iter() {
+            match decode(bytes) {
+                Ok(Decoded::Event(event)) if self.stop.admits() => {
+                    *summary.printed.entry(name(&event.what)).or_default() += 1;
+                    let record = Record::new(event, table, wall_offset);
+                    self.sink.write(&record, self.output.buffer());
+                    self.stop.counted();
+                }
+                Ok(Decoded::Event(_)) => break,
+                Ok(Decoded::Process(id, process)) => table.insert(id, *process, self.host),
+                Err(_) => summary.lost.undecodable += 1,
+            }
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<Flushed> {
+        let stop = &self.stop;
+        self.output.flush(|| stop.left(Instant::now()).is_none()).context("write the output")
+    }
+
+    /// Wait for records; returns whether the reader of the output went away.
+    fn wait(&self, at_most: Duration) -> bool {
+        let mut fds = [
+            PollFd::new(self.output.fd(), PollFlags::empty()),
+            PollFd::new(self.source.ready_fd(), PollFlags::POLLIN),
+        ];
+        let timeout = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
+        let outcome = poll(&mut fds, timeout);
+        is_gone(outcome, &fds[..1])
+    }
+
+    /// Count the events that wait and will not be printed.
+    fn abandon(&mut self, batch: &mut Batch) -> Result<u64> {
+        let mut events = 0;
+        loop {
+            self.source.read(batch)?;
+            if batch.is_empty() {
+                return Ok(events);
+            }
+            events +=
+                batch.iter().filter(|bytes| matches!(decode(bytes), Ok(Decoded::Event(_)))).count() as u64;
+        }
+    }
+}
+
+/// The name of an event as it is typed after `-e`.
+fn name(what: &What) -> &'static str {
+    match what {
+        What::Connect { .. } => "connect",
+        What::Accept { .. } => "accept",
+        What::Fail { .. } => "fail",
+        What::Close(_) => "close",
+    }
+}

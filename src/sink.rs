@@ -1,0 +1,15 @@
+//! How records become lines.
+
+pub mod json;
+pub mod names;
+pub mod table;
+
+use crate::enrich::Record;
+
+/// A format. Lines go into a buffer, each ended by a newline.
+pub trait Sink {
+    /// What comes before the first record.
+    fn begin(&mut self, out: &mut Vec<u8>);
+    /// One record, one line.
+    fn write(&mut self, record: &Record, out: &mut Vec<u8>);
+}

@@ -1,0 +1,275 @@
+//! NetworkEvent JSON, one object per line.
+
+use std::{collections::HashMap, io::Write, rc::Rc, rc::Weak, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use serde::Serialize;
+
+use super::{Sink, names};
+use crate::{
+    enrich::Record,
+    event::{Actor, Backlog, BootTime, ImageId, Process, What},
+    process::Known,
+};
+
+/// Rendered process objects kept before those of dropped images are thrown away.
+const RENDERED_AT_LEAST: usize = 1024;
+
+/// A process object but for the `tid` in its middle, which differs from event to event.
+struct Rendered {
+    of: Weak<Known>,
+    before_tid: String,
+    after_tid: String,
+}
+
+/// Writes NetworkEvent objects.
+pub struct Json {
+    all_capabilities: u64,
+    rules: Vec<String>,
+    rendered: HashMap<ImageId, Rendered>,
+    tidy_at: usize,
+}
+
+#[derive(Serialize)]
+struct BeforeTid {
+    start_time: String,
+    cloned: bool,
+    pid: u32,
+}
+
+#[derive(Serialize)]
+struct AfterTid<'a> {
+    ppid: u32,
+    uid: u32,
+    euid: u32,
+    gid: u32,
+    egid: u32,
+    auid: u32,
+    cap_inheritable: String,
+    cap_permitted: String,
+    cap_effective: String,
+    secureexec: String,
+    filename: &'a str,
+    binary_path: &'a str,
+    args: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_id: Option<&'a str>,
+    exec_id: String,
+    parent_exec_id: String,
+}
+
+#[derive(Serialize)]
+struct NetworkEvent<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    saddr: std::net::IpAddr,
+    sport: u16,
+    daddr: std::net::IpAddr,
+    dport: u16,
+    cookie: u64,
+    netns: u32,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    mptcp: bool,
+    #[serde(flatten)]
+    details: Details<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Details<'a> {
+    Connect {
+        latency_us: u64,
+    },
+    Accept {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        backlog: Option<BacklogObject>,
+    },
+    Fail {
+        error: String,
+        latency_us: u64,
+    },
+    Close {
+        direction: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        duration_us: Option<u64>,
+        bytes_sent: u64,
+        bytes_received: u64,
+        retransmits: u32,
+        srtt_us: u64,
+        reason: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        closer: Option<Closer<'a>>,
+    },
+}
+
+#[derive(Serialize)]
+struct BacklogObject {
+    len: u32,
+    max: u32,
+}
+
+#[derive(Serialize)]
+struct Closer<'a> {
+    pid: u32,
+    filename: &'a str,
+}
+
+impl Json {
+    /// `all_capabilities`: every capability this kernel knows; `rules`: names by number.
+    pub fn new(all_capabilities: u64, rules: Vec<String>) -> Self {
+        Json { all_capabilities, rules, rendered: HashMap::new(), tidy_at: RENDERED_AT_LEAST }
+    }
+
+    fn render(&mut self, known: &Rc<Known>, wall_offset: i128) -> &Rendered {
+        if self.rendered.len() >= self.tidy_at {
+            self.rendered.retain(|_, rendered| rendered.of.strong_count() > 0);
+            self.tidy_at = RENDERED_AT_LEAST.max(self.rendered.len() * 2);
+        }
+        let current = self.rendered.get(&known.id).is_some_and(|r| std::ptr::eq(r.of.as_ptr(), &**known));
+        if !current {
+            let rendered = self.process_object(known, wall_offset);
+            self.rendered.insert(known.id, rendered);
+        }
+        &self.rendered[&known.id]
+    }
+
+    fn process_object(&self, known: &Rc<Known>, wall_offset: i128) -> Rendered {
+        let Process { pid, ppid, start, parent_start, .. } = known.process;
+        let process = &known.process;
+        let caps = |set| names::capabilities(set, self.all_capabilities);
+        let before =
+            BeforeTid { start_time: time(i128::from(start.0) + wall_offset), cloned: process.cloned, pid };
+        let after = AfterTid {
+            ppid,
+            uid: process.uid,
+            euid: process.euid,
+            gid: process.gid,
+            egid: process.egid,
+            auid: process.auid,
+            cap_inheritable: caps(process.cap_inheritable),
+            cap_permitted: caps(process.cap_permitted),
+            cap_effective: caps(process.cap_effective),
+            secureexec: names::secureexec(process.secureexec),
+            filename: &process.filename,
+            binary_path: &process.binary_path,
+            args: process.args.as_deref().unwrap_or_default(),
+            container_id: process.container_id.as_deref(),
+            exec_id: exec_id(pid, start),
+            parent_exec_id: if ppid == 0 { String::new() } else { exec_id(ppid, parent_start) },
+        };
+        let before = text(&before);
+        let after = text(&after);
+        Rendered {
+            of: Rc::downgrade(known),
+            before_tid: before.trim_end_matches('}').to_owned(),
+            after_tid: after.trim_start_matches('{').to_owned(),
+        }
+    }
+
+    /// A process object, or what little is known of a process whose record was lost.
+    fn put_process(&mut self, out: &mut Vec<u8>, known: Option<&Rc<Known>>, actor: Actor, wall_offset: i128) {
+        let Some(known) = known else {
+            put(out, format_args!("{{\"pid\":{},\"tid\":{}}}", actor.pid, actor.tid));
+            return;
+        };
+        let rendered = self.render(known, wall_offset);
+        put(out, format_args!("{},\"tid\":{},{}", rendered.before_tid, actor.tid, rendered.after_tid));
+    }
+}
+
+impl Sink for Json {
+    fn begin(&mut self, _: &mut Vec<u8>) {}
+
+    fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
+        put(
+            out,
+            format_args!(
+                "{{\"type\":\"NetworkEvent\",\"timestamp\":\"{}\",\"process\":",
+                time(record.wall_ns)
+            ),
+        );
+        self.put_process(out, record.process.as_ref(), record.event.owner, record.wall_offset);
+        out.extend_from_slice(b",\"parent\":");
+        match &record.parent {
+            Some(parent) => {
+                let pid = parent.process.pid;
+                let leader = Actor { image: Some(parent.id), pid, tid: pid };
+                self.put_process(out, Some(parent), leader, record.wall_offset);
+            }
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"network_event\":");
+        put(out, format_args!("{}", text(&network_event(record))));
+        if let Some(rule) = record.event.rule.and_then(|rule| self.rules.get(usize::from(rule))) {
+            put(out, format_args!(",\"rule\":{}", text(rule)));
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+fn network_event(record: &Record) -> NetworkEvent<'_> {
+    let event = &record.event;
+    let (kind, details) = match &event.what {
+        What::Connect { latency } => {
+            ("TcpConnectionEstablish", Details::Connect { latency_us: micros(*latency) })
+        }
+        What::Accept { backlog } => {
+            let backlog = backlog.map(|Backlog { len, max }| BacklogObject { len, max });
+            ("TcpConnectionAccept", Details::Accept { backlog })
+        }
+        What::Fail { error, latency } => (
+            "TcpConnectionFail",
+            Details::Fail { error: names::failure(*error), latency_us: micros(*latency) },
+        ),
+        What::Close(close) => (
+            "TcpConnectionClose",
+            Details::Close {
+                direction: names::direction(close.direction),
+                duration_us: close.duration.map(micros),
+                bytes_sent: close.bytes_sent,
+                bytes_received: close.bytes_received,
+                retransmits: close.retransmits,
+                srtt_us: micros(close.srtt),
+                reason: names::reason(close.reason),
+                closer: record
+                    .closer
+                    .as_deref()
+                    .map(|closer| Closer { pid: closer.process.pid, filename: &closer.process.filename }),
+            },
+        ),
+    };
+    NetworkEvent {
+        kind,
+        saddr: event.local.ip(),
+        sport: event.local.port(),
+        daddr: event.remote.ip(),
+        dport: event.remote.port(),
+        cookie: event.cookie,
+        netns: event.netns,
+        mptcp: event.mptcp,
+        details,
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+fn time(wall_ns: i128) -> String {
+    let since_1970 = Duration::from_nanos(u64::try_from(wall_ns).unwrap_or_default());
+    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since_1970).to_string()
+}
+
+/// base64 without padding of `PID:START_NS`.
+fn exec_id(pid: u32, start: BootTime) -> String {
+    STANDARD_NO_PAD.encode(format!("{pid}:{}", start.0))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("strings and numbers always serialise")
+}
+
+fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
+    out.write_fmt(arguments).expect("a Vec takes everything");
+}

@@ -1,0 +1,136 @@
+//! The words for what the kernel has as numbers.
+
+use nix::errno::Errno;
+
+use crate::event::{CloseReason, Direction, Failure, SecureExec};
+
+/// Names by bit (include/uapi/linux/capability.h).
+const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// A capability set: empty, `ANY_CAPS` for all of `every`, else names joined by ` | `.
+pub fn capabilities(set: u64, every: u64) -> String {
+    if set & every == every {
+        return "ANY_CAPS".to_owned();
+    }
+    let named = CAPABILITIES.iter().enumerate().filter(|(bit, _)| set & (1 << bit) != 0);
+    let mut names: Vec<String> = named.map(|(_, name)| (*name).to_owned()).collect();
+    names
+        .extend((CAPABILITIES.len()..64).filter(|bit| set & (1 << bit) != 0).map(|bit| format!("CAP_{bit}")));
+    names.join(" | ")
+}
+
+/// `SETUID | SETGID | FILE_CAPS | FILELESS_EXEC`, or part of it.
+pub fn secureexec(flags: SecureExec) -> String {
+    let words = [
+        (flags.setuid, "SETUID"),
+        (flags.setgid, "SETGID"),
+        (flags.file_caps, "FILE_CAPS"),
+        (flags.fileless, "FILELESS_EXEC"),
+    ];
+    words.iter().filter(|(set, _)| *set).map(|(_, word)| *word).collect::<Vec<_>>().join(" | ")
+}
+
+/// `ECONNREFUSED`.
+pub fn errno(errno: Errno) -> String {
+    format!("{errno:?}")
+}
+
+/// The errno's name, or `ABORTED`.
+pub fn failure(failure: Failure) -> String {
+    match failure {
+        Failure::Errno(error) => errno(error),
+        Failure::Aborted => "ABORTED".to_owned(),
+    }
+}
+
+/// `local_close` and its like, or the errno's name.
+pub fn reason(reason: CloseReason) -> String {
+    let word = match reason {
+        CloseReason::LocalClose => "local_close",
+        CloseReason::RemoteClose => "remote_close",
+        CloseReason::LocalReset => "local_reset",
+        CloseReason::RemoteReset => "remote_reset",
+        CloseReason::Timeout => "timeout",
+        CloseReason::Errno(error) => return errno(error),
+    };
+    word.to_owned()
+}
+
+/// `egress` or `ingress`.
+pub fn direction(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capability_sets() {
+        let every = (1 << 41) - 1;
+        assert_eq!(capabilities(0, every), "");
+        assert_eq!(capabilities(every, every), "ANY_CAPS");
+        assert_eq!(capabilities(u64::MAX, every), "ANY_CAPS");
+        assert_eq!(capabilities(1 << 10 | 1 << 12, every), "CAP_NET_BIND_SERVICE | CAP_NET_ADMIN");
+        assert_eq!(capabilities(1 << 45, every), "CAP_45");
+    }
+
+    #[test]
+    fn errors_have_the_kernels_names() {
+        assert_eq!(failure(Failure::Errno(Errno::ECONNREFUSED)), "ECONNREFUSED");
+        assert_eq!(failure(Failure::Aborted), "ABORTED");
+        assert_eq!(reason(CloseReason::Errno(Errno::ECONNABORTED)), "ECONNABORTED");
+    }
+
+    #[test]
+    fn secureexec_flags() {
+        assert_eq!(secureexec(SecureExec::default()), "");
+        let both = SecureExec { setuid: true, fileless: true, ..SecureExec::default() };
+        assert_eq!(secureexec(both), "SETUID | FILELESS_EXEC");
+    }
+}

@@ -1,0 +1,206 @@
+//! Bytes of the ring to [`Event`]s and [`Process`]es. Total: no input panics.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use bytemuck::AnyBitPattern;
+use nix::errno::Errno;
+
+use crate::{
+    args,
+    bpf::layout::{
+        netmon_event, netmon_flag as flag, netmon_kind as kind, netmon_process,
+        netmon_process_flag as process_flag, netmon_secureexec as secureexec,
+    },
+    container,
+    event::*,
+};
+
+/// TCP states that matter here, as numbered in include/net/tcp_states.h.
+mod state {
+    pub const CLOSE_WAIT: u8 = 8;
+    pub const LAST_ACK: u8 = 9;
+    pub const ESTABLISHED: u8 = 1;
+    pub const SYN_RECV: u8 = 3;
+}
+
+/// One decoded record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decoded {
+    /// Something happened to a connection.
+    Event(Event),
+    /// Who will be named by the events that follow.
+    Process(ImageId, Box<Process>),
+}
+
+/// A record that this build cannot read: too short, too long, or of an unknown kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undecodable;
+
+/// Decode one record of the ring.
+///
+/// # Errors
+/// [`Undecodable`] for anything but a complete record of a known kind.
+pub fn decode(bytes: &[u8]) -> Result<Decoded, Undecodable> {
+    let first = u32::from(*bytes.first().ok_or(Undecodable)?);
+    if first == kind::NETMON_KIND_PROCESS.0 {
+        let (id, process) = process(bytes)?;
+        Ok(Decoded::Process(id, Box::new(process)))
+    } else {
+        event(&exactly::<netmon_event>(bytes)?).map(Decoded::Event)
+    }
+}
+
+fn exactly<T: AnyBitPattern>(bytes: &[u8]) -> Result<T, Undecodable> {
+    bytemuck::try_pod_read_unaligned(bytes).map_err(|_| Undecodable)
+}
+
+fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
+    let has = |bit: flag| u32::from(raw.flags) & bit.0 != 0;
+    let elapsed = Duration::from_nanos(raw.duration_ns);
+    let what = match u32::from(raw.kind) {
+        k if k == kind::NETMON_KIND_CONNECT.0 => What::Connect { latency: elapsed },
+        k if k == kind::NETMON_KIND_ACCEPT.0 => What::Accept {
+            backlog: has(flag::NETMON_FLAG_BACKLOG)
+                .then_some(Backlog { len: raw.backlog_len, max: raw.backlog_max }),
+        },
+        k if k == kind::NETMON_KIND_FAIL.0 => What::Fail { error: failure(raw.error), latency: elapsed },
+        k if k == kind::NETMON_KIND_CLOSE.0 => What::Close(Close {
+            direction: if has(flag::NETMON_FLAG_EGRESS) { Direction::Egress } else { Direction::Ingress },
+            duration: has(flag::NETMON_FLAG_TIMED).then_some(elapsed),
+            bytes_sent: raw.bytes_sent,
+            bytes_received: raw.bytes_received,
+            retransmits: raw.retransmits,
+            srtt: Duration::from_micros(raw.srtt_us.into()),
+            reason: reason(raw.error, raw.old_state, has(flag::NETMON_FLAG_ABORTED_DATA)),
+            closer: image(raw.closer),
+        }),
+        _ => return Err(Undecodable),
+    };
+    Ok(Event {
+        time: BootTime(raw.time),
+        cookie: raw.cookie,
+        local: SocketAddr::new(address(raw.family, raw.saddr)?, raw.sport),
+        remote: SocketAddr::new(address(raw.family, raw.daddr)?, raw.dport),
+        netns: raw.netns,
+        mptcp: has(flag::NETMON_FLAG_MPTCP),
+        owner: Actor { image: image(raw.image), pid: raw.pid, tid: raw.tid },
+        rule: raw.rule.checked_sub(1),
+        what,
+    })
+}
+
+fn address(family: u8, bytes: [u8; 16]) -> Result<IpAddr, Undecodable> {
+    match family {
+        4 => Ok(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()),
+        6 => Ok(Ipv6Addr::from(bytes).into()),
+        _ => Err(Undecodable),
+    }
+}
+
+fn image(id: u64) -> Option<ImageId> {
+    (id != 0).then_some(ImageId(id))
+}
+
+/// A socket that leaves SYN_SENT without an error was closed by its caller.
+fn failure(error: u16) -> Failure {
+    match error {
+        0 => Failure::Aborted,
+        errno => Failure::Errno(Errno::from_raw(errno.into())),
+    }
+}
+
+/// Why a connection ended, from `sk_err` and the state it left for CLOSE.
+///
+/// The kernel sets `sk_err` to ECONNRESET for a RST, or EPIPE when the peer had closed before
+/// (`tcp_reset()`), and to ETIMEDOUT when it gives up (`tcp_write_err()`). Without an error the
+/// last state tells whose FIN came first, and a state without any FIN that we sent a RST.
+fn reason(error: u16, old_state: u8, data_after_close: bool) -> CloseReason {
+    match Errno::from_raw(error.into()) {
+        _ if error == 0 => match old_state {
+            state::LAST_ACK => CloseReason::RemoteClose,
+            state::ESTABLISHED | state::CLOSE_WAIT | state::SYN_RECV => CloseReason::LocalReset,
+            _ => CloseReason::LocalClose,
+        },
+        Errno::ECONNRESET if data_after_close => CloseReason::LocalReset,
+        Errno::ECONNRESET | Errno::EPIPE => CloseReason::RemoteReset,
+        Errno::ETIMEDOUT => CloseReason::Timeout,
+        errno => CloseReason::Errno(errno),
+    }
+}
+
+fn process(bytes: &[u8]) -> Result<(ImageId, Process), Undecodable> {
+    let (head, rest) = bytes.split_at_checked(size_of::<netmon_process>()).ok_or(Undecodable)?;
+    let raw: netmon_process = exactly(head)?;
+    let (path, rest) = rest.split_at_checked(raw.path_len.into()).ok_or(Undecodable)?;
+    let (cgroup, rest) = rest.split_at_checked(raw.cgroup_len.into()).ok_or(Undecodable)?;
+    if rest.len() != usize::from(raw.args_len) {
+        return Err(Undecodable);
+    }
+    let has = |bit: process_flag| u32::from(raw.flags) & bit.0 != 0;
+    let secure = |bit: secureexec| u32::from(raw.secureexec) & bit.0 != 0;
+    let kernel_thread = has(process_flag::NETMON_PROCESS_KTHREAD);
+    let binary_path =
+        if kernel_thread { String::new() } else { path_of(path, has(process_flag::NETMON_PROCESS_PATH_CUT)) };
+    let filename = match binary_path.rsplit('/').next() {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => text(raw.comm.split(|&byte| byte == 0).next().unwrap_or_default()),
+    };
+    let args = if has(process_flag::NETMON_PROCESS_ARGS_UNREAD) && !kernel_thread {
+        None
+    } else {
+        Some(args::join(
+            rest,
+            has(process_flag::NETMON_PROCESS_TITLE),
+            has(process_flag::NETMON_PROCESS_ARGS_CUT),
+        ))
+    };
+    let process = Process {
+        parent: image(raw.parent),
+        pid: raw.pid,
+        ppid: raw.ppid,
+        start: BootTime(raw.start),
+        cloned_at: BootTime(raw.cloned),
+        parent_start: BootTime(raw.parent_start),
+        cloned: has(process_flag::NETMON_PROCESS_CLONED),
+        kernel_thread,
+        uid: raw.uid,
+        euid: raw.euid,
+        gid: raw.gid,
+        egid: raw.egid,
+        auid: raw.auid,
+        cap_inheritable: raw.cap_inheritable,
+        cap_permitted: raw.cap_permitted,
+        cap_effective: raw.cap_effective,
+        secureexec: SecureExec {
+            setuid: secure(secureexec::NETMON_SECUREEXEC_SETUID),
+            setgid: secure(secureexec::NETMON_SECUREEXEC_SETGID),
+            file_caps: secure(secureexec::NETMON_SECUREEXEC_FILE_CAPS),
+            fileless: secure(secureexec::NETMON_SECUREEXEC_FILELESS),
+        },
+        binary_path,
+        filename,
+        args,
+        container_id: container::id(cgroup),
+    };
+    Ok((ImageId(raw.id), process))
+}
+
+/// NUL-ended names, last name first, to a path. A cut one has lost its beginning.
+fn path_of(names: &[u8], cut: bool) -> String {
+    let mut path = String::from(if cut { "..." } else { "" });
+    let names = names.strip_suffix(&[0]).unwrap_or(names);
+    if !names.is_empty() {
+        for name in names.split(|&byte| byte == 0).rev() {
+            path.push('/');
+            path.push_str(&text(name));
+        }
+    }
+    path
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
