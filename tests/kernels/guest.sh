@@ -35,18 +35,23 @@ exec_in_guest() {
   exit "$status"
 }
 
-# write_jobs JOBS: the guest's job lines for a row's last column: PROGRAM [ARGUMENT...], separated by commas.
+# write_jobs JOBS: the guest's job lines for a row's last column: [NAME=VALUE]... PROGRAM [ARGUMENT]..., separated by commas.
 # PROGRAM is a pattern for the names of test programs.
 write_jobs() {
-  local job pattern arguments file program any
-  tr ',' '\n' <<< "$1" | while read -r pattern arguments; do
-    any=''
+  local job pattern arguments environment program file any
+  tr ',' '\n' <<< "$1" | while read -r job; do
+    environment='' any=''
+    while [[ ${job%% *} == *=* ]]; do
+      environment+="${job%% *} "
+      job=${job#* }
+    done
+    read -r pattern arguments <<< "$job"
     for file in "${tests[@]}"; do
       program=${file##*/}
       program=${program%-*}
       # shellcheck disable=SC2053 # a pattern is what is wanted
       [[ $program == $pattern ]] || continue
-      echo "job $program $(printf %q "$file") $arguments"
+      echo "job $program env $environment$(printf %q "$file") $arguments"
       any=yes
     done
     [[ $any ]] || echo "job $pattern echo no test program has this name"

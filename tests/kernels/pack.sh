@@ -1,12 +1,17 @@
 # Builds the file system of a guest: busybox, the kernel's modules, programs at the same paths as here. Sourced by run.
 
+# What the tests call that busybox does not have, or has with less.
+tools=(setpriv ip setcap)
+
 # build_tests: every test program of the crate, statically linked, into the array `tests`; tcptrace lies two folders up.
 build_tests() {
-  local log=$work/cargo.log
+  local log=$work/cargo.log target=x86_64-unknown-linux-gnu
   echo "building the test programs" >&2
-  cargo test --no-run --tests --target x86_64-unknown-linux-gnu --manifest-path "$here/../../Cargo.toml" 2> "$log" ||
+  : "${CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS:=-C target-feature=+crt-static}" # as in the Makefile
+  export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS
+  cargo test --no-run --tests --target $target --manifest-path "$here/../../Cargo.toml" 2> "$log" ||
     { cat "$log" >&2; die "the test programs do not build"; }
-  mapfile -t tests < <(sed -n 's/^ *Executable .* (\(.*\))$/\1/p' "$log")
+  mapfile -t tests < <(cd "$here/../.." && sed -n 's/^ *Executable .* (\(.*\))$/\1/p' "$log" | xargs realpath)
   ((${#tests[@]})) || die "cargo named no test program"
 }
 
@@ -42,6 +47,10 @@ pack_base() {
     place "$file"
     file=${file%/deps/*}/tcptrace
     [[ -e $file && ! -e $root$file ]] && place "$file"
+  done
+  for file in "${tools[@]}"; do
+    file=$(PATH=$PATH:/usr/sbin:/sbin type -p "$file") || die "the tests need the program $file: make test-deps"
+    place "$file"
   done
   for file in ${added[@]+"${added[@]}"}; do place "$(type -p "$file" || echo "$file")"; done
   archive "$root" > "$work/base"
