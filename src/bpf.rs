@@ -29,7 +29,6 @@ mod skel {
 }
 
 pub mod layout;
-mod tracepoint;
 
 use skel::{NetmonProgs, NetmonSkel, NetmonSkelBuilder, OpenNetmonProgs};
 
@@ -68,6 +67,8 @@ pub struct Config {
     pub ring_size: u32,
     /// Which probe sets to try.
     pub probes: Probes,
+    /// The programs that need CAP_NET_ADMIN may be loaded.
+    pub net_admin: bool,
 }
 
 /// Room for the two attempts at loading, one for each probe set. Belongs to `main`.
@@ -125,7 +126,7 @@ impl<'obj> Tracer<'obj> {
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
-        choose(&mut open.progs, set);
+        choose(&mut open.progs, set, config.net_admin);
 
         let skel = open.load().context("load the BPF programs")?;
         let batch = Rc::new(RefCell::new(Batch::default()));
@@ -139,7 +140,7 @@ impl<'obj> Tracer<'obj> {
             })
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
-        let (links, notes) = attach(&skel.progs, set)?;
+        let (links, notes) = attach(&skel.progs, set, config.net_admin)?;
         Ok(Tracer { skel, links, ring, batch, set, notes })
     }
 
@@ -155,25 +156,21 @@ impl<'obj> Tracer<'obj> {
 }
 
 /// Switch off the programs of the other set, and those this kernel has no place for.
-fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet) {
+fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, net_admin: bool) {
     let trampoline = set == ProbeSet::Trampoline;
     for prog in [&mut progs.on_accept, &mut progs.on_connect_v4, &mut progs.on_connect_v6] {
         prog.set_autoload(trampoline);
     }
-    for prog in [
-        &mut progs.on_connect_exit,
-        &mut progs.on_accept_exit,
-        &mut progs.on_accept4_exit,
-        &mut progs.on_uring,
-        &mut progs.on_attempt_v4,
-        &mut progs.on_attempt_v6,
-    ] {
+    for prog in [&mut progs.on_syscall_exit, &mut progs.on_uring] {
         prog.set_autoload(!trampoline);
+    }
+    for prog in [&mut progs.on_attempt_v4, &mut progs.on_attempt_v6] {
+        prog.set_autoload(!trampoline && net_admin);
     }
 }
 
 /// Attach all of a set: first what learns of processes, last what starts stories.
-fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<String>)> {
+fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, net_admin: bool) -> Result<(Vec<Link>, Vec<String>)> {
     let mut links = Vec::new();
     let mut notes = Vec::new();
     let mut trace = |prog: &ProgramMut<'_>| -> Result<()> {
@@ -190,20 +187,13 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet) -> Result<(Vec<Link>, Vec<Stri
         }
         ProbeSet::Tracepoint => {
             trace(&progs.on_uring)?;
-            for (prog, name) in [
-                (&progs.on_connect_exit, "sys_exit_connect"),
-                (&progs.on_accept_exit, "sys_exit_accept"),
-                (&progs.on_accept4_exit, "sys_exit_accept4"),
-            ] {
-                let event = tracepoint::open("syscalls", name)
-                    .with_context(|| format!("open the tracepoint {name}"))?;
-                // The link keeps the event by its number and closes it.
-                let link = prog
-                    .attach_perf_event(std::os::fd::IntoRawFd::into_raw_fd(event))
-                    .with_context(|| format!("attach {name}"))?;
-                links.push(link);
-            }
-            match attach_cgroup(&[&progs.on_attempt_v4, &progs.on_attempt_v6]) {
+            trace(&progs.on_syscall_exit)?;
+            let attempts = [&progs.on_attempt_v4, &progs.on_attempt_v6];
+            let attached = match net_admin {
+                true => attach_cgroup(&attempts),
+                false => Err(anyhow!("CAP_NET_ADMIN is missing")),
+            };
+            match attached {
                 Ok(attached) => links.extend(attached),
                 Err(error) => {
                     notes.push(format!("connects that fail before any SYN are not seen: {error:#}"))
@@ -230,20 +220,28 @@ fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
         .collect()
 }
 
-/// EPERM: lockdown or a policy. ENOTSUPP: no trampolines on this architecture or configuration.
-/// ESRCH, ENOENT: the function to hook is not there.
-fn refuses_trampolines(error: &anyhow::Error) -> bool {
+/// ENOTSUPP: no trampolines on this architecture or configuration. ESRCH, ENOENT: the function to
+/// hook is not there. EBUSY: something else has patched it.
+pub fn refuses_trampolines(error: &anyhow::Error) -> bool {
     const ENOTSUPP: i32 = 524;
-    let kind = error.downcast_ref::<libbpf_rs::Error>().map(libbpf_rs::Error::kind);
-    let raw = errno_of(error);
-    matches!(kind, Some(ErrorKind::PermissionDenied | ErrorKind::NotFound))
-        || raw.is_some_and(|raw| {
-            [libc::EPERM, libc::EACCES, libc::ESRCH, libc::ENOENT, libc::EBUSY, ENOTSUPP].contains(&raw)
-        })
+    is_denied(error)
+        || kind_of(error) == Some(ErrorKind::NotFound)
+        || errno_of(error)
+            .is_some_and(|raw| [libc::ESRCH, libc::ENOENT, libc::EBUSY, ENOTSUPP].contains(&raw))
+}
+
+/// A capability is missing, or a policy is against it.
+pub fn is_denied(error: &anyhow::Error) -> bool {
+    kind_of(error) == Some(ErrorKind::PermissionDenied)
+        || errno_of(error).is_some_and(|raw| [libc::EPERM, libc::EACCES].contains(&raw))
+}
+
+fn kind_of(error: &anyhow::Error) -> Option<ErrorKind> {
+    error.downcast_ref::<libbpf_rs::Error>().map(libbpf_rs::Error::kind)
 }
 
 /// The errno at the root of an error, where there is one.
-pub fn errno_of(error: &anyhow::Error) -> Option<i32> {
+fn errno_of(error: &anyhow::Error) -> Option<i32> {
     error
         .chain()
         .find_map(|cause| cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error))

@@ -46,12 +46,18 @@ fn run(plan: &Plan) -> Result<()> {
         .context("catch signals")?;
 
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
-    let config = Config { events: plan.events, ring_size: plan.ring_size, probes: plan.probes };
+    let facts = host::facts();
+    let config = Config {
+        events: plan.events,
+        ring_size: plan.ring_size,
+        probes: plan.probes,
+        net_admin: facts.net_admin(),
+    };
     let started = Tracer::start(config, &mut storage);
     if plan.verbose {
         report::log(&mut stderr(), &bpf::take_log());
     }
-    let mut tracer = started.map_err(|error| diagnosis::explain(error, &host::facts()))?;
+    let mut tracer = started.map_err(|error| diagnosis::explain(error, &facts, plan.probes))?;
     if !plan.quiet {
         report::ready(&mut stderr(), tracer.probe_set(), tracer.notes());
     }

@@ -117,27 +117,19 @@ int on_attempt_v6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
-SEC("tracepoint/syscalls/sys_exit_connect")
-int on_connect_exit(struct syscall_exit *ctx)
+/*
+ * The raw tracepoint of all system calls: those of connect() and accept() alone would cost the
+ * others a little less, but need tracefs, which is for root only and not there under lockdown.
+ */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_syscall_exit, struct pt_regs *regs, long ret)
 {
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	long nr = SYSCALL_NR(regs);
 
-	if (ctx->ret < 0)
-		attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ctx->ret);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_accept")
-int on_accept_exit(struct syscall_exit *ctx)
-{
-	accept_returned(ctx->ret, NULL);
-	return 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_accept4")
-int on_accept4_exit(struct syscall_exit *ctx)
-{
-	accept_returned(ctx->ret, NULL);
+	if (nr == SYS_CONNECT && ret < 0 && !is_compat())
+		attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret);
+	else if ((nr == SYS_ACCEPT || nr == SYS_ACCEPT4) && ret >= 0 && !is_compat())
+		accept_returned(ret, NULL);
 	return 0;
 }
 

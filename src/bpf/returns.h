@@ -14,6 +14,33 @@
 #define IORING_OP_ACCEPT  13
 #define IORING_OP_CONNECT 16
 
+/* The numbers of the system calls (asm/unistd.h), and where a task keeps them. */
+#if defined(__TARGET_ARCH_x86)
+#define SYS_CONNECT	 42
+#define SYS_ACCEPT	 43
+#define SYS_ACCEPT4	 288
+#define SYSCALL_NR(regs) ((long)(regs)->orig_ax)
+#define TS_COMPAT	 2
+#elif defined(__TARGET_ARCH_arm64)
+#define SYS_CONNECT	 203
+#define SYS_ACCEPT	 202
+#define SYS_ACCEPT4	 242
+#define SYSCALL_NR(regs) ((long)(regs)->syscallno)
+#define TIF_32BIT	 22
+#endif
+
+/* A 32-bit program: its system calls have other numbers. */
+static __always_inline bool is_compat(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+#if defined(__TARGET_ARCH_x86)
+	return task->thread_info.status & TS_COMPAT;
+#elif defined(__TARGET_ARCH_arm64)
+	return task->thread_info.flags & (1UL << TIF_32BIT);
+#endif
+}
+
 /* The trampoline set: the kernel's own copy of the address is at hand. */
 static __always_inline void connect_returned(struct sock *sk, struct sockaddr *addr, int addr_len,
 					     int error)

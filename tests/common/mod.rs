@@ -55,9 +55,12 @@ pub struct Ended {
 impl Trace {
     /// Start `tcptrace -j` with more arguments, and wait until it says that probes are attached.
     pub fn start(arguments: &[&str]) -> Trace {
-        let mut child = tcptrace()
-            .args(["-j", "--probes", &probes()])
-            .args(arguments)
+        Trace::spawn(tcptrace().args(["-j", "--probes", &probes()]).args(arguments))
+    }
+
+    /// The same with a command that comes to run `tcptrace -j`.
+    pub fn spawn(command: &mut Command) -> Trace {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
