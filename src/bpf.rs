@@ -28,6 +28,7 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
 }
 
+mod follow;
 pub mod layout;
 
 use skel::{NetmonProgs, NetmonSkel, NetmonSkelBuilder, OpenNetmonProgs};
@@ -69,6 +70,8 @@ pub struct Config {
     pub probes: Probes,
     /// The programs that need CAP_NET_ADMIN may be loaded.
     pub net_admin: bool,
+    /// Trace only what this process starts.
+    pub follow: bool,
 }
 
 /// Room for the two attempts at loading, one for each probe set. Belongs to `main`.
@@ -124,9 +127,11 @@ impl<'obj> Tracer<'obj> {
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
         rodata.config.want = config.events.bits();
         rodata.config.wake_mask = config.ring_size / 8 - 1;
+        rodata.config.follow = u32::from(config.follow);
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         choose(&mut open.progs, set, config.net_admin);
+        open.progs.on_fork.set_autoload(config.follow);
 
         let skel = open.load().context("load the BPF programs")?;
         let batch = Rc::new(RefCell::new(Batch::default()));
@@ -140,7 +145,11 @@ impl<'obj> Tracer<'obj> {
             })
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
-        let (links, notes) = attach(&skel.progs, set, config.net_admin)?;
+        let (mut links, notes) = attach(&skel.progs, set, config.net_admin)?;
+        if config.follow {
+            follow::mark_self(&skel.maps.followed)?;
+            links.push(skel.progs.on_fork.attach().context("attach on_fork")?);
+        }
         Ok(Tracer { skel, links, ring, batch, set, notes })
     }
 
@@ -264,7 +273,14 @@ impl Source for Tracer<'_> {
 
     fn lost(&self) -> Lost {
         let lost = self.skel.maps.bss_data.as_deref().map(|bss| bss.lost).unwrap_or_default();
-        Lost { ring: lost[0], table: lost[1], process: lost[2], missed: self.missed(), ..Lost::default() }
+        Lost {
+            ring: lost[0],
+            table: lost[1],
+            process: lost[2],
+            follow: lost[3],
+            missed: self.missed(),
+            ..Lost::default()
+        }
     }
 
     fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {
@@ -282,6 +298,15 @@ impl Source for Tracer<'_> {
             used.extend([conn.image, conn.closer].into_iter().filter(|&id| id != 0).map(ImageId));
         }
         Ok(used)
+    }
+
+    fn has_open(&self) -> bool {
+        self.skel.maps.conns.keys().any(|key| {
+            let entry = self.skel.maps.conns.lookup(&key, MapFlags::ANY).ok().flatten();
+            entry
+                .and_then(|bytes| layout::conn_of(&bytes))
+                .is_some_and(|conn| conn.image != 0 || conn.pid != 0)
+        })
     }
 
     fn detach(&mut self) {

@@ -1,8 +1,10 @@
 //! What was typed.
 
-use std::time::Duration;
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
+
+pub mod envelope;
 
 /// Show TCP connections opened, accepted, failed and closed, with the process that did it.
 #[derive(Debug, Parser)]
@@ -15,6 +17,10 @@ pub struct Args {
     /// How to print events
     #[arg(short, long, value_enum, default_value_t = Format::Table, help_heading = "Output")]
     pub format: Format,
+
+    /// Write to FILE, - for stdout; a new file is the invoking user's and nobody else's to read
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
 
     /// Colour the table: auto means a terminal and no NO_COLOR
     #[arg(long, value_enum, default_value_t = When::Auto, value_name = "WHEN", help_heading = "Output")]
@@ -48,9 +54,21 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Stop")]
     pub count: Option<u64>,
 
+    /// Run COMMAND as the invoking user, and trace only it and its descendants until it ends
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+
+    /// Become COMMAND: how tcptrace starts it
+    #[arg(long, hide = true, requires = "command")]
+    pub become_command: bool,
+
     /// Room for events that wait to be printed: 64K to 1G, rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_size, help_heading = "Tuning")]
     pub ring_size: u32,
+
+    /// The envelope of the odr format.
+    #[command(flatten)]
+    pub envelope: envelope::EnvelopeArgs,
 
     /// Where to hook the kernel: auto takes trampolines (fentry) if it may, else tracepoints
     #[arg(long, value_enum, default_value_t = Probes::Auto, value_name = "SET", help_heading = "Tuning")]
@@ -64,6 +82,10 @@ pub enum Format {
     Table,
     /// One NetworkEvent object per line
     Json,
+    /// network_connection records in an envelope, for a Nemesis server
+    Odr,
+    /// RFC 4180, with a header
+    Csv,
 }
 
 /// When to use colour.

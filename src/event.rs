@@ -180,6 +180,8 @@ pub struct Process {
     pub args: Option<String>,
     /// The container it runs in.
     pub container_id: Option<String>,
+    /// The systemd unit it belongs to.
+    pub unit: Option<String>,
 }
 
 /// Privileges that came with the executable.

@@ -11,7 +11,7 @@ use nix::{
     unistd::sysconf,
 };
 
-use crate::{diagnosis::Facts, event::BootTime};
+use crate::{diagnosis::Facts, event::BootTime, invoker::Invoker};
 
 /// What the core asks of the machine; a test answers in its place.
 pub trait Host {
@@ -55,6 +55,14 @@ fn ticks(time: BootTime) -> Option<u64> {
     time.0.checked_div(1_000_000_000_u64.checked_div(per_second)?)
 }
 
+/// Who called sudo, if someone did and that gave us root.
+pub fn invoker() -> Option<Invoker> {
+    let text = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let (passwd, group) = (text("/etc/passwd").unwrap_or_default(), text("/etc/group").unwrap_or_default());
+    let invoker = Invoker::new(|name| std::env::var_os(name), &passwd, &group)?;
+    nix::unistd::geteuid().is_root().then_some(invoker)
+}
+
 /// Where cgroup2 is mounted, or none.
 pub fn cgroup2_root() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -63,6 +71,18 @@ pub fn cgroup2_root() -> Option<PathBuf> {
         let whole = mount.split(' ').nth(3)? == "/";
         (whole && kind.starts_with("cgroup2 ")).then(|| mount.split(' ').nth(4).map(PathBuf::from))?
     })
+}
+
+/// The host's name.
+pub fn name() -> String {
+    nix::sys::utsname::uname().map(|name| name.nodename().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What tells this installation from all others (machine-id(5)), or none.
+pub fn machine_id() -> Option<String> {
+    let text = fs::read_to_string("/etc/machine-id").ok()?;
+    let id = text.trim();
+    (!id.is_empty()).then(|| id.to_owned())
 }
 
 /// All capabilities this kernel knows, one bit each.

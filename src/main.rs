@@ -1,8 +1,9 @@
 //! Parse, plan, attach, run, exit code.
 
 use std::{
-    io::{IsTerminal, stderr, stdout},
+    io::{IsTerminal, stderr},
     mem::MaybeUninit,
+    os::fd::OwnedFd,
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
     time::Instant,
@@ -10,28 +11,38 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+};
 use tcptrace::{
     bpf::{self, Config, Tracer},
-    cli::{Args, Format},
-    diagnosis,
+    cli::{Args, Format, envelope::EnvelopeArgs},
+    command, destination, diagnosis,
     host::{self, Machine},
     output::Output,
     plan::{Plan, Surroundings},
     report,
     session::Session,
-    sink::{Sink, json::Json, table::Table},
+    sink::{
+        Sink,
+        csv::Csv,
+        json::Json,
+        odr::{Metadata, Odr},
+        table::Table,
+    },
     stop::Stop,
 };
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let around = Surroundings {
-        stdout_is_terminal: stdout().is_terminal(),
-        no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
-    };
-    let plan = Plan::new(&args, around);
-    match run(&plan) {
-        Ok(()) => ExitCode::SUCCESS,
+    if args.become_command {
+        let (error, code) = command::become_command(&args.command, host::invoker().as_ref());
+        report::line(&mut stderr(), &format!("{error:#}"));
+        return ExitCode::from(code);
+    }
+    match run(&args) {
+        Ok(code) => code,
         Err(error) => {
             report::line(&mut stderr(), &format!("{error:#}"));
             ExitCode::FAILURE
@@ -39,11 +50,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(plan: &Plan) -> Result<()> {
-    let signalled = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&signalled);
-    ctrlc::set_handler(move || seen.store(true, std::sync::atomic::Ordering::Relaxed))
-        .context("catch signals")?;
+fn run(args: &Args) -> Result<ExitCode> {
+    let output = destination::open(args, host::invoker().as_ref())?;
+    let around = Surroundings {
+        output_is_terminal: output.is_terminal(),
+        no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
+    };
+    let plan = Plan::new(args, around);
+
+    let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut stop = Stop::new(Arc::new(AtomicBool::new(false)), deadline, plan.count);
+    if plan.command.is_empty() {
+        // Beside a command they are the command's.
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            flag::register(signal, stop.signal()).context("catch signals")?;
+        }
+    }
 
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
     let facts = host::facts();
@@ -52,6 +74,7 @@ fn run(plan: &Plan) -> Result<()> {
         ring_size: plan.ring_size,
         probes: plan.probes,
         net_admin: facts.net_admin(),
+        follow: !plan.command.is_empty(),
     };
     let started = Tracer::start(config, &mut storage);
     if plan.verbose {
@@ -59,22 +82,43 @@ fn run(plan: &Plan) -> Result<()> {
     }
     let mut tracer = started.map_err(|error| diagnosis::explain(error, &facts, plan.probes))?;
     if !plan.quiet {
-        report::ready(&mut stderr(), tracer.probe_set(), tracer.notes());
+        let program = plan.command.first().map(|program| program.as_os_str());
+        report::ready(&mut stderr(), tracer.probe_set(), tracer.notes(), program);
     }
+    if plan.command.is_empty() {
+        trace(&plan, &mut tracer, output, stop)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let running = command::start(&plan.command)?;
+    stop = stop.after(running.ended());
+    let traced = trace(&plan, &mut tracer, output, stop);
+    if let Err(error) = &traced {
+        report::line(&mut stderr(), &format!("{error:#}"));
+    }
+    let code = running.wait()?;
+    Ok(if traced.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
+}
 
+fn trace(plan: &Plan, tracer: &mut Tracer<'_>, output: OwnedFd, stop: Stop) -> Result<()> {
     let mut sink: Box<dyn Sink> = match plan.format {
         Format::Table => Box::new(Table::new(plan.color)),
         Format::Json => Box::new(Json::new(host::all_capabilities(), Vec::new())),
+        Format::Csv => Box::new(Csv::new(Vec::new())),
+        Format::Odr => Box::new(Odr::new(metadata(&plan.envelope))),
     };
-    let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let summary = Session {
-        source: &mut tracer,
-        host: &Machine,
-        sink: &mut *sink,
-        output: &mut Output::new(stdout()),
-        stop: Stop::new(signalled, deadline, plan.count),
-    }
-    .run()?;
+    let summary =
+        Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut Output::new(output), stop }
+            .run()?;
     report::summary(&mut stderr(), &summary, plan.quiet);
     Ok(())
+}
+
+fn metadata(args: &EnvelopeArgs) -> Metadata {
+    Metadata {
+        agent_id: args.agent_id.clone().or_else(host::machine_id).unwrap_or_else(host::name),
+        agent_type: args.agent_type.clone(),
+        project: args.project.clone(),
+        source: host::name(),
+        expiration: args.expiration.counted_from(std::time::SystemTime::now()),
+    }
 }

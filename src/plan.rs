@@ -1,11 +1,11 @@
 //! What was meant, decided once.
 
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 
 pub use crate::cli::Probes;
 use crate::{
     bpf::layout::netmon_want as want,
-    cli::{Args, Format, Kind, When},
+    cli::{Args, Format, Kind, When, envelope::EnvelopeArgs},
 };
 
 /// The kinds of events to show.
@@ -40,6 +40,8 @@ pub struct Plan {
     pub events: Events,
     /// How they are printed.
     pub format: Format,
+    /// What is said about the data in the odr format.
+    pub envelope: EnvelopeArgs,
     /// With colour.
     pub color: bool,
     /// Without banner and summary.
@@ -50,6 +52,8 @@ pub struct Plan {
     pub timeout: Option<Duration>,
     /// How many events.
     pub count: Option<u64>,
+    /// What to run and follow; empty to trace the whole host.
+    pub command: Vec<OsString>,
     /// Bytes of the ring; a power of two.
     pub ring_size: u32,
     /// Which probe sets to try.
@@ -59,8 +63,8 @@ pub struct Plan {
 /// What the shell around us is like; asked once, in `main`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Surroundings {
-    /// stdout is a terminal.
-    pub stdout_is_terminal: bool,
+    /// The output is a terminal.
+    pub output_is_terminal: bool,
     /// NO_COLOR is set and not empty (no-color.org).
     pub no_color: bool,
 }
@@ -71,15 +75,17 @@ impl Plan {
         Plan {
             events: args.events.iter().copied().collect(),
             format: if args.json { Format::Json } else { args.format },
+            envelope: args.envelope.clone(),
             color: match args.color {
                 When::Always => true,
                 When::Never => false,
-                When::Auto => around.stdout_is_terminal && !around.no_color,
+                When::Auto => around.output_is_terminal && !around.no_color,
             },
             quiet: args.quiet,
             verbose: args.verbose,
             timeout: args.timeout,
             count: args.count,
+            command: args.command.clone(),
             ring_size: args.ring_size,
             probes: args.probes,
         }
@@ -99,7 +105,7 @@ mod tests {
 
     #[test]
     fn colour_follows_the_wish_then_the_terminal_then_no_color() {
-        let terminal = Surroundings { stdout_is_terminal: true, no_color: false };
+        let terminal = Surroundings { output_is_terminal: true, no_color: false };
         let plain = Surroundings { no_color: true, ..terminal };
         assert!(plan(&[], terminal).color);
         assert!(!plan(&[], plain).color);

@@ -1,10 +1,11 @@
 //! What is said on stderr: the ready line, the summary, and every loss.
 
-use std::io::Write;
+use std::{ffi::OsStr, io::Write};
 
 use crate::{
     bpf::ProbeSet,
     session::{Lost, Summary},
+    sink::names::escape,
 };
 
 /// One line, in one write. That stderr takes it is more than we can ask.
@@ -18,7 +19,7 @@ pub fn log(to: &mut impl Write, text: &str) {
 }
 
 /// Probes are attached: everything from here on is seen.
-pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String]) {
+pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String], command: Option<&OsStr>) {
     let name = match set {
         ProbeSet::Trampoline => "trampoline",
         ProbeSet::Tracepoint => "tracepoint",
@@ -29,7 +30,11 @@ pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String]) {
     for note in notes {
         line(to, note);
     }
-    line(to, &format!("ready ({name} probes); Ctrl-C to stop"));
+    let next = match command {
+        Some(program) => format!("running {}", escape(&program.to_string_lossy())),
+        None => "Ctrl-C to stop".to_owned(),
+    };
+    line(to, &format!("ready ({name} probes); {next}"));
 }
 
 /// What was printed, and what was lost. Losses are told even when nothing else is.
@@ -58,6 +63,7 @@ fn losses(lost: &Lost) -> Vec<String> {
             lost.process,
             "process records lost: the ring was full or memory short (their events show the pid only)",
         ),
+        (lost.follow, "processes of the command lost: no memory to follow them"),
         (lost.missed, "state changes lost: the kernel skipped a probe that was already running on that CPU"),
         (lost.undecodable, "records not understood: this is a bug, please report it"),
         (lost.undelivered, "events lost: the reader of the output had stopped"),
@@ -77,9 +83,10 @@ mod tests {
             String::from_utf8(text).expect("text")
         };
         assert_eq!(summary_of(Lost::default()), "");
-        let all = Lost { ring: 1, table: 2, process: 3, missed: 4, undecodable: 5, undelivered: 6 };
+        let all =
+            Lost { ring: 1, table: 2, process: 3, follow: 4, missed: 5, undecodable: 6, undelivered: 7 };
         let text = summary_of(all);
-        for count in 1..=6 {
+        for count in 1..=7 {
             assert!(text.contains(&format!("tcptrace: {count} ")), "{count} in {text}");
         }
     }

@@ -11,11 +11,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
     enrich::Record,
-    event::{ImageId, What},
+    event::ImageId,
     host::Host,
     output::{Flushed, Output, is_gone},
     process::ProcessTable,
-    sink::Sink,
+    sink::{Sink, names},
     stop::Stop,
     wire::{Decoded, decode},
 };
@@ -32,6 +32,8 @@ pub trait Source {
     /// # Errors
     /// When the ring cannot be read any more.
     fn read(&mut self, into: &mut Batch) -> Result<()>;
+    /// Whether a connection that has an owner is open.
+    fn has_open(&self) -> bool;
     /// Stop producing records. Those that wait can still be read.
     fn detach(&mut self);
     /// What was lost so far on the kernel side.
@@ -86,6 +88,8 @@ pub struct Lost {
     pub table: u64,
     /// Process records: the ring was full, or no memory.
     pub process: u64,
+    /// Processes of the command that could not be followed.
+    pub follow: u64,
     /// Runs of a program: it was already running on that CPU.
     pub missed: u64,
     /// Records this build cannot read.
@@ -139,6 +143,9 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
                 if let Some(in_use) = sweep.take() {
                     table.sweep(&in_use);
                 }
+                if self.stop.only_waits_for_closes() && !self.source.has_open() {
+                    break;
+                }
                 if self.wait(left.min(TICK)) {
                     end = Flushed::ReaderGone;
                 }
@@ -176,7 +183,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         for bytes in batch.iter() {
             match decode(bytes) {
                 Ok(Decoded::Event(event)) if self.stop.admits() => {
-                    *summary.printed.entry(name(&event.what)).or_default() += 1;
+                    *summary.printed.entry(names::event(&event.what)).or_default() += 1;
                     let record = Record::new(event, table, wall_offset);
                     self.sink.write(&record, self.output.buffer());
                     self.stop.counted();
@@ -216,15 +223,5 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             events +=
                 batch.iter().filter(|bytes| matches!(decode(bytes), Ok(Decoded::Event(_)))).count() as u64;
         }
-    }
-}
-
-/// The name of an event as it is typed after `-e`.
-fn name(what: &What) -> &'static str {
-    match what {
-        What::Connect { .. } => "connect",
-        What::Accept { .. } => "accept",
-        What::Fail { .. } => "fail",
-        What::Close(_) => "close",
     }
 }

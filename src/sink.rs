@@ -1,7 +1,9 @@
 //! How records become lines.
 
+pub mod csv;
 pub mod json;
 pub mod names;
+pub mod odr;
 pub mod table;
 
 use crate::enrich::Record;
@@ -12,4 +14,6 @@ pub trait Sink {
     fn begin(&mut self, out: &mut Vec<u8>);
     /// One record, one line.
     fn write(&mut self, record: &Record, out: &mut Vec<u8>);
+    /// What comes after the last record.
+    fn end(&mut self, _out: &mut Vec<u8>) {}
 }

@@ -2,24 +2,48 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-/// A signal, a deadline or a number of events, whichever comes first.
+/// How long a command that has ended is waited for, while connections of its are still closing.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A signal, a deadline, a number of events or the end of a command, whichever comes first.
 #[derive(Debug, Clone)]
 pub struct Stop {
     signalled: Arc<AtomicBool>,
     deadline: Option<Instant>,
     remaining: Option<u64>,
+    command_ended: Option<Arc<OnceLock<Instant>>>,
 }
 
 impl Stop {
     /// `signalled` is set from outside, by a signal handler for instance.
     pub fn new(signalled: Arc<AtomicBool>, deadline: Option<Instant>, count: Option<u64>) -> Self {
-        Stop { signalled, deadline, remaining: count }
+        Stop { signalled, deadline, remaining: count, command_ended: None }
+    }
+
+    /// Stop a short while after `ended` is set, too.
+    pub fn after(mut self, ended: Arc<OnceLock<Instant>>) -> Self {
+        self.command_ended = Some(ended);
+        self
+    }
+
+    fn ended_at(&self) -> Option<Instant> {
+        self.command_ended.as_ref().and_then(|ended| ended.get().copied())
+    }
+
+    /// Whether the command is over, so that nothing is to come but the ends of its connections.
+    pub fn only_waits_for_closes(&self) -> bool {
+        self.ended_at().is_some()
+    }
+
+    /// What to set when a signal comes.
+    pub fn signal(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.signalled)
     }
 
     /// Whether a signal came.
@@ -32,7 +56,8 @@ impl Stop {
         if self.signalled() || self.remaining == Some(0) {
             return None;
         }
-        match self.deadline {
+        let grace_over = self.ended_at().map(|ended| ended + GRACE);
+        match [self.deadline, grace_over].into_iter().flatten().min() {
             Some(deadline) => deadline.checked_duration_since(now).filter(|left| !left.is_zero()),
             None => Some(Duration::MAX),
         }
@@ -71,6 +96,16 @@ mod tests {
         assert!(stop.admits() && stop.left(Instant::now()).is_some());
         stop.counted();
         assert!(!stop.admits() && stop.left(Instant::now()).is_none());
+    }
+
+    #[test]
+    fn goes_on_for_a_while_after_the_command() {
+        let (start, ended) = (Instant::now(), Arc::new(OnceLock::new()));
+        let stop = Stop::new(Arc::default(), None, None).after(Arc::clone(&ended));
+        assert_eq!((stop.left(start), stop.only_waits_for_closes()), (Some(Duration::MAX), false));
+        ended.set(start).expect("set once");
+        assert_eq!((stop.left(start), stop.only_waits_for_closes()), (Some(GRACE), true));
+        assert_eq!(stop.left(start + GRACE), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
     },
     container,
     event::*,
+    unit,
 };
 
 /// TCP states that matter here, as numbered in include/net/tcp_states.h.
@@ -184,6 +185,7 @@ fn process(bytes: &[u8]) -> Result<(ImageId, Process), Undecodable> {
         filename,
         args,
         container_id: container::id(cgroup),
+        unit: unit::name(cgroup),
     };
     Ok((ImageId(raw.id), process))
 }

@@ -15,6 +15,7 @@
 #include "netmon.h"
 #include "ring.h"
 #include "process.h"
+#include "follow.h"
 #include "file.h"
 #include "attempt.h"
 #include "socket.h"
@@ -59,6 +60,13 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *task)
 {
 	image_replaced(task);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+{
+	forked(parent, child);
 	return 0;
 }
 

@@ -118,6 +118,7 @@ enum netmon_lost {
 	NETMON_LOST_RING,    /* events: the ring was full */
 	NETMON_LOST_TABLE,   /* connections: the connection table was full */
 	NETMON_LOST_PROCESS, /* process records: the ring was full, or no memory */
+	NETMON_LOST_FOLLOW,  /* processes of the command: no memory to mark them */
 	NETMON_LOST_CAUSES,
 };
 
@@ -134,7 +135,7 @@ struct netmon_config {
 	__u32 want;	   /* enum netmon_want */
 	__u32 wake_mask;   /* wake the reader where the ring's position has none of these bits */
 	__u32 tracepoints; /* 1: the tracepoint probe set is in use */
-	__u32 reserved;
+	__u32 follow;	   /* 1: only what descends from tcptrace itself */
 };
 
 _Static_assert(sizeof(struct netmon_event) == 128, "netmon_event has no padding");

@@ -210,6 +210,8 @@ static __always_inline void connect_begins(struct sock *sk)
 		.flags = NETMON_FLAG_EGRESS | flags_of(sk, false),
 	};
 
+	if (!is_followed())
+		return;
 	own(&conn, SCRATCH_CONNECT);
 	remember(sk, &conn);
 }
@@ -424,6 +426,11 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 		fresh.flags = flags_of(sk, raw);
 		conn = &fresh;
 	}
+	if (!is_followed()) {
+		if (conn != &fresh)
+			forget(sk);
+		return;
+	}
 	own(conn, SCRATCH_ACCEPT);
 	conn->phase = PHASE_OPEN;
 	if (config.want & NETMON_WANT_ACCEPT) {
@@ -458,6 +465,8 @@ static __always_inline void connect_refused(struct sock *sk, struct target *to, 
 	struct netmon_event *e;
 
 	if (!conn) {
+		if (!is_followed())
+			return;
 		fresh.since = now;
 		fresh.flags = NETMON_FLAG_EGRESS | flags_of(sk, raw);
 		own(&fresh, SCRATCH_RESULT);

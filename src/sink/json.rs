@@ -137,8 +137,11 @@ impl Json {
         let Process { pid, ppid, start, parent_start, .. } = known.process;
         let process = &known.process;
         let caps = |set| names::capabilities(set, self.all_capabilities);
-        let before =
-            BeforeTid { start_time: time(i128::from(start.0) + wall_offset), cloned: process.cloned, pid };
+        let before = BeforeTid {
+            start_time: names::time(i128::from(start.0) + wall_offset),
+            cloned: process.cloned,
+            pid,
+        };
         let after = AfterTid {
             ppid,
             uid: process.uid,
@@ -185,7 +188,7 @@ impl Sink for Json {
             out,
             format_args!(
                 "{{\"type\":\"NetworkEvent\",\"timestamp\":\"{}\",\"process\":",
-                time(record.wall_ns)
+                names::time(record.wall_ns)
             ),
         );
         self.put_process(out, record.process.as_ref(), record.event.owner, record.wall_offset);
@@ -249,12 +252,6 @@ fn network_event(record: &Record) -> NetworkEvent<'_> {
         mptcp: event.mptcp,
         details,
     }
-}
-
-/// RFC 3339 in UTC with milliseconds.
-fn time(wall_ns: i128) -> String {
-    let since_1970 = Duration::from_nanos(u64::try_from(wall_ns).unwrap_or_default());
-    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since_1970).to_string()
 }
 
 /// base64 without padding of `PID:START_NS`.

@@ -1,8 +1,10 @@
 //! The words for what the kernel has as numbers.
 
+use std::time::Duration;
+
 use nix::errno::Errno;
 
-use crate::event::{CloseReason, Direction, Failure, SecureExec};
+use crate::event::{CloseReason, Direction, Failure, SecureExec, What};
 
 /// Names by bit (include/uapi/linux/capability.h).
 const CAPABILITIES: [&str; 41] = [
@@ -106,6 +108,32 @@ pub fn direction(direction: Direction) -> &'static str {
     }
 }
 
+/// The name of an event as it is typed after `-e`.
+pub fn event(what: &What) -> &'static str {
+    match what {
+        What::Connect { .. } => "connect",
+        What::Accept { .. } => "accept",
+        What::Fail { .. } => "fail",
+        What::Close(_) => "close",
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+pub fn time(wall_ns: i128) -> String {
+    let since_1970 = Duration::from_nanos(u64::try_from(wall_ns).unwrap_or_default());
+    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since_1970).to_string()
+}
+
+/// Text from processes and the network can neither move the cursor nor set a colour.
+pub fn escape(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let hostile = c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+            if hostile { c.escape_default().collect::<Vec<_>>() } else { vec![c] }
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +153,12 @@ mod tests {
         assert_eq!(failure(Failure::Errno(Errno::ECONNREFUSED)), "ECONNREFUSED");
         assert_eq!(failure(Failure::Aborted), "ABORTED");
         assert_eq!(reason(CloseReason::Errno(Errno::ECONNABORTED)), "ECONNABORTED");
+    }
+
+    #[test]
+    fn nothing_moves_the_cursor() {
+        assert_eq!(escape("\x1b[2Jx\r\n\u{9b}31m\u{202e}"), "\\u{1b}[2Jx\\r\\n\\u{9b}31m\\u{202e}");
+        assert_eq!(escape("naïve 名"), "naïve 名");
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::{io::Write, net::SocketAddr, time::Duration};
 
 use owo_colors::{AnsiColors, OwoColorize};
 
-use super::{Sink, names};
+use super::{
+    Sink,
+    names::{self, escape},
+};
 use crate::{
     enrich::Record,
     event::{Close, Direction, What},
@@ -135,25 +138,9 @@ fn bytes(count: u64) -> String {
     }
 }
 
-/// Text from processes and the network can neither move the cursor nor set a colour.
-pub fn escape(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let hostile = c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-            if hostile { c.escape_default().collect::<Vec<_>>() } else { vec![c] }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_moves_the_cursor() {
-        assert_eq!(escape("\x1b[2Jx\r\n\u{9b}31m\u{202e}"), "\\u{1b}[2Jx\\r\\n\\u{9b}31m\\u{202e}");
-        assert_eq!(escape("naïve 名"), "naïve 名");
-    }
 
     #[test]
     fn units_a_person_reads() {

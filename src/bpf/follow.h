@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Which processes belong to the command that is traced.
+ *
+ * tcptrace marks itself before it starts the command; whatever a marked process forks is marked
+ * too. Threads as well: one that execs becomes the leader of its group.
+ */
+#ifndef __FOLLOW_H__
+#define __FOLLOW_H__
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u32);
+} followed SEC(".maps");
+
+static __always_inline bool is_marked(struct task_struct *task)
+{
+	return bpf_task_storage_get(&followed, task->group_leader, 0, 0) != NULL;
+}
+
+static __always_inline void forked(struct task_struct *parent, struct task_struct *child)
+{
+	if (is_marked(parent) &&
+	    !bpf_task_storage_get(&followed, child, 0, BPF_LOCAL_STORAGE_GET_F_CREATE))
+		count_lost(NETMON_LOST_FOLLOW);
+}
+
+/* Is the current task's doing asked for? Yes, where no command was given. */
+static __always_inline bool is_followed(void)
+{
+	return !config.follow || is_marked(bpf_get_current_task_btf());
+}
+
+#endif

@@ -1,0 +1,82 @@
+//! What was typed about the envelope of the odr format.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+
+/// The last second that has four digits for its year.
+const LAST: Duration = Duration::from_secs(253_402_300_799);
+
+/// The part of an envelope's metadata that a person decides.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "ODR")]
+pub struct EnvelopeArgs {
+    /// The project the data belongs to
+    #[arg(long, value_name = "NAME", default_value = "tcptrace")]
+    pub project: String,
+
+    /// What stands for this host; by default its machine id
+    #[arg(long, value_name = "ID")]
+    pub agent_id: Option<String>,
+
+    /// What kind of agent this is
+    #[arg(long, value_name = "NAME", default_value = "tcptrace")]
+    pub agent_type: String,
+
+    /// When the data may be deleted: a date, or a duration from now
+    #[arg(long, value_name = "WHEN", default_value = "100y", value_parser = expiration)]
+    pub expiration: Expiration,
+}
+
+/// When data may be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiration {
+    /// So long after the start.
+    After(Duration),
+    /// Then.
+    At(SystemTime),
+}
+
+impl Expiration {
+    /// The moment, if it is counted from `now`.
+    pub fn counted_from(self, now: SystemTime) -> SystemTime {
+        let last = UNIX_EPOCH + LAST;
+        match self {
+            Expiration::After(duration) => now.checked_add(duration).unwrap_or(last).min(last),
+            Expiration::At(time) => time,
+        }
+    }
+}
+
+fn expiration(text: &str) -> Result<Expiration, String> {
+    let with_time = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    if let Ok(time) = humantime::parse_rfc3339_weak(&with_time) {
+        return Ok(Expiration::At(time));
+    }
+    humantime::parse_duration(text).map(Expiration::After).map_err(|_| {
+        "write a date as in 2030-12-31 or 2030-12-31T23:59:59Z, or a duration as in 90days".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expiration_is_a_date_or_a_duration() {
+        let at = |seconds| Ok(Expiration::At(UNIX_EPOCH + Duration::from_secs(seconds)));
+        assert_eq!(expiration("2030-01-01"), at(1_893_456_000));
+        assert_eq!(expiration("2030-01-01 00:00:09"), at(1_893_456_009));
+        assert_eq!(expiration("2030-01-01T00:00:09Z"), at(1_893_456_009));
+        assert_eq!(expiration("90days"), Ok(Expiration::After(Duration::from_secs(90 * 86_400))));
+        for wrong in ["", "tomorrow", "2030-13-01", "2030-01-01T", "-5s", "名名名名"] {
+            assert!(expiration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_calendar_is_the_latest() {
+        let never = Expiration::After(Duration::MAX);
+        assert_eq!(never.counted_from(SystemTime::now()), UNIX_EPOCH + LAST);
+    }
+}

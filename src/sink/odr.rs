@@ -1,0 +1,126 @@
+//! network_connection records, as a Nemesis server takes them.
+
+use std::{io::Write, net::SocketAddr, time::SystemTime};
+
+use serde::Serialize;
+
+use super::{Sink, names};
+use crate::{enrich::Record, event::What};
+
+/// What an envelope says about its records. The server refuses any key beyond these.
+#[derive(Debug, Clone)]
+pub struct Metadata {
+    /// What stands for this host.
+    pub agent_id: String,
+    /// What kind of agent it is.
+    pub agent_type: String,
+    /// The project the data belongs to.
+    pub project: String,
+    /// The host's name.
+    pub source: String,
+    /// When the data may be deleted.
+    pub expiration: SystemTime,
+}
+
+/// Writes one envelope per line.
+#[derive(Debug)]
+pub struct Odr {
+    metadata: Metadata,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    data: [Connection<'a>; 1],
+    metadata: MetadataObject<'a>,
+}
+
+#[derive(Serialize)]
+struct MetadataObject<'a> {
+    agent_id: &'a str,
+    agent_type: &'a str,
+    automated: bool,
+    data_type: &'static str,
+    expiration: String,
+    source: &'a str,
+    project: &'a str,
+    timestamp: String,
+}
+
+#[derive(Serialize)]
+struct Connection<'a> {
+    local_address: SocketAddr,
+    remote_address: SocketAddr,
+    protocol: &'static str,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process_id: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
+}
+
+impl Odr {
+    /// Write with this metadata.
+    pub fn new(metadata: Metadata) -> Self {
+        Odr { metadata }
+    }
+}
+
+impl Sink for Odr {
+    fn begin(&mut self, _: &mut Vec<u8>) {}
+
+    fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
+        let envelope =
+            Envelope { data: [connection(record)], metadata: self.metadata.object(record.wall_ns) };
+        put(&envelope, out);
+        out.push(b'\n');
+    }
+}
+
+impl Metadata {
+    fn object(&self, wall_ns: i128) -> MetadataObject<'_> {
+        MetadataObject {
+            agent_id: &self.agent_id,
+            agent_type: &self.agent_type,
+            automated: true,
+            data_type: "network_connection",
+            expiration: expiration(self.expiration),
+            source: &self.source,
+            project: &self.project,
+            timestamp: names::time(wall_ns),
+        }
+    }
+}
+
+/// The server parses this with `%Y-%m-%dT%H:%M:%S.000Z`: there are no milliseconds, only zeros.
+fn expiration(time: SystemTime) -> String {
+    let seconds = humantime::format_rfc3339_seconds(time).to_string();
+    format!("{}.000Z", seconds.trim_end_matches('Z'))
+}
+
+fn connection(record: &Record) -> Connection<'_> {
+    let event = &record.event;
+    let process = record.process.as_deref().map(|known| &known.process);
+    Connection {
+        local_address: event.local,
+        remote_address: event.remote,
+        protocol: if event.local.is_ipv4() { "tcp,ipv4" } else { "tcp,ipv6" },
+        state: state(&event.what),
+        process_id: (event.owner.pid != 0).then_some(event.owner.pid),
+        process_name: process.map(|process| process.filename.as_str()),
+        service: process.and_then(|process| process.unit.as_deref()),
+    }
+}
+
+/// The state a connection is in after an event, in netstat's words.
+fn state(what: &What) -> &'static str {
+    match what {
+        What::Connect { .. } | What::Accept { .. } => "ESTABLISHED",
+        What::Fail { .. } | What::Close(_) => "CLOSED",
+    }
+}
+
+fn put(value: &impl Serialize, out: &mut Vec<u8>) {
+    serde_json::to_writer(out.by_ref(), value).expect("strings and numbers always serialise");
+}

@@ -1,0 +1,47 @@
+//! From the cgroup a process is in to the systemd unit it belongs to.
+
+/// The unit in a cgroup path, or none: the innermost service or scope.
+///
+/// `names` are as in [`crate::container::id`]. Where services are kept in cgroup v1, cgroup2 has
+/// none of them, so both are asked, cgroup2 first.
+pub fn name(names: &[u8]) -> Option<String> {
+    names
+        .split(|&byte| byte == 0)
+        .filter_map(|name| std::str::from_utf8(name).ok())
+        .find(|name| {
+            [".service", ".scope"].iter().any(|kind| name.len() > kind.len() && name.ends_with(kind))
+        })
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name;
+
+    /// The wire's form of a path.
+    fn unit(path: &str) -> Option<String> {
+        let names = path.split('/').rev().filter(|name| !name.is_empty());
+        name(&names.flat_map(|name| [name.as_bytes(), &[0]].concat()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_innermost_unit_counts() {
+        assert_eq!(unit("/system.slice/nginx.service").as_deref(), Some("nginx.service"));
+        assert_eq!(unit("/system.slice/ssh.service/sftp/x").as_deref(), Some("ssh.service"));
+        assert_eq!(
+            unit("/user.slice/user-1000.slice/user@1000.service/app.slice/app-term.scope").as_deref(),
+            Some("app-term.scope")
+        );
+        assert_eq!(
+            unit("/docker/3f4a/system.slice/getty@tty1.service").as_deref(),
+            Some("getty@tty1.service")
+        );
+    }
+
+    #[test]
+    fn slices_and_names_without_a_kind_are_none() {
+        for path in ["", "/", "/user.slice", "/docker/3f4a", "/.service", "/nginx.service.d"] {
+            assert_eq!(unit(path), None, "{path}");
+        }
+    }
+}
