@@ -20,9 +20,20 @@ pub fn join(bytes: &[u8], title: bool, cut: bool) -> String {
     let rest = if cut { rest } else { rest.strip_suffix(&[0]).unwrap_or(rest) };
     let mut joined: Vec<u8> = rest.iter().map(|&byte| if byte == 0 { b' ' } else { byte }).collect();
     if cut {
+        joined.truncate(whole_characters(&joined));
         joined.extend_from_slice(b"...");
     }
     String::from_utf8_lossy(&joined).into_owned()
+}
+
+/// How many bytes there are before a character that was cut.
+fn whole_characters(bytes: &[u8]) -> usize {
+    match bytes.utf8_chunks().last() {
+        Some(last) if std::str::from_utf8(last.invalid()).is_err_and(|error| error.error_len().is_none()) => {
+            bytes.len() - last.invalid().len()
+        }
+        _ => bytes.len(),
+    }
 }
 
 #[cfg(test)]
@@ -41,6 +52,10 @@ mod tests {
     fn a_cut_is_marked() {
         assert_eq!(join(b"cat\0one\0tw", false, true), "one tw...");
         assert_eq!(join(b"cat\0one\0", false, true), "one ...");
+        assert_eq!(join("cat\0één".as_bytes(), false, true), "één...");
+        assert_eq!(join(&"cat\0één".as_bytes()[..6], false, true), "é...");
+        assert_eq!(join(&"cat\0é€".as_bytes()[..8], false, true), "é...");
+        assert_eq!(join(b"cat\0\xff\xff", false, true), "\u{fffd}\u{fffd}...");
     }
 
     #[test]

@@ -131,7 +131,6 @@ impl<'obj> Tracer<'obj> {
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         choose(&mut open.progs, set, config.net_admin);
-        open.progs.on_fork.set_autoload(config.follow);
 
         let skel = open.load().context("load the BPF programs")?;
         let batch = Rc::new(RefCell::new(Batch::default()));
@@ -145,10 +144,9 @@ impl<'obj> Tracer<'obj> {
             })
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
-        let (mut links, notes) = attach(&skel.progs, set, config.net_admin)?;
+        let (links, notes) = attach(&skel.progs, set, config.net_admin)?;
         if config.follow {
             follow::mark_self(&skel.maps.followed)?;
-            links.push(skel.progs.on_fork.attach().context("attach on_fork")?);
         }
         Ok(Tracer { skel, links, ring, batch, set, notes })
     }
@@ -188,6 +186,7 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, net_admin: bool) -> Result<(Ve
         Ok(())
     };
     trace(&progs.on_exec)?;
+    trace(&progs.on_fork)?;
     match set {
         ProbeSet::Trampoline => {
             trace(&progs.on_connect_v4)?;
@@ -285,11 +284,10 @@ impl Source for Tracer<'_> {
 
     fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {
         if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
-            // Read by programs on other CPUs; whether they see it now or in a moment, what they
-            // send or refer to is either sent again or among what is read below.
             // SAFETY: `epoch` is a valid, aligned integer in a shared mapping.
             unsafe { std::ptr::from_mut(&mut bss.epoch).write_volatile(bss.epoch.wrapping_add(1)) };
         }
+        wait_for_programs();
         let mut used = HashSet::new();
         for key in self.skel.maps.conns.keys() {
             let Some(conn) = self.skel.maps.conns.lookup(&key, MapFlags::ANY)? else { continue };
@@ -314,6 +312,17 @@ impl Source for Tracer<'_> {
         while let Some(link) = self.links.pop() {
             drop(link);
         }
+    }
+}
+
+/// Wait until every program that runs now has ended: what they have seen of the epoch before is
+/// then in the connection table. MEMBARRIER_CMD_GLOBAL is a grace period of RCU, under which
+/// programs run; where it is refused (CPUs without a tick) a moment has to do.
+fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes no pointers.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } < 0 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 

@@ -26,6 +26,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = When::Auto, value_name = "WHEN", help_heading = "Output")]
     pub color: When,
 
+    /// Times in the table in UTC, not in the local time zone
+    #[arg(long, help_heading = "Output")]
+    pub utc: bool,
+
     /// No banner and no summary; losses are told all the same
     #[arg(short, long, help_heading = "Output", conflicts_with = "verbose")]
     pub quiet: bool,

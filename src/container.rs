@@ -3,9 +3,22 @@
 /// The container id in a cgroup path, or none.
 ///
 /// `names` are NUL-ended names, last name first: the cgroup2 path, an empty name, the path in a
-/// cgroup v1 hierarchy. The innermost container wins; cgroup2 is asked before v1.
+/// cgroup v1 hierarchy. The innermost container wins; cgroup2 is asked before v1. Who supervises a
+/// machine of systemd-nspawn is not in it.
 pub fn id(names: &[u8]) -> Option<String> {
-    names.split(|&byte| byte == 0).find_map(|name| std::str::from_utf8(name).ok().and_then(of_name))
+    let names: Vec<&str> =
+        names.split(|&byte| byte == 0).map(|name| std::str::from_utf8(name).unwrap_or_default()).collect();
+    let supervises = |at: usize| {
+        at > 0
+            && names[at - 1] == "supervisor"
+            && (nspawn(names[at]).is_some() || names[at].starts_with("machine-"))
+    };
+    (0..names.len()).filter(|&at| !supervises(at)).find_map(|at| of_name(names[at]))
+}
+
+/// The machine in `systemd-nspawn@NAME.service`.
+fn nspawn(name: &str) -> Option<&str> {
+    name.strip_prefix("systemd-nspawn@")?.strip_suffix(".service")
 }
 
 /// The id in one directory name.
@@ -16,13 +29,9 @@ pub fn id(names: &[u8]) -> Option<String> {
 /// beside their container, not in it.
 fn of_name(name: &str) -> Option<String> {
     let unit = name.strip_suffix(".scope");
-    if let Some(machine) = unit.and_then(|unit| unit.strip_prefix("machine-")) {
-        let machine = machine.strip_prefix("qemu-").map_or(machine, |_| "");
-        return (!machine.is_empty()).then(|| unescape(machine));
-    }
-    if let Some(machine) = name.strip_prefix("systemd-nspawn@").and_then(|rest| rest.strip_suffix(".service"))
-    {
-        return (!machine.is_empty()).then(|| unescape(machine));
+    if let Some(machine) = unit.and_then(|unit| unit.strip_prefix("machine-")).or_else(|| nspawn(name)) {
+        let machine = unescape(machine);
+        return (!machine.is_empty() && !machine.starts_with("qemu-")).then_some(machine);
     }
     let whole = unit.unwrap_or(name);
     let at = whole.rfind([':', '-']).map_or(0, |separator| separator + 1);
@@ -72,6 +81,8 @@ mod tests {
         }
         assert_eq!(id(&names("/machine.slice/systemd-nspawn@deb\\x2d12.service")).as_deref(), Some("deb-12"));
         assert_eq!(id(&names("/machine.slice/machine-web.scope/payload")).as_deref(), Some("web"));
+        let within = "/machine.slice/systemd-nspawn@deb.service/payload/system.slice/ssh.service";
+        assert_eq!(id(&names(within)).as_deref(), Some("deb"));
     }
 
     #[test]
@@ -85,6 +96,10 @@ mod tests {
             "/machine.slice/libpod-conmon-ID.scope",
             "/kubepods.slice/crio-conmon-ID.scope",
             "/docker/3f4a9c",
+            "/machine.slice/machine-qemu\\x2d1\\x2dweb.scope",
+            "/machine.slice/systemd-nspawn@deb.service/supervisor",
+            "/machine.slice/machine-web.scope/supervisor",
+            "/machine.slice/machine-.scope",
         ] {
             assert_eq!(id(&names(&path.replace("ID", ID))), None, "{path}");
         }

@@ -2,23 +2,22 @@
 
 use std::{
     fs,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use nix::{
-    time::{ClockId, clock_gettime},
-    unistd::sysconf,
-};
+use nix::time::{ClockId, clock_gettime};
+use terminal_size::{Height, Width};
 
-use crate::{diagnosis::Facts, event::BootTime, invoker::Invoker};
+use crate::{diagnosis::Facts, event::Process, invoker::Invoker, proc, sink::table::Size};
 
 /// What the core asks of the machine; a test answers in its place.
 pub trait Host {
     /// Add this to a boot time for nanoseconds since 1970. Changes when the clock is set.
     fn wall_offset(&self) -> i128;
-    /// argv of a process as it lies in memory, if it is still the one that was forked then.
-    fn cmdline(&self, pid: u32, cloned_at: BootTime) -> Option<Vec<u8>>;
+    /// The arguments of a process, if it is still the one that is meant.
+    fn args(&self, process: &Process) -> Option<String>;
 }
 
 /// The machine tcptrace runs on.
@@ -34,25 +33,9 @@ impl Host for Machine {
         now(ClockId::CLOCK_REALTIME) - now(ClockId::CLOCK_BOOTTIME)
     }
 
-    fn cmdline(&self, pid: u32, cloned_at: BootTime) -> Option<Vec<u8>> {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        let bytes = fs::read(proc.join("cmdline")).ok()?;
-        // Asked after the reading: what was read belongs to the process that was there before.
-        (start_ticks(&proc)? == ticks(cloned_at)?).then_some(bytes)
+    fn args(&self, process: &Process) -> Option<String> {
+        proc::args(process)
     }
-}
-
-/// Field 22 of /proc/PID/stat, behind a name that may hold anything.
-fn start_ticks(proc: &Path) -> Option<u64> {
-    let stat = fs::read(proc.join("stat")).ok()?;
-    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 2;
-    let fields = std::str::from_utf8(stat.get(after_name..)?).ok()?;
-    fields.split(' ').nth(19)?.parse().ok()
-}
-
-fn ticks(time: BootTime) -> Option<u64> {
-    let per_second = u64::try_from(sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??).ok()?;
-    time.0.checked_div(1_000_000_000_u64.checked_div(per_second)?)
 }
 
 /// Who called sudo, if someone did and that gave us root.
@@ -71,6 +54,20 @@ pub fn cgroup2_root() -> Option<PathBuf> {
         let whole = mount.split(' ').nth(3)? == "/";
         (whole && kind.starts_with("cgroup2 ")).then(|| mount.split(' ').nth(4).map(PathBuf::from))?
     })
+}
+
+/// The size of a terminal.
+pub fn screen(of: impl AsFd) -> Option<Size> {
+    let (Width(columns), Height(rows)) = terminal_size::terminal_size_of(of)?;
+    Some(Size { columns: columns.into(), rows: rows.into() })
+}
+
+/// Whether text is UTF-8 here, by the variables of locale(7).
+pub fn shows_utf8() -> bool {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
 }
 
 /// The host's name.

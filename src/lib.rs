@@ -26,6 +26,7 @@ pub mod host;
 pub mod invoker;
 pub mod output;
 pub mod plan;
+pub mod proc;
 pub mod process;
 pub mod report;
 pub mod session;

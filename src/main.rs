@@ -29,7 +29,7 @@ use tcptrace::{
         csv::Csv,
         json::Json,
         odr::{Metadata, Odr},
-        table::Table,
+        table::{Look, Table, Zone},
     },
     stop::Stop,
 };
@@ -101,7 +101,12 @@ fn run(args: &Args) -> Result<ExitCode> {
 
 fn trace(plan: &Plan, tracer: &mut Tracer<'_>, output: OwnedFd, stop: Stop) -> Result<()> {
     let mut sink: Box<dyn Sink> = match plan.format {
-        Format::Table => Box::new(Table::new(plan.color)),
+        Format::Table => {
+            let zone = if plan.utc { Zone::utc() } else { Zone::local() };
+            let look = Look { color: plan.color, utf8: host::shows_utf8(), zone };
+            let terminal = output.try_clone().context("duplicate the output")?;
+            Box::new(Table::new(look, move || host::screen(&terminal)))
+        }
         Format::Json => Box::new(Json::new(host::all_capabilities(), Vec::new())),
         Format::Csv => Box::new(Csv::new(Vec::new())),
         Format::Odr => Box::new(Odr::new(metadata(&plan.envelope))),

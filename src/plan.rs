@@ -44,6 +44,8 @@ pub struct Plan {
     pub envelope: EnvelopeArgs,
     /// With colour.
     pub color: bool,
+    /// With the time in UTC.
+    pub utc: bool,
     /// Without banner and summary.
     pub quiet: bool,
     /// With the choice of probes and libbpf's log.
@@ -81,6 +83,7 @@ impl Plan {
                 When::Never => false,
                 When::Auto => around.output_is_terminal && !around.no_color,
             },
+            utc: args.utc,
             quiet: args.quiet,
             verbose: args.verbose,
             timeout: args.timeout,

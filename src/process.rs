@@ -6,13 +6,12 @@ use std::{
 };
 
 use crate::{
-    args,
     event::{ImageId, Process},
     host::Host,
 };
 
 /// Images kept before those that nothing refers to any more are dropped.
-const SWEEP_AT: usize = 16_384;
+pub const SWEEP_AT: usize = 16_384;
 
 /// A process image, with whatever a sink made of it once and for all.
 #[derive(Debug)]
@@ -33,23 +32,21 @@ pub struct ProcessTable {
     known: HashMap<ImageId, Rc<Known>>,
     /// Images received since the sweep began: they are in use, whatever the kernel said before.
     fresh: HashSet<ImageId>,
+    at_least: usize,
     sweep_at: usize,
 }
 
-impl Default for ProcessTable {
-    fn default() -> Self {
-        ProcessTable { known: HashMap::new(), fresh: HashSet::new(), sweep_at: SWEEP_AT }
-    }
-}
-
 impl ProcessTable {
+    /// A table that is not swept before it holds `at_least` images.
+    pub fn new(at_least: usize) -> Self {
+        ProcessTable { known: HashMap::new(), fresh: HashSet::new(), at_least, sweep_at: at_least }
+    }
+
     /// Take a record. Arguments the kernel side could not read come from /proc.
     pub fn insert(&mut self, id: ImageId, mut process: Process, host: &impl Host) {
         if process.args.is_none() {
-            process.args = host
-                .cmdline(process.pid, process.cloned_at)
-                .map(|bytes| args::join(&bytes, false, false))
-                .or_else(|| self.known.get(&id).and_then(|known| known.process.args.clone()));
+            let before = self.known.get(&id).and_then(|known| known.process.args.clone());
+            process.args = host.args(&process).or(before);
         }
         self.known.insert(id, Rc::new(Known { id, process }));
         self.fresh.insert(id);
@@ -80,7 +77,7 @@ impl ProcessTable {
             .flatten()
             .collect();
         self.known.retain(|id, _| kept.contains(id));
-        self.sweep_at = SWEEP_AT.max(self.known.len() * 2);
+        self.sweep_at = self.at_least.max(self.known.len() * 2);
     }
 
     /// How many images are known.

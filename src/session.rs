@@ -14,7 +14,7 @@ use crate::{
     event::ImageId,
     host::Host,
     output::{Flushed, Output, is_gone},
-    process::ProcessTable,
+    process::{ProcessTable, SWEEP_AT},
     sink::{Sink, names},
     stop::Stop,
     wire::{Decoded, decode},
@@ -130,7 +130,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
     /// When the source cannot be read or the output cannot be written.
     pub fn run(mut self) -> Result<Summary> {
         let started = Instant::now();
-        let mut table = ProcessTable::default();
+        let mut table = ProcessTable::new(SWEEP_AT);
         let mut summary = Summary::default();
         let mut batch = Batch::default();
         let mut sweep: Option<HashSet<ImageId>> = None;

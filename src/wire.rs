@@ -145,10 +145,8 @@ fn process(bytes: &[u8]) -> Result<(ImageId, Process), Undecodable> {
     let kernel_thread = has(process_flag::NETMON_PROCESS_KTHREAD);
     let binary_path =
         if kernel_thread { String::new() } else { path_of(path, has(process_flag::NETMON_PROCESS_PATH_CUT)) };
-    let filename = match binary_path.rsplit('/').next() {
-        Some(name) if !name.is_empty() => name.to_owned(),
-        _ => text(raw.comm.split(|&byte| byte == 0).next().unwrap_or_default()),
-    };
+    let first = |bytes| text(<[u8]>::split(bytes, |&byte| byte == 0).next().unwrap_or_default());
+    let filename = if binary_path.is_empty() { first(&raw.comm) } else { first(path) };
     let args = if has(process_flag::NETMON_PROCESS_ARGS_UNREAD) && !kernel_thread {
         None
     } else {

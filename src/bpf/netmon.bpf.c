@@ -66,7 +66,11 @@ int BPF_PROG(on_exec, struct task_struct *task)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
-	forked(parent, child);
+	if (config.follow)
+		forked(parent, child);
+	/* threads come here too */
+	if (child->pid == child->tgid)
+		process_forked(parent, child);
 	return 0;
 }
 

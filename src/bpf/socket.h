@@ -263,9 +263,12 @@ static __always_inline void note_closer(struct conn *conn)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 
-	if (conn->phase == PHASE_OPEN && conn->pid != (__u32)task->tgid &&
-	    !(task->flags & PF_KTHREAD))
+	if (conn->phase != PHASE_OPEN || task->flags & PF_KTHREAD)
+		return;
+	if (conn->pid != (__u32)task->tgid)
 		conn->closer = current_image(SCRATCH_CLOSE);
+	else if (!conn->image) /* its record was lost; now there may be room */
+		conn->image = current_image(SCRATCH_CLOSE);
 }
 
 /* -> FIN_WAIT1 or LAST_ACK: always in the task that calls close() or shutdown(). */

@@ -279,8 +279,15 @@ struct uid_gid_extent {
 };
 
 struct uid_gid_map {
-	u32 nr_extents;
-	struct uid_gid_extent extent[5];
+	union {
+		struct {
+			struct uid_gid_extent extent[5];
+			u32 nr_extents;
+		};
+		struct {
+			struct uid_gid_extent *forward;
+		};
+	};
 };
 
 struct user_namespace {
@@ -346,7 +353,8 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	u64 start_boottime;
-	const struct cred *cred;
+	u64 self_exec_id;
+	const struct cred *real_cred;
 	char comm[16];
 	struct fs_struct *fs;
 	struct files_struct *files;

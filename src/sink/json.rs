@@ -199,7 +199,12 @@ impl Sink for Json {
                 let leader = Actor { image: Some(parent.id), pid, tid: pid };
                 self.put_process(out, Some(parent), leader, record.wall_offset);
             }
-            None => out.extend_from_slice(b"null"),
+            None => match record.process.as_ref().map(|known| known.process.ppid) {
+                Some(pid) if pid != 0 => {
+                    self.put_process(out, None, Actor { image: None, pid, tid: pid }, record.wall_offset);
+                }
+                _ => out.extend_from_slice(b"null"),
+            },
         }
         out.extend_from_slice(b",\"network_event\":");
         put(out, format_args!("{}", text(&network_event(record))));

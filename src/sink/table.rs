@@ -1,159 +1,157 @@
 //! Aligned columns for people.
 
-use std::{io::Write, net::SocketAddr, time::Duration};
+mod clock;
+mod details;
+mod layout;
+mod text;
+mod units;
 
-use owo_colors::{AnsiColors, OwoColorize};
+use owo_colors::{AnsiColors, OwoColorize, Style};
+
+pub use clock::Zone;
+use details::{Fact, facts};
+use layout::Layout;
+use text::{Signs, endpoint, pad, shorten, width};
 
 use super::{
     Sink,
     names::{self, escape},
 };
-use crate::{
-    enrich::Record,
-    event::{Close, Direction, What},
-};
+use crate::{enrich::Record, event::What};
 
-/// Wide enough for `255.255.255.255:65535`; an IPv6 address moves the rest of its line.
-const ENDPOINT: usize = 21;
-const COMMAND: usize = 16;
+/// Columns and rows of a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Characters in a line.
+    pub columns: usize,
+    /// Lines.
+    pub rows: usize,
+}
+
+/// How the table looks.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// With colour.
+    pub color: bool,
+    /// The reader shows UTF-8.
+    pub utf8: bool,
+    /// Of the clock.
+    pub zone: Zone,
+}
 
 /// Writes the table.
-#[derive(Debug)]
-pub struct Table {
-    color: bool,
+pub struct Table<S> {
+    look: Look,
+    signs: Signs,
+    screen: S,
+    /// Lines since the header, and the size it was made for.
+    since_header: Option<(usize, Option<Size>)>,
 }
 
-impl Table {
-    /// With or without colour.
-    pub fn new(color: bool) -> Self {
-        Table { color }
+impl<S: Fn() -> Option<Size>> Table<S> {
+    /// `screen` tells the terminal's size, again and again, and none where the output is none:
+    /// then nothing is shortened.
+    pub fn new(look: Look, screen: S) -> Self {
+        let signs = if look.utf8 { text::UNICODE } else { text::ASCII };
+        Table { look, signs, screen, since_header: None }
+    }
+
+    /// The header: at the start, when it has scrolled away and when the terminal's size changed.
+    fn header(&mut self, size: Option<Size>, layout: &Layout, out: &mut Vec<u8>) {
+        let shown = self
+            .since_header
+            .is_some_and(|(lines, of)| of == size && size.is_none_or(|size| lines + 2 < size.rows));
+        if !shown {
+            let line = layout.line(
+                self.look.zone.title(layout.time),
+                &pad("EVENT", layout.event),
+                "PID",
+                "COMMAND",
+                "LOCAL",
+                "REMOTE",
+            );
+            let line = format!("{line}DETAILS");
+            put(out, &if self.look.color { line.bold().to_string() } else { line });
+            self.since_header = Some((0, size));
+        }
+        if let Some((lines, _)) = &mut self.since_header {
+            *lines += 1;
+        }
+    }
+
+    fn paint(&self, text: &str, style: Style) -> String {
+        if self.look.color { text.style(style).to_string() } else { text.to_owned() }
+    }
+
+    /// As many of the facts as fit, the first of them always.
+    fn details(&self, facts: &[Fact], room: Option<usize>, separator: &str) -> String {
+        let mut line = String::new();
+        let mut left = room.unwrap_or(usize::MAX);
+        for (index, fact) in facts.iter().enumerate() {
+            let separator = if index == 0 { "" } else { separator };
+            let text = if index == 0 {
+                shorten(&fact.text, left, self.signs.cut)
+            } else {
+                fact.text.as_str().into()
+            };
+            let needed = separator.len() + width(&text);
+            if needed > left {
+                break;
+            }
+            left -= needed;
+            line.push_str(separator);
+            let style = if fact.bad { Style::new().red() } else { Style::new() };
+            line.push_str(&self.paint(&text, style));
+        }
+        line
     }
 }
 
-impl Sink for Table {
-    fn begin(&mut self, out: &mut Vec<u8>) {
-        line(out, "TIME", "EVENT".to_owned(), "PID", "COMMAND", "LOCAL", "REMOTE", "DETAILS");
-    }
+impl<S: Fn() -> Option<Size>> Sink for Table<S> {
+    fn begin(&mut self, _: &mut Vec<u8>) {}
 
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
+        let size = (self.screen)();
+        let layout = Layout::of(size.map(|size| size.columns));
+        self.header(size, &layout, out);
+
         let event = &record.event;
-        let (kind, color) = match event.what {
-            What::Connect { .. } => ("connect", AnsiColors::Green),
-            What::Accept { .. } => ("accept", AnsiColors::Cyan),
-            What::Fail { .. } => ("fail", AnsiColors::Red),
-            What::Close(_) => ("close", AnsiColors::Default),
-        };
-        let kind = format!("{kind:<7}");
-        line(
-            out,
-            &clock(record.wall_ns),
-            if self.color { kind.color(color).to_string() } else { kind },
+        let cut = self.signs.cut;
+        let command = escape(record.process.as_deref().map_or("?", |known| &known.process.filename));
+        // The kind is what the eye looks for.
+        let kind = pad(&shorten(names::event(&event.what), layout.event, cut), layout.event);
+        let columns = layout.line(
+            &self.look.zone.clock(record.wall_ns, layout.time),
+            &self.paint(&kind, style(&event.what)),
             &event.owner.pid.to_string(),
-            &escape(record.process.as_deref().map_or("?", |known| &known.process.filename)),
-            &endpoint(event.local),
-            &endpoint(event.remote),
-            &details(record),
+            &shorten(&command, layout.room(layout.command), cut),
+            &endpoint(&event.local.ip().to_string(), event.local.port(), layout.room(layout.local), cut),
+            &endpoint(&event.remote.ip().to_string(), event.remote.port(), layout.room(layout.remote), cut),
         );
+        let brief = layout.details.is_some_and(|room| room < layout::WORDS);
+        let details = self.details(
+            &facts(record, brief.then_some(&self.signs)),
+            layout.details,
+            if brief { " " } else { ", " },
+        );
+        put(out, format!("{columns}{details}").trim_end());
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn line(
-    out: &mut Vec<u8>,
-    time: &str,
-    kind: String,
-    pid: &str,
-    command: &str,
-    local: &str,
-    remote: &str,
-    details: &str,
-) {
-    writeln!(
-        out,
-        "{time:<12} {kind:<7} {pid:>7} {command:<COMMAND$} {local:<ENDPOINT$} {remote:<ENDPOINT$} {details}",
-    )
-    .expect("a Vec takes everything");
-}
-
-/// Time of day in UTC, with milliseconds.
-fn clock(wall_ns: i128) -> String {
-    let millis = wall_ns.div_euclid(1_000_000).rem_euclid(86_400_000);
-    let (seconds, millis) = (millis / 1000, millis % 1000);
-    format!("{:02}:{:02}:{:02}.{millis:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
-}
-
-fn endpoint(address: SocketAddr) -> String {
-    address.to_string()
-}
-
-fn details(record: &Record) -> String {
-    match &record.event.what {
-        What::Connect { latency } => time(*latency),
-        What::Accept { backlog: Some(backlog) } => format!("backlog {}/{}", backlog.len, backlog.max),
-        What::Accept { backlog: None } => String::new(),
-        What::Fail { error, latency } => format!("{} after {}", names::failure(*error), time(*latency)),
-        What::Close(close) => closed(close, record),
+/// Of a kind of event. Basic colours only: every terminal's theme keeps them legible.
+fn style(what: &What) -> Style {
+    match what {
+        What::Connect { .. } => Style::new().color(AnsiColors::Green),
+        What::Accept { .. } => Style::new().color(AnsiColors::Cyan),
+        What::Fail { .. } => Style::new().color(AnsiColors::Red).bold(),
+        What::Close(_) => Style::new(),
     }
 }
 
-fn closed(close: &Close, record: &Record) -> String {
-    let arrow = match close.direction {
-        Direction::Egress => "out",
-        Direction::Ingress => "in",
-    };
-    let mut text = format!(
-        "{arrow} {} sent {} received {}",
-        close.duration.map_or("?".to_owned(), time),
-        bytes(close.bytes_sent),
-        bytes(close.bytes_received),
-    );
-    if close.retransmits > 0 {
-        text.push_str(&format!(" {} retransmitted", close.retransmits));
-    }
-    text.push(' ');
-    text.push_str(&names::reason(close.reason));
-    if let Some(closer) = &record.closer {
-        text.push_str(&format!(" by {}[{}]", escape(&closer.process.filename), closer.process.pid));
-    }
-    text
-}
-
-/// Three digits and a unit.
-fn time(duration: Duration) -> String {
-    let us = duration.as_micros();
-    match us {
-        0..1000 => format!("{us}us"),
-        1000..1_000_000 => format!("{:.1}ms", us as f64 / 1e3),
-        _ => format!("{:.2}s", us as f64 / 1e6),
-    }
-}
-
-/// Powers of 1000, as network people count.
-fn bytes(count: u64) -> String {
-    match count {
-        0..1000 => format!("{count}B"),
-        1000..1_000_000 => format!("{:.1}kB", count as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1}MB", count as f64 / 1e6),
-        _ => format!("{:.1}GB", count as f64 / 1e9),
-    }
+fn put(out: &mut Vec<u8>, line: &str) {
+    out.extend_from_slice(line.as_bytes());
+    out.push(b'\n');
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn units_a_person_reads() {
-        assert_eq!(time(Duration::from_micros(999)), "999us");
-        assert_eq!(time(Duration::from_micros(3400)), "3.4ms");
-        assert_eq!(time(Duration::from_millis(61_500)), "61.50s");
-        assert_eq!(bytes(999), "999B");
-        assert_eq!(bytes(1_200_000), "1.2MB");
-    }
-
-    #[test]
-    fn time_of_day() {
-        assert_eq!(clock(86_399_999_000_000), "23:59:59.999");
-        assert_eq!(clock(0), "00:00:00.000");
-    }
-}
+mod tests;

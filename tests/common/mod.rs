@@ -3,6 +3,7 @@
 
 pub mod actor;
 pub mod net;
+pub mod network;
 
 use std::{
     io::{BufRead, BufReader, Read},

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Where a process is in the control groups.
+ */
+#ifndef __CGROUP_H__
+#define __CGROUP_H__
+
+/* The names of a cgroup and those above it, last name first. */
+static __noinline void put_cgroup(struct scratch *s, struct cgroup *cgroup)
+{
+	struct cgroup_subsys_state *up;
+	int i;
+
+	for (i = 0; i < NETMON_CGROUP_PARTS && cgroup; i++) {
+		up = BPF_CORE_READ(cgroup, self.parent);
+		if (!up || !put_name(s, BPF_CORE_READ(cgroup, kn, name), CGROUP_END))
+			break;
+		cgroup = BPF_CORE_READ(up, cgroup);
+	}
+}
+
+/* The cgroup of one v1 controller, or NULL where the kernel is built without it. */
+#define v1_cgroup(css_set, id)                                                                     \
+	(bpf_core_enum_value_exists(enum cgroup_subsys_id, id)                                     \
+		 ? cgroup_of_subsys(css_set, bpf_core_enum_value(enum cgroup_subsys_id, id))       \
+		 : NULL)
+
+static __always_inline struct cgroup *cgroup_of_subsys(struct css_set *set, __u32 id)
+{
+	struct cgroup_subsys_state *css = NULL;
+
+	bpf_core_read(&css, sizeof(css), &set->subsys[id]);
+	return css ? BPF_CORE_READ(css, cgroup) : NULL;
+}
+
+static __always_inline void put_cgroups(struct scratch *s, struct task_struct *task)
+{
+	struct css_set *set = task->cgroups;
+	struct cgroup *v2 = BPF_CORE_READ(set, dfl_cgrp);
+	struct cgroup *v1 = v1_cgroup(set, pids_cgrp_id);
+	__u32 used;
+
+	put_cgroup(s, v2);
+	if (!v1)
+		v1 = v1_cgroup(set, memory_cgrp_id);
+	used = s->used;
+	if (!v1 || v1 == v2 || used >= CGROUP_END)
+		return;
+	s->data[used] = 0;
+	s->used = used + 1;
+	put_cgroup(s, v1);
+}
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * As whom a process acts: credentials, login, control groups, and what its executable added.
+ */
+#ifndef __IDENTITY_H__
+#define __IDENTITY_H__
+
+#define S_ISUID	    0004000
+#define S_ISGID	    0002000
+#define S_IXGRP	    0000010
+#define ID_UNSET    0xffffffff /* no user, no group, no login */
+#define MAX_EXTENTS 5	       /* UID_GID_MAP_MAX_BASE_EXTENTS */
+
+/* What makes another process of a process without an exec; compared at every event. */
+struct identity {
+	__u64 cap_inheritable;
+	__u64 cap_permitted;
+	__u64 cap_effective;
+	__u64 cgroups; /* the css_set's address */
+	__u32 uid;
+	__u32 gid;
+	__u32 euid;
+	__u32 egid;
+	__u32 auid;
+	__u32 reserved;
+};
+
+static __always_inline __u64 caps(const kernel_cap_t *set)
+{
+	__u64 bits = 0;
+
+	bpf_core_read(&bits, sizeof(bits), set);
+	return bits;
+}
+
+/*
+ * The credentials are the thread's own, and the objective ones, as /proc tells them: what io_uring
+ * and overlayfs put on for a moment is not who the process is.
+ */
+static __always_inline void identity_of(struct task_struct *task, struct identity *who)
+{
+	const struct cred *cred = task->real_cred;
+
+	who->cap_inheritable = caps(&cred->cap_inheritable);
+	who->cap_permitted = caps(&cred->cap_permitted);
+	who->cap_effective = caps(&cred->cap_effective);
+	who->cgroups = (__u64)task->group_leader->cgroups;
+	who->uid = cred->uid.val;
+	who->gid = cred->gid.val;
+	who->euid = cred->euid.val;
+	who->egid = cred->egid.val;
+	who->auid = bpf_core_field_exists(task->loginuid) ? task->loginuid.val : ID_UNSET;
+	who->reserved = 0;
+}
+
+static __always_inline bool same_identity(const struct identity *a, const struct identity *b)
+{
+	return a->uid == b->uid && a->euid == b->euid && a->gid == b->gid && a->egid == b->egid &&
+	       a->auid == b->auid && a->cgroups == b->cgroups &&
+	       a->cap_effective == b->cap_effective && a->cap_permitted == b->cap_permitted &&
+	       a->cap_inheritable == b->cap_inheritable;
+}
+
+/* The kuid that is 0 inside the credentials' user namespace: the privileges of "root" are its. */
+static __always_inline __u32 root_of(const struct cred *cred)
+{
+	struct uid_gid_map *map = &cred->user_ns->uid_map;
+	struct uid_gid_extent *extent = map->extent;
+	__u32 i, count = map->nr_extents;
+
+	/* More of them are kept elsewhere, in order. */
+	if (count > MAX_EXTENTS) {
+		extent = BPF_CORE_READ(map, forward);
+		count = 1;
+	}
+	for (i = 0; i < MAX_EXTENTS && i < count; i++)
+		if (BPF_CORE_READ(&extent[i], first) == 0)
+			return BPF_CORE_READ(&extent[i], lower_first);
+	return ID_UNSET;
+}
+
+/*
+ * Privileges that came with the executable. A set-id bit counts where it made a difference.
+ * For anyone but root, execve() clears the permitted set of all that neither the file nor
+ * the ambient set gives (security/commoncap.c).
+ */
+static __always_inline __u8 secureexec_of(struct file *exe, const struct cred *cred, bool at_exec)
+{
+	__u32 root = root_of(cred);
+	__u16 mode = exe->f_inode->i_mode;
+	__u8 flags = 0;
+
+	if (mode & S_ISUID && cred->euid.val != cred->uid.val)
+		flags |= NETMON_SECUREEXEC_SETUID;
+	if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && cred->egid.val != cred->gid.val)
+		flags |= NETMON_SECUREEXEC_SETGID;
+	if (at_exec && cred->uid.val != root && cred->euid.val != root &&
+	    caps(&cred->cap_permitted) & ~caps(&cred->cap_ambient))
+		flags |= NETMON_SECUREEXEC_FILE_CAPS;
+	/*
+	 * No name leads to it. Later the file may just have been replaced, as upgrades do; and
+	 * some file systems count no links at all, but a file with a name is hashed.
+	 */
+	if (at_exec && exe->f_inode->i_nlink == 0 &&
+	    !BPF_CORE_READ(exe, f_path.dentry, d_hash.pprev))
+		flags |= NETMON_SECUREEXEC_FILELESS;
+	return flags;
+}
+
+#endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The path of a file as a process sees it, from the dentry up through the mounts (fs/d_path.c).
+ */
+#ifndef __PATH_H__
+#define __PATH_H__
+
+struct walk {
+	struct scratch *s;
+	struct dentry *dentry, *root;
+	struct mount *mount, *root_mount;
+	bool ended;
+};
+
+static __always_inline struct mount *mount_of(struct vfsmount *mnt)
+{
+	return (void *)mnt - bpf_core_field_offset(struct mount, mnt);
+}
+
+/* One step up, to `ended`. The name to put before the path, or NULL where a mount was crossed. */
+static __always_inline struct dentry *climb(struct walk *w)
+{
+	struct dentry *dentry = w->dentry, *parent;
+	struct mount *mount = w->mount, *up;
+
+	if (dentry == w->root && mount == w->root_mount)
+		goto ended;
+	if (dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
+		up = BPF_CORE_READ(mount, mnt_parent);
+		if (up == mount)
+			goto ended;
+		w->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+		w->mount = up;
+		return NULL;
+	}
+	parent = BPF_CORE_READ(dentry, d_parent);
+	/* a memfd and its like hang below nothing */
+	w->ended = dentry == parent;
+	w->dentry = parent;
+	return dentry;
+ended:
+	w->ended = true;
+	return NULL;
+}
+
+/* Returns 1 at the end, and where there is no more room. */
+static __noinline long walk_up(__u32 i, struct walk *w)
+{
+	struct dentry *named = climb(w);
+
+	if (named && !put_name(w->s, BPF_CORE_READ(named, d_name.name), NETMON_PATH_MAX)) {
+		w->ended = false;
+		return 1;
+	}
+	return w->ended;
+}
+
+/*
+ * The path of `exe` as a process with this root directory sees it, as NUL-ended names, last name
+ * first. Before 5.17 there is no bpf_loop(), and the verifier follows every round of a loop, so
+ * there are fewer.
+ */
+static __always_inline void put_path(struct scratch *s, struct file *exe, struct fs_struct *fs)
+{
+	struct walk w = {
+		.s = s,
+		.dentry = BPF_CORE_READ(exe, f_path.dentry),
+		.mount = mount_of(BPF_CORE_READ(exe, f_path.mnt)),
+	};
+	int i;
+
+	if (fs) {
+		w.root = BPF_CORE_READ(fs, root.dentry);
+		w.root_mount = mount_of(BPF_CORE_READ(fs, root.mnt));
+	}
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+		bpf_loop(NETMON_PATH_PARTS, walk_up, &w, 0);
+	} else {
+		for (i = 0; i < NETMON_PATH_PARTS_UNLOOPED; i++)
+			if (walk_up(i, &w))
+				break;
+	}
+	if (!w.ended)
+		s->head.flags |= NETMON_PROCESS_PATH_CUT;
+}
+
+#endif

@@ -1,0 +1,184 @@
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+
+use nix::errno::Errno;
+
+use super::*;
+use crate::{
+    event::{
+        Actor, Backlog, BootTime, Close, CloseReason, Direction, Event, Failure, ImageId, Process, SecureExec,
+    },
+    process::Known,
+};
+
+fn process(filename: &str) -> Rc<Known> {
+    let process = Process {
+        parent: None,
+        pid: 4_194_303,
+        ppid: 1,
+        start: BootTime(0),
+        cloned_at: BootTime(0),
+        parent_start: BootTime(0),
+        cloned: false,
+        kernel_thread: false,
+        uid: 0,
+        euid: 0,
+        gid: 0,
+        egid: 0,
+        auid: 0,
+        cap_inheritable: 0,
+        cap_permitted: 0,
+        cap_effective: 0,
+        secureexec: SecureExec::default(),
+        binary_path: String::new(),
+        filename: filename.to_owned(),
+        args: None,
+        container_id: None,
+        unit: None,
+    };
+    Rc::new(Known { id: ImageId(1), process })
+}
+
+fn record(filename: &str, local: &str, remote: &str, what: What) -> Record {
+    let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+    Record {
+        event: Event {
+            time: BootTime(0),
+            cookie: 1,
+            local: address(local),
+            remote: address(remote),
+            netns: 1,
+            mptcp: false,
+            owner: Actor { image: Some(ImageId(1)), pid: 4_194_303, tid: 4_194_303 },
+            rule: None,
+            what,
+        },
+        wall_ns: 59_613_074_000_000,
+        wall_offset: 0,
+        process: Some(process(filename)),
+        parent: None,
+        closer: Some(process("a closer")),
+    }
+}
+
+fn close(reason: CloseReason) -> What {
+    What::Close(Close {
+        direction: Direction::Egress,
+        duration: Some(Duration::from_micros(23_240)),
+        bytes_sent: 81,
+        bytes_received: 1_200_205,
+        retransmits: 2,
+        srtt: Duration::ZERO,
+        reason,
+        closer: None,
+    })
+}
+
+/// One of each kind, short and long.
+fn records() -> Vec<Record> {
+    const V4: (&str, &str) = ("127.0.0.1:51692", "142.250.185.142:443");
+    const V6: (&str, &str) =
+        ("[2a00:1370:81a6:3f56:3fd6:26ed:b655:ec7a]:33978", "[2a00:1450:4010:c01::64]:65535");
+    let ms = Duration::from_millis(3);
+    let kinds = || {
+        [
+            What::Connect { latency: ms },
+            What::Accept { backlog: Some(Backlog { len: 4096, max: 65_535 }) },
+            What::Fail { error: Failure::Errno(Errno::EADDRNOTAVAIL), latency: ms },
+            close(CloseReason::RemoteReset),
+            close(CloseReason::LocalClose),
+        ]
+    };
+    let mut records = Vec::new();
+    for ((local, remote), name) in [(V4, "curl"), (V6, "systemd-resolved"), (V6, "名前\x1b[31m名前名前\n")]
+    {
+        records.extend(kinds().into_iter().map(|what| record(name, local, remote, what)));
+    }
+    records
+}
+
+fn print(records: &[Record], look: Look, size: Option<Size>) -> String {
+    let mut table = Table::new(look, || size);
+    let mut out = Vec::new();
+    table.begin(&mut out);
+    for record in records {
+        table.write(record, &mut out);
+    }
+    String::from_utf8(out).expect("text")
+}
+
+const PLAIN: fn() -> Look = || Look { color: false, utf8: true, zone: Zone::utc() };
+
+#[test]
+fn lines_fit_every_terminal_and_keep_their_ports() {
+    for columns in 80..=220 {
+        let size = Size { columns, rows: 1000 };
+        for utf8 in [true, false] {
+            let text = print(&records(), Look { utf8, ..PLAIN() }, Some(size));
+            let remote_at = text.find("REMOTE").expect("a header");
+            for (line, record) in text.lines().skip(1).zip(records()) {
+                assert!(text::width(line) <= columns, "{columns}: {line}");
+                let port = format!(":{} ", record.event.remote.port());
+                assert!(line.contains(&port), "{columns}: {port} in {line}");
+                assert!(line.contains(&format!(":{} ", record.event.local.port())), "{columns}: {line}");
+                // the remote end begins where its header does, whatever is before it
+                let before: String = line
+                    .chars()
+                    .scan(0, |at, c| {
+                        *at += text::width(c.encode_utf8(&mut [0; 4]));
+                        (*at <= remote_at).then_some(c)
+                    })
+                    .collect();
+                assert!(before.ends_with(' ') && text::width(&before) == remote_at, "{columns}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_shortened_in_a_file() {
+    let text = print(&records(), PLAIN(), None);
+    assert_eq!(text.matches("TIME (UTC)").count(), 1);
+    for whole in [
+        "systemd-resolved",
+        "[2a00:1370:81a6:3f56:3fd6:26ed:b655:ec7a]:33978",
+        "[2a00:1450:4010:c01::64]:65535",
+        "remote_reset, 23.2 ms, sent 81 B, received 1.2 MB, 2 retransmitted, by a closer[4194303], outgoing",
+    ] {
+        assert!(text.contains(whole), "{whole} in {text}");
+    }
+    assert!(!text.contains('\x1b'), "{text}");
+}
+
+#[test]
+fn what_went_wrong_is_red_and_shown_first() {
+    let look = Look { color: true, ..PLAIN() };
+    let text = print(&records(), look, Some(Size { columns: 80, rows: 100 }));
+    assert!(text.contains("\x1b[31mEADDRNOTAVAIL\x1b[0m"), "{text:?}");
+    assert!(text.contains("\x1b[31mremote_reset\x1b[0m"), "{text:?}");
+    assert!(!text.contains("\x1b[31m名"), "a name must not set a colour: {text:?}");
+}
+
+#[test]
+fn the_header_comes_again_when_it_has_scrolled_away() {
+    let headers = |rows, lines: usize| {
+        let records: Vec<Record> = std::iter::repeat_with(records).flatten().take(lines).collect();
+        print(&records, PLAIN(), Some(Size { columns: 80, rows })).matches("DETAILS").count()
+    };
+    assert_eq!(headers(10, 8), 1);
+    assert_eq!(headers(10, 9), 2);
+    assert_eq!(headers(10, 100), 13);
+    assert_eq!(headers(0, 5), 5);
+}
+
+#[test]
+fn the_columns_follow_the_terminal() {
+    let columns = std::cell::Cell::new(80);
+    let mut table = Table::new(PLAIN(), || Some(Size { columns: columns.get(), rows: 100 }));
+    let mut out = Vec::new();
+    let records = records();
+    table.write(&records[0], &mut out);
+    columns.set(200);
+    table.write(&records[0], &mut out);
+    let text = String::from_utf8(out).expect("text");
+    assert_eq!(text.matches("DETAILS").count(), 2, "{text}");
+}
