@@ -121,9 +121,14 @@ fn mptcp_on_both_ends() {
         client.write_all(b"over subflows").expect("write");
         finish(&listener, client, b"over subflows");
     });
-    whole(&events);
+    let [out, back] = whole(&events);
     for event in &events {
         assert_eq!(common::net(event)["mptcp"], true, "{event:#}");
+    }
+    // older kernels do not count the bytes of an MPTCP connection
+    if !std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release").starts_with("6.1.") {
+        assert_eq!([&out["bytes_sent"], &out["bytes_received"]], [13, 0]);
+        assert_eq!([&back["bytes_sent"], &back["bytes_received"]], [0, 13]);
     }
 }
 
@@ -315,4 +320,24 @@ fn a_thread_connects() {
         assert_eq!(event["process"]["pid"], std::process::id());
         assert_eq!(event["process"]["tid"], thread.as_raw());
     }
+}
+
+/// Established before tcptrace was there, accepted after.
+#[test]
+fn accepted_late() {
+    network::own();
+    let listener = net::listen(V4);
+    let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
+    let mut trace = Trace::start(&[]);
+    let (mut server, _) = listener.accept().expect("accept");
+    drop(client);
+    net::wait_for_end(&mut server);
+    drop(server);
+    let of_server = |events: &[Value]| {
+        let events = network::mine(events);
+        let cookie = all(&events, ACCEPT).first().map(|event| common::net(event)["cookie"].clone());
+        story(&events, &cookie.unwrap_or_default())
+    };
+    trace.wait("the server's end", |events| of_server(events).len() == 2);
+    assert_eq!(of_server(&trace.stop().events), [ACCEPT, CLOSE]);
 }

@@ -40,6 +40,7 @@ struct conn {
 	__u64 since;  /* SYN_SENT, then ESTABLISHED */
 	__u64 image;  /* owner */
 	__u64 closer; /* who closed it, if not the owner */
+	__u64 cookie; /* of our own, where the kernel's cannot be had; else 0 */
 	__u32 pid;
 	__u32 tid;
 	__u32 data_segs_in; /* when we closed */
@@ -171,8 +172,12 @@ new_event(struct sock *sk, struct conn *conn, struct target *to, __u8 kind, __u6
 	e->flags = conn->flags;
 	e->rule = conn->rule;
 	e->time = now;
-	e->cookie =
-		raw ? BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) : bpf_get_socket_cookie(sk);
+	if (conn->cookie)
+		e->cookie = conn->cookie;
+	else if (raw)
+		e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	else
+		e->cookie = bpf_get_socket_cookie(sk);
 	e->image = conn->image;
 	e->pid = conn->pid;
 	e->tid = conn->tid;
@@ -285,6 +290,17 @@ static __always_inline void closing(struct sock *sk)
 		conn->data_segs_in = tp->data_segs_in;
 }
 
+/* Of all subflows together, which since 6.5 the MPTCP socket counts itself. */
+static __always_inline void put_mptcp_counts(struct netmon_event *e, struct sock *sk)
+{
+	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
+
+	if (!bpf_core_field_exists(msk->bytes_sent))
+		return;
+	e->bytes_sent = BPF_CORE_READ(msk, bytes_sent);
+	e->bytes_received = BPF_CORE_READ(msk, bytes_received);
+}
+
 /*
  * Payload only. bytes_acked counts the SYN of an outgoing connection (tcp_ack() moves snd_una
  * over it; for an incoming one it starts behind it) and both counters count the FIN. Sent and
@@ -299,6 +315,10 @@ static __always_inline void put_counts(struct netmon_event *e, struct sock *sk, 
 	__u64 sent, received;
 	__u32 snd_nxt;
 
+	if (e->flags & NETMON_FLAG_MPTCP) {
+		put_mptcp_counts(e, sk);
+		return;
+	}
 	if (!tp)
 		return;
 	snd_nxt = get(tp, snd_nxt, raw);
@@ -434,6 +454,12 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 			forget(sk);
 		return;
 	}
+	/*
+	 * A cookie is made when it is first asked for, and of a raw socket nobody can ask. One that
+	 * nobody saw before its accept (MPTCP, or older than tcptrace) gets the time for a cookie.
+	 */
+	if (raw && !BPF_CORE_READ(sk, __sk_common.skc_cookie.counter))
+		conn->cookie = now;
 	own(conn, SCRATCH_ACCEPT);
 	conn->phase = PHASE_OPEN;
 	if (config.want & NETMON_WANT_ACCEPT) {

@@ -197,6 +197,11 @@ struct tcp_sock {
 	u32 total_retrans;
 };
 
+struct mptcp_sock {
+	u64 bytes_sent;
+	u64 bytes_received;
+};
+
 struct qstr {
 	union {
 		struct {
