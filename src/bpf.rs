@@ -168,7 +168,7 @@ fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, net_admin: bool) {
     for prog in [&mut progs.on_accept, &mut progs.on_connect_v4, &mut progs.on_connect_v6] {
         prog.set_autoload(trampoline);
     }
-    for prog in [&mut progs.on_syscall_exit, &mut progs.on_uring] {
+    for prog in [&mut progs.on_connect_exit, &mut progs.on_accept_exit, &mut progs.on_uring] {
         prog.set_autoload(!trampoline);
     }
     for prog in [&mut progs.on_attempt_v4, &mut progs.on_attempt_v6] {
@@ -195,7 +195,8 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, net_admin: bool) -> Result<(Ve
         }
         ProbeSet::Tracepoint => {
             trace(&progs.on_uring)?;
-            trace(&progs.on_syscall_exit)?;
+            trace(&progs.on_connect_exit)?;
+            trace(&progs.on_accept_exit)?;
             let attempts = [&progs.on_attempt_v4, &progs.on_attempt_v6];
             let attached = match net_admin {
                 true => attach_cgroup(&attempts),

@@ -47,7 +47,7 @@ pub fn explain(error: Error, facts: &Facts, probes: Probes) -> Error {
             "the kernel takes no BPF trampolines: use --probes tracepoint, or auto"
         }
         _ if is_denied(&error) => {
-            "the kernel refuses BPF programs although the capabilities are there: \
+            "the kernel refuses the BPF programs although the capabilities are there: see --verbose, and \
              look for a security module's denial in the kernel log"
         }
         _ => "cannot attach the probes",

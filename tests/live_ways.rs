@@ -3,21 +3,19 @@
 mod common;
 
 use std::{
+    fs,
     io::{Read, Write},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     thread,
 };
 
 use common::{
     Trace, all,
     net::{self, Pair, V4, V6},
-    network, story, the,
+    network, story, the, ways,
 };
-use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
-use socket2::{Domain, Protocol, Socket, Type};
 
-const MSG_FASTOPEN: i32 = libc::MSG_FASTOPEN;
 const CONNECT: &str = "TcpConnectionEstablish";
 const ACCEPT: &str = "TcpConnectionAccept";
 const CLOSE: &str = "TcpConnectionClose";
@@ -56,77 +54,28 @@ fn failed(events: &[Value], error: &str, to: SocketAddr) {
     assert_ne!(fail["cookie"], 0, "{fail:#}");
 }
 
-/// Take what was sent, and close both ends, the client first.
-fn finish(listener: &Socket, client: Socket, expected: &[u8]) {
-    let (mut server, _) = listener.accept().expect("accept");
-    let mut taken = vec![0; expected.len()];
-    server.read_exact(&mut taken).expect("receive");
-    assert_eq!(taken, expected);
-    drop(client);
-    assert_eq!(server.read(&mut taken).expect("the end"), 0);
-}
-
-fn listener(protocol: Protocol) -> (Socket, SocketAddr) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(protocol)).expect("a socket");
-    socket.bind(&net::any(V4).into()).expect("bind");
-    socket.listen(8).expect("listen");
-    let address = socket.local_addr().expect("an address").as_socket().expect("IPv4");
-    (socket, address)
-}
-
-fn client(protocol: Protocol) -> Socket {
-    Socket::new(Domain::IPV4, Type::STREAM, Some(protocol)).expect("a socket")
-}
-
 #[test]
-fn fast_open_by_sendto() {
+fn fast_open() {
     network::own();
-    network::sysctl("net.ipv4.tcp_fastopen", "1543"); // both ends, without cookies, every listener
-    let (listener, address) = listener(Protocol::TCP);
-    let events = events_of(4, || {
-        let client = client(Protocol::TCP);
-        let sent = client.send_to_with_flags(b"in the SYN", &address.into(), MSG_FASTOPEN).expect("sendto");
-        assert_eq!(sent, 10);
-        finish(&listener, client, b"in the SYN");
-    });
-    let [out, back] = whole(&events);
-    assert_eq!([&out["bytes_sent"], &out["bytes_received"]], [10, 0]);
-    assert_eq!([&back["bytes_sent"], &back["bytes_received"]], [0, 10]);
-}
-
-#[test]
-fn fast_open_by_connect() {
-    network::own();
-    network::sysctl("net.ipv4.tcp_fastopen", "1543");
-    let (listener, address) = listener(Protocol::TCP);
-    let events = events_of(4, || {
-        let mut client = client(Protocol::TCP);
-        setsockopt(&client, sockopt::TcpFastOpenConnect, &true).expect("TCP_FASTOPEN_CONNECT");
-        client.connect(&address.into()).expect("connect");
-        client.write_all(b"in the SYN").expect("write");
-        finish(&listener, client, b"in the SYN");
-    });
-    let [out, back] = whole(&events);
-    assert_eq!([&out["bytes_sent"], &out["bytes_received"]], [10, 0]);
-    assert_eq!([&back["bytes_sent"], &back["bytes_received"]], [0, 10]);
+    ways::allow_fast_open();
+    for way in [ways::fast_open_by_sendto, ways::fast_open_by_connect] {
+        let events = events_of(4, || way(b"in the SYN"));
+        let [out, back] = whole(&events);
+        assert_eq!([&out["bytes_sent"], &out["bytes_received"]], [10, 0]);
+        assert_eq!([&back["bytes_sent"], &back["bytes_received"]], [0, 10]);
+    }
 }
 
 #[test]
 fn mptcp_on_both_ends() {
     network::own();
-    let (listener, address) = listener(Protocol::MPTCP);
-    let events = events_of(4, || {
-        let mut client = client(Protocol::MPTCP);
-        client.connect(&address.into()).expect("connect");
-        client.write_all(b"over subflows").expect("write");
-        finish(&listener, client, b"over subflows");
-    });
+    let events = events_of(4, || ways::mptcp(b"over subflows"));
     let [out, back] = whole(&events);
     for event in &events {
         assert_eq!(common::net(event)["mptcp"], true, "{event:#}");
     }
     // older kernels do not count the bytes of an MPTCP connection
-    if !std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release").starts_with("6.1.") {
+    if !fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release").starts_with("6.1.") {
         assert_eq!([&out["bytes_sent"], &out["bytes_received"]], [13, 0]);
         assert_eq!([&back["bytes_sent"], &back["bytes_received"]], [0, 13]);
     }
@@ -135,43 +84,25 @@ fn mptcp_on_both_ends() {
 #[test]
 fn io_uring_on_both_ends() {
     network::own();
-    let listener = TcpListener::bind((V4, 0)).expect("bind and listen");
-    let address = listener.local_addr().expect("an address");
-    let events = events_of(4, || {
-        tokio_uring::start(async move {
-            let listener = tokio_uring::net::TcpListener::from_std(listener);
-            let client = tokio_uring::net::TcpStream::connect(address).await.expect("connect");
-            let (server, _) = listener.accept().await.expect("accept");
-            drop(client);
-            let (end, _) = server.read(vec![0; 1]).await;
-            assert_eq!(end.expect("the end"), 0);
-        });
-    });
-    whole(&events);
+    whole(&events_of(4, ways::io_uring));
 }
 
 #[test]
 fn io_uring_refused() {
     network::own();
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
     let events = events_of(1, || {
-        tokio_uring::start(async move {
-            tokio_uring::net::TcpStream::connect(address).await.err().expect("nobody listens");
-        });
+        ways::io_uring_refused();
     });
-    failed(&events, "ECONNREFUSED", address);
+    failed(&events, "ECONNREFUSED", SocketAddr::from((Ipv4Addr::LOCALHOST, ways::DISCARD)));
 }
 
 #[test]
 fn no_answer() {
     network::own();
-    network::ip("route add 192.0.2.0/24 dev lo");
+    network::dig_black_hole();
     network::sysctl("net.ipv4.tcp_syn_retries", "1");
     let address = network::BLACK_HOLE.parse().expect("an address");
-    let events = events_of(1, || {
-        let error = TcpStream::connect(address).expect_err("nobody answers");
-        assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
-    });
+    let events = events_of(1, || ways::refused(address, libc::ETIMEDOUT));
     failed(&events, "ETIMEDOUT", address);
     assert!(common::net(&events[0])["latency_us"].as_u64() >= Some(1_000_000), "{events:#?}");
 }
@@ -179,26 +110,18 @@ fn no_answer() {
 #[test]
 fn no_answer_and_closed() {
     network::own();
-    network::ip("route add 192.0.2.0/24 dev lo");
-    let address: SocketAddr = network::BLACK_HOLE.parse().expect("an address");
-    let events = events_of(1, || {
-        let client = client(Protocol::TCP);
-        client.set_nonblocking(true).expect("O_NONBLOCK");
-        let error = client.connect(&address.into()).expect_err("not at once");
-        assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
-    });
+    network::dig_black_hole();
+    let address = network::BLACK_HOLE.parse().expect("an address");
+    let events = events_of(1, || ways::given_up(address));
     failed(&events, "ABORTED", address);
 }
 
 #[test]
 fn no_route() {
     network::own();
-    for address in ["192.0.2.1:9", "[2001:db8::1]:9"] {
+    for address in ways::NOWHERE {
         let address = address.parse().expect("an address");
-        let events = events_of(1, || {
-            let error = TcpStream::connect(address).expect_err("there is no way");
-            assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH));
-        });
+        let events = events_of(1, || ways::refused(address, libc::ENETUNREACH));
         failed(&events, "ENETUNREACH", address);
     }
 }
@@ -207,28 +130,19 @@ fn no_route() {
 fn ports_used_up() {
     network::own();
     network::sysctl("net.ipv4.ip_local_port_range", "40000 40000");
-    let listener = TcpListener::bind((V4, 80)).expect("bind and listen");
+    let listener = net::listen(V4);
     let address = listener.local_addr().expect("an address");
     let _first = TcpStream::connect(address).expect("connect");
-    let events = events_of(1, || {
-        let error = TcpStream::connect(address).expect_err("the only port is taken");
-        assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
-    });
+    let events = events_of(1, || ways::refused(address, libc::EADDRNOTAVAIL));
     failed(&events, "EADDRNOTAVAIL", address);
 }
 
 #[test]
 fn bind_clash() {
     network::own();
-    let listener = TcpListener::bind((V4, 80)).expect("bind and listen");
+    let listener = net::listen(V4);
     let address = listener.local_addr().expect("an address");
-    let bound = || {
-        let socket = client(Protocol::TCP);
-        socket.set_reuse_address(true).expect("SO_REUSEADDR");
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 40000)).into()).expect("bind");
-        socket
-    };
-    let (first, second) = (bound(), bound());
+    let (first, second) = (ways::bound_to(40000), ways::bound_to(40000));
     first.connect(&address.into()).expect("connect");
     let events = events_of(1, || {
         let error = second.connect(&address.into()).expect_err("the same four numbers");
@@ -241,30 +155,13 @@ fn bind_clash() {
 fn resets_in_each_direction() {
     network::own();
     for address in [V4, V6] {
-        let closes = |events: &[Value]| whole(events).map(|close| close["reason"].clone());
-        let events = events_of(4, || {
-            let mut pair = Pair::new(address);
-            net::reset(pair.client);
-            net::wait_for_end(&mut pair.server);
-        });
-        assert_eq!(closes(&events), ["local_reset", "remote_reset"]);
-
-        let events = events_of(4, || {
-            let mut pair = Pair::new(address);
-            net::reset(pair.server);
-            net::wait_for_end(&mut pair.client);
-        });
-        assert_eq!(closes(&events), ["remote_reset", "local_reset"]);
-
-        // data that nobody read
-        let events = events_of(4, || {
-            let mut pair = Pair::new(address);
-            pair.client.write_all(b"unread").expect("send");
-            pair.server.peek(&mut [0]).expect("it has come");
-            drop(pair.server);
-            net::wait_for_end(&mut pair.client);
-        });
-        assert_eq!(closes(&events), ["remote_reset", "local_reset"]);
+        let reasons = |way: fn(IpAddr)| {
+            let events = events_of(4, || way(address));
+            whole(&events).map(|close| close["reason"].clone())
+        };
+        assert_eq!(reasons(ways::reset_by_client), ["local_reset", "remote_reset"]);
+        assert_eq!(reasons(ways::reset_by_server), ["remote_reset", "local_reset"]);
+        assert_eq!(reasons(ways::left_unread), ["remote_reset", "local_reset"]);
     }
 }
 
@@ -292,15 +189,7 @@ fn peer_vanishes() {
 #[test]
 fn mapped_addresses_are_ipv4() {
     network::own();
-    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("a dual-stack listener");
-    let port = listener.local_addr().expect("an address").port();
-    let events = events_of(4, || {
-        let mapped = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port));
-        let client = TcpStream::connect(mapped).expect("connect");
-        let (mut server, _) = listener.accept().expect("accept");
-        drop(client);
-        net::wait_for_end(&mut server);
-    });
+    let events = events_of(4, ways::mapped);
     whole(&events);
     for event in &events {
         let event = common::net(event);

@@ -132,15 +132,22 @@ int on_attempt_v6(struct bpf_sock_addr *ctx)
 /*
  * The raw tracepoint of all system calls: those of connect() and accept() alone would cost the
  * others a little less, but need tracefs, which is for root only and not there under lockdown.
+ * Two programs, because the stack of one does not hold both.
  */
 SEC("tp_btf/sys_exit")
-int BPF_PROG(on_syscall_exit, struct pt_regs *regs, long ret)
+int BPF_PROG(on_connect_exit, struct pt_regs *regs, long ret)
+{
+	if (SYSCALL_NR(regs) == SYS_CONNECT && ret < 0 && !is_compat())
+		attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret);
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_accept_exit, struct pt_regs *regs, long ret)
 {
 	long nr = SYSCALL_NR(regs);
 
-	if (nr == SYS_CONNECT && ret < 0 && !is_compat())
-		attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret);
-	else if ((nr == SYS_ACCEPT || nr == SYS_ACCEPT4) && ret >= 0 && !is_compat())
+	if ((nr == SYS_ACCEPT || nr == SYS_ACCEPT4) && ret >= 0 && !is_compat())
 		accept_returned(ret, NULL);
 	return 0;
 }

@@ -24,6 +24,7 @@ enum netmon_flag {
 	NETMON_FLAG_BACKLOG = 4,       /* backlog_len and backlog_max are known */
 	NETMON_FLAG_TIMED = 8,	       /* duration_ns is known */
 	NETMON_FLAG_ABORTED_DATA = 16, /* the peer sent data after our close(): we reset it */
+	NETMON_FLAG_OWN_COOKIE = 32,   /* the kernel's cookie cannot be had: it is a time */
 };
 
 /* one thing that happened to one connection */

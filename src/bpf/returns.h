@@ -68,7 +68,7 @@ static __always_inline void connect_returned(struct sock *sk, struct sockaddr *a
 static __always_inline void attempt_failed(struct sock *sk, int error)
 {
 	__u64 key = (__u64)sk;
-	struct target *noted, to;
+	struct target *noted;
 	struct conn *conn;
 
 	if (!sk || error == EINPROGRESS || error == EALREADY || error == EISCONN ||
@@ -78,9 +78,8 @@ static __always_inline void attempt_failed(struct sock *sk, int error)
 	noted = bpf_map_lookup_elem(&attempts, &key);
 	if (!noted || (conn && conn->phase != PHASE_FAILED))
 		return;
-	to = *noted;
+	connect_refused(sk, noted, error, true);
 	bpf_map_delete_elem(&attempts, &key);
-	connect_refused(sk, &to, error, true);
 }
 
 static __always_inline void accept_returned(long fd, struct sock *listener)

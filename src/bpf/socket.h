@@ -40,7 +40,6 @@ struct conn {
 	__u64 since;  /* SYN_SENT, then ESTABLISHED */
 	__u64 image;  /* owner */
 	__u64 closer; /* who closed it, if not the owner */
-	__u64 cookie; /* of our own, where the kernel's cannot be had; else 0 */
 	__u32 pid;
 	__u32 tid;
 	__u32 data_segs_in; /* when we closed */
@@ -157,6 +156,29 @@ static __always_inline void put_ends(struct netmon_event *e, struct sock *sk, st
 	e->dport = bpf_ntohs(to ? to->port : get(sk, __sk_common.skc_dport, raw));
 }
 
+static __always_inline __u8 flags_of(struct sock *sk, bool raw)
+{
+	return get(sk, sk_protocol, raw) == IPPROTO_MPTCP ? NETMON_FLAG_MPTCP : 0;
+}
+
+/*
+ * A blank entry in the table, or NULL, counted as lost. Made there, since the stack of the programs
+ * that need it is full.
+ */
+static const struct conn blank = {};
+
+static __always_inline struct conn *new_conn(struct sock *sk, bool raw)
+{
+	struct conn *conn;
+
+	if (!remember(sk, (struct conn *)&blank))
+		return NULL;
+	conn = conn_of(sk);
+	if (conn)
+		conn->flags = flags_of(sk, raw);
+	return conn;
+}
+
 /* A blank event with all that holds for the socket and its owner, or NULL, counted as lost. */
 static __always_inline struct netmon_event *
 new_event(struct sock *sk, struct conn *conn, struct target *to, __u8 kind, __u64 now, bool raw)
@@ -172,8 +194,8 @@ new_event(struct sock *sk, struct conn *conn, struct target *to, __u8 kind, __u6
 	e->flags = conn->flags;
 	e->rule = conn->rule;
 	e->time = now;
-	if (conn->cookie)
-		e->cookie = conn->cookie;
+	if (conn->flags & NETMON_FLAG_OWN_COOKIE)
+		e->cookie = conn->since;
 	else if (raw)
 		e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 	else
@@ -200,11 +222,6 @@ static __always_inline void own(struct conn *conn, __u32 slot)
 	conn->image = current_image(slot);
 	conn->pid = id >> 32;
 	conn->tid = id;
-}
-
-static __always_inline __u8 flags_of(struct sock *sk, bool raw)
-{
-	return get(sk, sk_protocol, raw) == IPPROTO_MPTCP ? NETMON_FLAG_MPTCP : 0;
 }
 
 /* CLOSE -> SYN_SENT, in the connecting task. */
@@ -247,7 +264,7 @@ static __always_inline void established(struct sock *sk, int oldstate)
 	if (conn) {
 		if (conn->flags & NETMON_FLAG_EGRESS)
 			connected(sk, conn);
-		else
+		else if (!(conn->flags & NETMON_FLAG_OWN_COOKIE))
 			conn->since = bpf_ktime_get_boot_ns();
 	} else if (oldstate == TCP_SYN_RECV &&
 		   config.want & (NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE)) {
@@ -435,7 +452,7 @@ static __always_inline struct sock *current_listener(__u16 sport)
 /* accept() returned `sk` to the current task. `listener` may be NULL: it is looked for. */
 static __always_inline void accepted(struct sock *sk, struct sock *listener, bool raw)
 {
-	struct conn *conn = conn_of(sk), fresh = {};
+	struct conn *conn = conn_of(sk);
 	int state = get(sk, __sk_common.skc_state, raw);
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
@@ -445,21 +462,23 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 		return;
 	if (!conn) {
 		/* Established before tcptrace was there, or reset by the peer while it waited. */
-		fresh.since = now;
-		fresh.flags = flags_of(sk, raw);
-		conn = &fresh;
+		conn = new_conn(sk, raw);
+		if (!conn)
+			return;
+		conn->since = now;
 	}
 	if (!is_followed()) {
-		if (conn != &fresh)
-			forget(sk);
+		forget(sk);
 		return;
 	}
 	/*
 	 * A cookie is made when it is first asked for, and of a raw socket nobody can ask. One that
 	 * nobody saw before its accept (MPTCP, or older than tcptrace) gets the time for a cookie.
 	 */
-	if (raw && !BPF_CORE_READ(sk, __sk_common.skc_cookie.counter))
-		conn->cookie = now;
+	if (raw && !BPF_CORE_READ(sk, __sk_common.skc_cookie.counter)) {
+		conn->flags |= NETMON_FLAG_OWN_COOKIE;
+		conn->since = now;
+	}
 	own(conn, SCRATCH_ACCEPT);
 	conn->phase = PHASE_OPEN;
 	if (config.want & NETMON_WANT_ACCEPT) {
@@ -478,8 +497,6 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 	if (state == TCP_CLOSE) {
 		send_close(sk, conn, TCP_CLOSE, raw);
 		forget(sk);
-	} else if (conn == &fresh) {
-		remember(sk, &fresh);
 	}
 }
 
@@ -489,17 +506,19 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
  */
 static __always_inline void connect_refused(struct sock *sk, struct target *to, int error, bool raw)
 {
-	struct conn *conn = conn_of(sk), fresh = {};
+	struct conn *conn = conn_of(sk);
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
 
 	if (!conn) {
 		if (!is_followed())
 			return;
-		fresh.since = now;
-		fresh.flags = NETMON_FLAG_EGRESS | flags_of(sk, raw);
-		own(&fresh, SCRATCH_RESULT);
-		conn = &fresh;
+		conn = new_conn(sk, raw);
+		if (!conn)
+			return;
+		conn->since = now;
+		conn->flags |= NETMON_FLAG_EGRESS;
+		own(conn, SCRATCH_RESULT);
 	}
 	if (config.want & NETMON_WANT_FAIL) {
 		e = new_event(sk, conn, to, NETMON_KIND_FAIL, now, raw);
@@ -510,8 +529,7 @@ static __always_inline void connect_refused(struct sock *sk, struct target *to, 
 			send_event(e);
 		}
 	}
-	if (conn != &fresh)
-		forget(sk);
+	forget(sk);
 }
 
 #endif

@@ -4,6 +4,7 @@
 pub mod actor;
 pub mod net;
 pub mod network;
+pub mod ways;
 
 use std::{
     io::{BufRead, BufReader, Read},

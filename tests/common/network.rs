@@ -14,6 +14,11 @@ pub fn own() {
     ip("link set lo up");
 }
 
+/// Make [`BLACK_HOLE`] swallow what is sent to it; otherwise there is no route to it.
+pub fn dig_black_hole() {
+    ip("route add 192.0.2.0/24 dev lo");
+}
+
 /// Run ip(8).
 pub fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status().expect("start ip");
