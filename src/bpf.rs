@@ -68,6 +68,8 @@ pub struct Config {
     pub ring_size: u32,
     /// Which probe sets to try.
     pub probes: Probes,
+    /// Let the kernel's verifier tell its figures, into the log.
+    pub figures: bool,
     /// The programs that need CAP_NET_ADMIN may be loaded.
     pub net_admin: bool,
     /// Trace only what this process starts.
@@ -131,6 +133,10 @@ impl<'obj> Tracer<'obj> {
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         choose(&mut open.progs, set, config.net_admin);
+        if config.figures {
+            const BPF_LOG_STATS: u32 = 4;
+            open.open_object_mut().progs_mut().for_each(|mut prog| prog.set_log_level(BPF_LOG_STATS));
+        }
 
         let skel = open.load().context("load the BPF programs")?;
         let batch = Rc::new(RefCell::new(Batch::default()));

@@ -73,6 +73,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         events: plan.events,
         ring_size: plan.ring_size,
         probes: plan.probes,
+        figures: plan.verbose,
         net_admin: facts.net_admin(),
         follow: !plan.command.is_empty(),
     };
