@@ -129,9 +129,9 @@ fn no_route() {
 #[test]
 fn ports_used_up() {
     network::own();
-    network::sysctl("net.ipv4.ip_local_port_range", "40000 40000");
     let listener = net::listen(V4);
     let address = listener.local_addr().expect("an address");
+    network::sysctl("net.ipv4.ip_local_port_range", "40000 40000");
     let _first = TcpStream::connect(address).expect("connect");
     let events = events_of(1, || ways::refused(address, libc::EADDRNOTAVAIL));
     failed(&events, "EADDRNOTAVAIL", address);
