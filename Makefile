@@ -14,7 +14,7 @@ export $(TARGET_VAR)_RUNNER = sudo -E
 endif
 
 PACKAGES      := clang libelf-dev zlib1g-dev pkg-config gcc make
-TEST_PACKAGES := busybox-static iproute2 libcap2-bin jq
+TEST_PACKAGES := busybox-static iproute2 libcap2-bin jq mandoc
 
 all: target/release/tcptrace
 
@@ -57,14 +57,28 @@ lint:
 	cargo clippy --all-targets --target $(HOST) -- -D warnings
 	clang-format --dry-run -Werror src/bpf/*.c src/bpf/*.h
 
+# The manual page, after a change of an option, of the schema or of man/*.in.
+man:
+	UPDATE=1 cargo test --target $(HOST) --test docs
+
+SHARE       := $(DESTDIR)$(PREFIX)/share
+COMPLETIONS := $(SHARE)/bash-completion/completions/tcptrace \
+	$(SHARE)/zsh/site-functions/_tcptrace \
+	$(SHARE)/fish/vendor_completions.d/tcptrace.fish
+
 install: all
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/tcptrace
+	install -D -m 644 man/tcptrace.8 $(SHARE)/man/man8/tcptrace.8
+	mkdir -p $(dir $(COMPLETIONS))
+	$(BINARY) --completions bash > $(word 1,$(COMPLETIONS))
+	$(BINARY) --completions zsh > $(word 2,$(COMPLETIONS))
+	$(BINARY) --completions fish > $(word 3,$(COMPLETIONS))
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/tcptrace
+	rm -f $(DESTDIR)$(PREFIX)/bin/tcptrace $(SHARE)/man/man8/tcptrace.8 $(COMPLETIONS)
 
 clean:
 	cargo clean
 
 FORCE:
-.PHONY: all deps test-deps run test test-kernels lint install uninstall clean FORCE
+.PHONY: all deps test-deps run test test-kernels lint man install uninstall clean FORCE

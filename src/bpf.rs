@@ -19,7 +19,7 @@ use libbpf_rs::{
 use crate::{
     event::ImageId,
     host,
-    plan::{Events, Probes},
+    plan::{AtStart, Events, Probes},
     session::{Batch, Lost, Source},
 };
 
@@ -29,8 +29,11 @@ mod skel {
 }
 
 mod follow;
+mod iterate;
 pub mod layout;
 
+use iterate::Iterators;
+use layout::netmon_survey as survey;
 use skel::{NetmonProgs, NetmonSkel, NetmonSkelBuilder, OpenNetmonProgs};
 
 /// Records taken from the ring at a time: bounds memory, and how late a stop can be noticed.
@@ -53,7 +56,7 @@ impl ProbeSet {
             ProbeSet::Tracepoint => &[
                 "accepts through io_uring with multishot or direct descriptors",
                 "failures before the SYN of sendto(MSG_FASTOPEN)",
-                "accepts of 32-bit programs",
+                "accepts of 32-bit programs, and their connects that fail before any SYN",
             ],
         }
     }
@@ -64,6 +67,8 @@ impl ProbeSet {
 pub struct Config {
     /// Which events to send.
     pub events: Events,
+    /// What to do with the sockets that exist.
+    pub at_start: AtStart,
     /// Bytes of the ring; a power of two.
     pub ring_size: u32,
     /// Which probe sets to try.
@@ -87,6 +92,7 @@ pub struct Tracer<'obj> {
     batch: Rc<RefCell<Batch>>,
     set: ProbeSet,
     notes: Vec<String>,
+    iterators: Option<Iterators>,
 }
 
 /// libbpf's own words since the last call, for `--verbose`.
@@ -130,6 +136,12 @@ impl<'obj> Tracer<'obj> {
         rodata.config.want = config.events.bits();
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.config.follow = u32::from(config.follow);
+        rodata.config.survey = match config.at_start {
+            AtStart::Ignore => 0,
+            AtStart::Learn => survey::NETMON_SURVEY_LEARN.0,
+            AtStart::Print => survey::NETMON_SURVEY_LEARN.0 | survey::NETMON_SURVEY_REPORT.0,
+            AtStart::PrintOnly => survey::NETMON_SURVEY_REPORT.0,
+        };
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         choose(&mut open.progs, set, config.net_admin);
@@ -137,8 +149,10 @@ impl<'obj> Tracer<'obj> {
             const BPF_LOG_STATS: u32 = 4;
             open.open_object_mut().progs_mut().for_each(|mut prog| prog.set_log_level(BPF_LOG_STATS));
         }
+        open.progs.on_listen.set_autoload(config.events.has_listeners());
+        iterate::choose(&mut open.progs, config.at_start);
 
-        let skel = open.load().context("load the BPF programs")?;
+        let mut skel = open.load().context("load the BPF programs")?;
         let batch = Rc::new(RefCell::new(Batch::default()));
         let mut builder = RingBufferBuilder::new();
         let filled = Rc::clone(&batch);
@@ -150,11 +164,19 @@ impl<'obj> Tracer<'obj> {
             })
             .context("map the ring")?;
         let ring = builder.build().context("map the ring")?;
-        let (links, notes) = attach(&skel.progs, set, config.net_admin)?;
+        let (links, notes) = match config.at_start {
+            AtStart::PrintOnly => Default::default(),
+            _ => attach(&skel.progs, set, config.net_admin)?,
+        };
         if config.follow {
             follow::mark_self(&skel.maps.followed)?;
         }
-        Ok(Tracer { skel, links, ring, batch, set, notes })
+        let iterators = match config.at_start {
+            AtStart::Ignore => None,
+            _ => Some(Iterators::new(&skel.progs, config)?),
+        };
+        set_surveying(&mut skel, iterators.is_some());
+        Ok(Tracer { skel, links, ring, batch, set, notes, iterators })
     }
 
     /// The probe set in use.
@@ -165,6 +187,14 @@ impl<'obj> Tracer<'obj> {
     /// What could not be attached, in words.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+}
+
+/// Tell the probes whether the survey is under way.
+fn set_surveying(skel: &mut NetmonSkel<'_>, on: bool) {
+    if let Some(bss) = skel.maps.bss_data.as_deref_mut() {
+        // SAFETY: `surveying` is a valid, aligned integer in a shared mapping; it may be read late.
+        unsafe { std::ptr::from_mut(&mut bss.surveying).write_volatile(u32::from(on)) };
     }
 }
 
@@ -193,6 +223,9 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, net_admin: bool) -> Result<(Ve
     };
     trace(&progs.on_exec)?;
     trace(&progs.on_fork)?;
+    if progs.on_listen.autoload() {
+        trace(&progs.on_listen)?;
+    }
     match set {
         ProbeSet::Trampoline => {
             trace(&progs.on_connect_v4)?;
@@ -275,6 +308,18 @@ impl Source for Tracer<'_> {
         }
         into.swap(&mut self.batch.borrow_mut());
         Ok(())
+    }
+
+    fn survey(&mut self) -> Result<bool> {
+        if let Some(iterators) = &mut self.iterators {
+            if iterators.read()? {
+                return Ok(true);
+            }
+            self.notes.extend(iterators.note());
+        }
+        self.iterators = None;
+        set_surveying(&mut self.skel, false);
+        Ok(false)
     }
 
     fn lost(&self) -> Lost {

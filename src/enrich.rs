@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::{
-    event::{Event, What},
+    event::{Actor, Event, What},
     process::{Known, ProcessTable},
 };
 
@@ -22,6 +22,8 @@ pub struct Record {
     pub parent: Option<Rc<Known>>,
     /// The process that closed the connection, when that is not the owner.
     pub closer: Option<Rc<Known>>,
+    /// Of a socket found at the start: all processes that have it, the owner first.
+    pub owners: Vec<(Actor, Option<Rc<Known>>)>,
 }
 
 impl Record {
@@ -33,6 +35,14 @@ impl Record {
             What::Close(close) => close.closer.and_then(|id| table.get(id)),
             _ => None,
         };
+        let owners = match &event.what {
+            What::Existing(existing) => existing
+                .owners
+                .iter()
+                .map(|&owner| (owner, owner.image.and_then(|id| table.get(id))))
+                .collect(),
+            _ => Vec::new(),
+        };
         Record {
             wall_ns: i128::from(event.time.0) + wall_offset,
             wall_offset,
@@ -40,6 +50,7 @@ impl Record {
             process,
             parent,
             closer,
+            owners,
         }
     }
 }

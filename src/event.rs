@@ -51,8 +51,8 @@ pub struct Actor {
 pub enum What {
     /// The handshake of an outgoing connection completed.
     Connect {
-        /// Since the SYN.
-        latency: Duration,
+        /// Since the SYN, where that was seen.
+        latency: Option<Duration>,
     },
     /// accept() returned a connection.
     Accept {
@@ -63,11 +63,63 @@ pub enum What {
     Fail {
         /// Why.
         error: Failure,
-        /// Since the SYN; zero when none was sent.
-        latency: Duration,
+        /// Since the SYN, where that was seen; zero when none was sent.
+        latency: Option<Duration>,
     },
     /// The connection ended.
     Close(Close),
+    /// A socket begins to listen.
+    Listen {
+        /// Its queue.
+        backlog: Option<Backlog>,
+    },
+    /// A socket stops listening.
+    Unlisten {
+        /// Its queue.
+        backlog: Option<Backlog>,
+    },
+    /// A socket went from one state to another.
+    Step {
+        /// The one it left.
+        from: State,
+        /// The one it is in.
+        to: State,
+        /// How long it was in `from`, where that was seen.
+        after: Option<Duration>,
+    },
+    /// A socket found at the start.
+    Existing(Existing),
+}
+
+/// A socket found at the start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Existing {
+    /// Its state.
+    pub state: State,
+    /// Who opened it, where the kernel can tell.
+    pub direction: Option<Direction>,
+    /// A listener's queue.
+    pub backlog: Option<Backlog>,
+    /// The processes that have a descriptor of it; the event's owner is the first of them.
+    pub owners: Vec<Actor>,
+}
+
+/// The state of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)] // RFC 9293 tells
+pub enum State {
+    Listen,
+    SynSent,
+    SynRecv,
+    Established,
+    FinWait1,
+    FinWait2,
+    CloseWait,
+    Closing,
+    LastAck,
+    TimeWait,
+    Closed,
+    Unknown,
 }
 
 /// Completed connections that wait for accept().

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,12 +10,20 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 use terminal_size::{Height, Width};
 
-use crate::{diagnosis::Facts, event::Process, invoker::Invoker, proc, sink::table::Size};
+use crate::{
+    diagnosis::Facts,
+    event::{BootTime, Process},
+    invoker::Invoker,
+    proc,
+    sink::table::Size,
+};
 
 /// What the core asks of the machine; a test answers in its place.
 pub trait Host {
     /// Add this to a boot time for nanoseconds since 1970. Changes when the clock is set.
     fn wall_offset(&self) -> i128;
+    /// The kernel's time in records.
+    fn boot_time(&self) -> BootTime;
     /// The arguments of a process, if it is still the one that is meant.
     fn args(&self, process: &Process) -> Option<String>;
 }
@@ -26,16 +34,20 @@ pub struct Machine;
 
 impl Host for Machine {
     fn wall_offset(&self) -> i128 {
-        let now = |clock| {
-            let time = clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
-            time.as_nanos() as i128
-        };
-        now(ClockId::CLOCK_REALTIME) - now(ClockId::CLOCK_BOOTTIME)
+        i128::from(nanoseconds(ClockId::CLOCK_REALTIME)) - i128::from(nanoseconds(ClockId::CLOCK_BOOTTIME))
+    }
+
+    fn boot_time(&self) -> BootTime {
+        BootTime(nanoseconds(ClockId::CLOCK_BOOTTIME))
     }
 
     fn args(&self, process: &Process) -> Option<String> {
         proc::args(process)
     }
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    clock_gettime(clock).map_or(Duration::ZERO, Duration::from).as_nanos() as u64
 }
 
 /// Who called sudo, if someone did and that gave us root.
@@ -54,6 +66,49 @@ pub fn cgroup2_root() -> Option<PathBuf> {
         let whole = mount.split(' ').nth(3)? == "/";
         (whole && kind.starts_with("cgroup2 ")).then(|| mount.split(' ').nth(4).map(PathBuf::from))?
     })
+}
+
+/// A network namespace, and where it can be entered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Netns {
+    /// Its inode number.
+    pub inode: u64,
+    /// A file that stands for it.
+    pub path: PathBuf,
+}
+
+/// Every network namespace that a thread is in or that is mounted somewhere, our own first; and
+/// whether some threads did not say.
+pub fn network_namespaces() -> (Vec<Netns>, bool) {
+    let mut found: Vec<Netns> = Vec::new();
+    let mut hidden = false;
+    let mut add = |path: PathBuf| match fs::metadata(&path) {
+        Ok(file) if found.iter().any(|netns| netns.inode == file.ino()) => {}
+        Ok(file) => found.push(Netns { inode: file.ino(), path }),
+        Err(error) => hidden |= error.kind() == std::io::ErrorKind::PermissionDenied,
+    };
+    add("/proc/thread-self/ns/net".into());
+    for process in numbered("/proc".as_ref()) {
+        for thread in numbered(&process.join("task")) {
+            add(thread.join("ns/net"));
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for fields in mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()) {
+        if let [_, _, _, root, point, ..] = fields[..]
+            && root.starts_with("net:[")
+        {
+            add(point.into());
+        }
+    }
+    (found, hidden)
+}
+
+/// Entries of a directory whose names are numbers.
+fn numbered(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let is_number =
+        |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    fs::read_dir(directory).into_iter().flatten().flatten().filter(is_number).map(|entry| entry.path())
 }
 
 /// The size of a terminal.

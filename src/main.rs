@@ -1,7 +1,7 @@
 //! Parse, plan, attach, run, exit code.
 
 use std::{
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, Write, stderr, stdout},
     mem::MaybeUninit,
     os::fd::OwnedFd,
     process::ExitCode,
@@ -18,24 +18,33 @@ use signal_hook::{
 use tcptrace::{
     bpf::{self, Config, Tracer},
     cli::{Args, Format, envelope::EnvelopeArgs},
-    command, destination, diagnosis,
+    command, destination, diagnosis, digest, docs,
     host::{self, Machine},
     output::Output,
-    plan::{Plan, Surroundings},
+    plan::{AtStart, Plan, Surroundings},
     report,
     session::Session,
     sink::{
-        Sink,
+        Nothing, Sink,
         csv::Csv,
         json::Json,
-        odr::{Metadata, Odr},
+        odr::{Metadata, Odr, Shape},
         table::{Look, Table, Zone},
     },
     stop::Stop,
+    survey::Survey,
 };
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(error) = args.check() {
+        error.exit();
+    }
+    if let Some(text) = docs::asked_for(&args) {
+        // A reader that does not want it all is no failure.
+        let _ = stdout().write_all(&text);
+        return ExitCode::SUCCESS;
+    }
     if args.become_command {
         let (error, code) = command::become_command(&args.command, host::invoker().as_ref());
         report::line(&mut stderr(), &format!("{error:#}"));
@@ -58,12 +67,11 @@ fn run(args: &Args) -> Result<ExitCode> {
     };
     let plan = Plan::new(args, around);
 
-    let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let mut stop = Stop::new(Arc::new(AtomicBool::new(false)), deadline, plan.count);
+    let signalled = Arc::new(AtomicBool::new(false));
     if plan.command.is_empty() {
         // Beside a command they are the command's.
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            flag::register(signal, stop.signal()).context("catch signals")?;
+            flag::register(signal, Arc::clone(&signalled)).context("catch signals")?;
         }
     }
 
@@ -71,6 +79,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let facts = host::facts();
     let config = Config {
         events: plan.events,
+        at_start: plan.at_start,
         ring_size: plan.ring_size,
         probes: plan.probes,
         figures: plan.verbose,
@@ -82,17 +91,22 @@ fn run(args: &Args) -> Result<ExitCode> {
         report::log(&mut stderr(), &bpf::take_log());
     }
     let mut tracer = started.map_err(|error| diagnosis::explain(error, &facts, plan.probes))?;
-    if !plan.quiet {
+    let survey = Survey::take(&mut tracer, &Machine)?;
+    let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut stop = Stop::new(signalled, deadline, plan.count);
+    if plan.at_start == AtStart::PrintOnly {
+        tracer.notes().iter().for_each(|note| report::line(&mut stderr(), note));
+        stop = stop.at_once();
+    } else if !plan.quiet {
         let program = plan.command.first().map(|program| program.as_os_str());
         report::ready(&mut stderr(), tracer.probe_set(), tracer.notes(), program);
     }
     if plan.command.is_empty() {
-        trace(&plan, &mut tracer, output, stop)?;
+        trace(&plan, &mut tracer, survey, output, stop)?;
         return Ok(ExitCode::SUCCESS);
     }
     let running = command::start(&plan.command)?;
-    stop = stop.after(running.ended());
-    let traced = trace(&plan, &mut tracer, output, stop);
+    let traced = trace(&plan, &mut tracer, survey, output, stop.after(running.ended()));
     if let Err(error) = &traced {
         report::line(&mut stderr(), &format!("{error:#}"));
     }
@@ -100,8 +114,24 @@ fn run(args: &Args) -> Result<ExitCode> {
     Ok(if traced.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
 }
 
-fn trace(plan: &Plan, tracer: &mut Tracer<'_>, output: OwnedFd, stop: Stop) -> Result<()> {
-    let mut sink: Box<dyn Sink> = match plan.format {
+fn trace(plan: &Plan, tracer: &mut Tracer<'_>, survey: Survey, output: OwnedFd, stop: Stop) -> Result<()> {
+    let mut sink = sink(plan, &output)?;
+    let mut output = Output::new(output);
+    let summary =
+        Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut output, stop, survey }
+            .run()?;
+    if plan.summary_only {
+        digest::put(&summary, plan.format, output.buffer());
+        output.flush(|| true).context("write the summary")?;
+    }
+    let told = plan.quiet || plan.summary_only || plan.at_start == AtStart::PrintOnly;
+    report::summary(&mut stderr(), &summary, told);
+    Ok(())
+}
+
+fn sink(plan: &Plan, output: &OwnedFd) -> Result<Box<dyn Sink>> {
+    Ok(match plan.format {
+        _ if plan.summary_only => Box::new(Nothing),
         Format::Table => {
             let zone = if plan.utc { Zone::utc() } else { Zone::local() };
             let look = Look { color: plan.color, utf8: host::shows_utf8(), zone };
@@ -110,13 +140,13 @@ fn trace(plan: &Plan, tracer: &mut Tracer<'_>, output: OwnedFd, stop: Stop) -> R
         }
         Format::Json => Box::new(Json::new(host::all_capabilities(), Vec::new())),
         Format::Csv => Box::new(Csv::new(Vec::new())),
-        Format::Odr => Box::new(Odr::new(metadata(&plan.envelope))),
-    };
-    let summary =
-        Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut Output::new(output), stop }
-            .run()?;
-    report::summary(&mut stderr(), &summary, plan.quiet);
-    Ok(())
+        Format::Odr => {
+            let wall_ns = std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
+            let document = plan.at_start == AtStart::PrintOnly;
+            let shape = if document { Shape::Document { wall_ns } } else { Shape::Lines };
+            Box::new(Odr::new(metadata(&plan.envelope), shape))
+        }
+    })
 }
 
 fn metadata(args: &EnvelopeArgs) -> Metadata {

@@ -13,6 +13,11 @@ use crate::{
 pub struct Events(u32);
 
 impl Events {
+    /// Whether listeners are of interest.
+    pub fn has_listeners(self) -> bool {
+        self.0 & (want::NETMON_WANT_LISTEN.0 | want::NETMON_WANT_STATE.0) != 0
+    }
+
     /// The bits the kernel side knows them by (`enum netmon_want`).
     pub fn bits(self) -> u32 {
         self.0
@@ -27,10 +32,25 @@ impl FromIterator<Kind> for Events {
                 Kind::Accept => want::NETMON_WANT_ACCEPT.0,
                 Kind::Close => want::NETMON_WANT_CLOSE.0,
                 Kind::Fail => want::NETMON_WANT_FAIL.0,
+                Kind::Listen => want::NETMON_WANT_LISTEN.0,
+                Kind::State => want::NETMON_WANT_STATE.0,
                 Kind::All => u32::MAX,
             }
         }))
     }
+}
+
+/// What to do with the sockets that exist at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtStart {
+    /// None of them can be a command's that is yet to start.
+    Ignore,
+    /// Learn who has them, quietly.
+    Learn,
+    /// Print them too.
+    Print,
+    /// Print them, and that is all.
+    PrintOnly,
 }
 
 /// Everything a run needs to know.
@@ -38,6 +58,8 @@ impl FromIterator<Kind> for Events {
 pub struct Plan {
     /// Which events.
     pub events: Events,
+    /// What exists at the start.
+    pub at_start: AtStart,
     /// How they are printed.
     pub format: Format,
     /// What is said about the data in the odr format.
@@ -48,6 +70,8 @@ pub struct Plan {
     pub utc: bool,
     /// Without banner and summary.
     pub quiet: bool,
+    /// With the summary in place of the events.
+    pub summary_only: bool,
     /// With the choice of probes and libbpf's log.
     pub verbose: bool,
     /// How long.
@@ -77,6 +101,12 @@ impl Plan {
         Plan {
             events: args.events.iter().copied().collect(),
             format: if args.json { Format::Json } else { args.format },
+            at_start: match (args.existing, args.snapshot) {
+                (_, true) => AtStart::PrintOnly,
+                (true, false) => AtStart::Print,
+                _ if !args.command.is_empty() => AtStart::Ignore,
+                (false, false) => AtStart::Learn,
+            },
             envelope: args.envelope.clone(),
             color: match args.color {
                 When::Always => true,
@@ -85,6 +115,7 @@ impl Plan {
             },
             utc: args.utc,
             quiet: args.quiet,
+            summary_only: args.summary_only,
             verbose: args.verbose,
             timeout: args.timeout,
             count: args.count,

@@ -27,15 +27,15 @@ pub fn args(process: &Process) -> Option<String> {
     // Asked after the reading: what was read belongs to the process that was there before.
     let stat = Stat::read(&proc)?;
     let same = stat.start == ticks(process.cloned_at)?
-        && (process.binary_path.is_empty() || executable(&proc)? == process.filename);
+        && executable(&proc).is_none_or(|name| process.binary_path.is_empty() || name == process.filename);
     let cut = bytes.len() as u64 > ARGS_MAX;
     bytes.truncate(ARGS_MAX as usize);
     // Of a title the kernel tells as much as there is, of argv neither more nor less than all.
-    let title = !cut && bytes.len() as u64 != stat.argv_len;
+    let title = !cut && stat.argv_len.is_some_and(|len| bytes.len() as u64 != len);
     same.then(|| args::join(&bytes, title, cut))
 }
 
-/// The base name behind /proc/PID/exe.
+/// The base name behind /proc/PID/exe; of some processes not even root may know it.
 fn executable(proc: &Path) -> Option<String> {
     let path = fs::read_link(proc.join("exe")).ok()?;
     let name = path.file_name()?.to_string_lossy().into_owned();
@@ -47,7 +47,8 @@ fn executable(proc: &Path) -> Option<String> {
 struct Stat {
     /// Clock ticks from boot to the fork.
     start: u64,
-    argv_len: u64,
+    /// None where it is kept from us.
+    argv_len: Option<u64>,
 }
 
 impl Stat {
@@ -60,7 +61,7 @@ impl Stat {
         let after_name = stat.iter().rposition(|&byte| byte == b')')? + 2;
         let fields = std::str::from_utf8(stat.get(after_name..)?).ok()?;
         let field = |number: usize| fields.split([' ', '\n']).nth(number - 3)?.parse::<u64>().ok();
-        Some(Stat { start: field(22)?, argv_len: field(49)?.saturating_sub(field(48)?) })
+        Some(Stat { start: field(22)?, argv_len: field(49)?.checked_sub(field(48)?).filter(|&len| len > 0) })
     }
 }
 
@@ -80,7 +81,7 @@ mod tests {
             stat.extend_from_slice(format!(" {}", number * 10).as_bytes());
         }
         stat.push(b'\n');
-        assert_eq!(Stat::parse(&stat), Some(Stat { start: 220, argv_len: 10 }));
+        assert_eq!(Stat::parse(&stat), Some(Stat { start: 220, argv_len: Some(10) }));
         for end in 0..stat.len() - 20 {
             Stat::parse(&stat[..end]);
         }
@@ -92,6 +93,6 @@ mod tests {
     fn its_own_arguments() {
         let stat = Stat::read(Path::new("/proc/self")).expect("our own stat");
         let bytes = fs::read("/proc/self/cmdline").expect("our own cmdline");
-        assert_eq!(bytes.len() as u64, stat.argv_len);
+        assert_eq!(Some(bytes.len() as u64), stat.argv_len);
     }
 }

@@ -1,17 +1,18 @@
 //! Who the image ids in events stand for.
 
 use std::{
+    cell::OnceCell,
     collections::{HashMap, HashSet},
     rc::Rc,
 };
 
 use crate::{
-    event::{ImageId, Process},
+    event::{BootTime, ImageId, Process},
     host::Host,
 };
 
-/// Images kept before those that nothing refers to any more are dropped.
-pub const SWEEP_AT: usize = 16_384;
+/// Images kept before those that nothing refers to any more are dropped: 10 to 30 MB.
+pub const SWEEP_AT: usize = 8192;
 
 /// A process image, with whatever a sink made of it once and for all.
 #[derive(Debug)]
@@ -20,26 +21,50 @@ pub struct Known {
     pub id: ImageId,
     /// What is known of it.
     pub process: Process,
+    /// What the sink wrote of it, before and after the thread.
+    pub rendered: OnceCell<[String; 2]>,
 }
 
 /// The images sent by the kernel side.
 ///
 /// Memory is bounded by what is alive: when the table has grown large, the images that no open
 /// connection and no kept image's parentage refers to are dropped, and the kernel side is told to
-/// send again what it needs.
+/// send again what it needs. Records that were under way when it was asked may still speak of the
+/// others, so these go when the last of such records has been read. At most, then, there are the
+/// images in use twice, or [`SWEEP_AT`], and those whose records fit into the ring.
 #[derive(Debug)]
 pub struct ProcessTable {
     known: HashMap<ImageId, Rc<Known>>,
-    /// Images received since the sweep began: they are in use, whatever the kernel said before.
+    /// Images received since the kernel side was asked: in use, whatever it said before.
     fresh: HashSet<ImageId>,
+    answer: Option<Answer>,
     at_least: usize,
     sweep_at: usize,
+}
+
+/// What the kernel side said is in use, and when.
+#[derive(Debug)]
+struct Answer {
+    in_use: HashSet<ImageId>,
+    at: BootTime,
+}
+
+impl Default for ProcessTable {
+    fn default() -> Self {
+        ProcessTable::new(SWEEP_AT)
+    }
 }
 
 impl ProcessTable {
     /// A table that is not swept before it holds `at_least` images.
     pub fn new(at_least: usize) -> Self {
-        ProcessTable { known: HashMap::new(), fresh: HashSet::new(), at_least, sweep_at: at_least }
+        ProcessTable {
+            known: HashMap::new(),
+            fresh: HashSet::new(),
+            answer: None,
+            at_least,
+            sweep_at: at_least,
+        }
     }
 
     /// Take a record. Arguments the kernel side could not read come from /proc.
@@ -48,7 +73,7 @@ impl ProcessTable {
             let before = self.known.get(&id).and_then(|known| known.process.args.clone());
             process.args = host.args(&process).or(before);
         }
-        self.known.insert(id, Rc::new(Known { id, process }));
+        self.known.insert(id, Rc::new(Known { id, process, rendered: OnceCell::new() }));
         self.fresh.insert(id);
     }
 
@@ -57,26 +82,40 @@ impl ProcessTable {
         self.known.get(&id).cloned()
     }
 
-    /// Whether it is time to ask the kernel side what is in use, and [`ProcessTable::sweep`].
+    /// Whether it is time to ask the kernel side what is in use.
     pub fn is_crowded(&self) -> bool {
-        self.known.len() >= self.sweep_at
+        self.answer.is_none() && self.known.len() >= self.sweep_at
     }
 
-    /// A question to the kernel side begins: what comes from here on is in use.
+    /// The kernel side is about to be asked: what comes from here on is in use.
     pub fn begin_sweep(&mut self) {
         self.fresh.clear();
     }
 
+    /// It has answered, at this time.
+    pub fn answered(&mut self, in_use: HashSet<ImageId>, at: BootTime) {
+        self.answer = Some(Answer { in_use, at });
+    }
+
+    /// All records before this time have been read.
+    pub fn passed(&mut self, time: BootTime) {
+        if let Some(answer) = self.answer.take_if(|answer| answer.at < time) {
+            self.sweep(&answer.in_use);
+        }
+    }
+
     /// Drop what is neither in use nor fresh, nor the parent of such.
-    pub fn sweep(&mut self, in_use: &HashSet<ImageId>) {
+    fn sweep(&mut self, in_use: &HashSet<ImageId>) {
         let kept: HashSet<ImageId> = self
             .known
-            .keys()
-            .filter(|id| in_use.contains(id) || self.fresh.contains(id))
-            .flat_map(|id| [Some(*id), self.known[id].process.parent])
+            .iter()
+            .filter(|(id, _)| in_use.contains(id) || self.fresh.contains(id))
+            .flat_map(|(id, known)| [Some(*id), known.process.parent])
             .flatten()
             .collect();
         self.known.retain(|id, _| kept.contains(id));
+        self.known.shrink_to(self.at_least);
+        self.fresh = HashSet::new();
         self.sweep_at = self.at_least.max(self.known.len() * 2);
     }
 
@@ -88,5 +127,141 @@ impl ProcessTable {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::SecureExec;
+
+    /// A machine on which only the processes named have arguments.
+    #[derive(Default)]
+    struct Machine {
+        args: Cell<Option<&'static str>>,
+    }
+
+    impl Host for Machine {
+        fn wall_offset(&self) -> i128 {
+            0
+        }
+        fn boot_time(&self) -> BootTime {
+            BootTime(0)
+        }
+        fn args(&self, _: &Process) -> Option<String> {
+            self.args.get().map(str::to_owned)
+        }
+    }
+
+    fn process(parent: Option<u64>, args: Option<&str>) -> Process {
+        Process {
+            parent: parent.map(ImageId),
+            pid: 1,
+            ppid: 1,
+            start: BootTime(1),
+            cloned_at: BootTime(1),
+            parent_start: BootTime(1),
+            cloned: false,
+            kernel_thread: false,
+            uid: 0,
+            euid: 0,
+            gid: 0,
+            egid: 0,
+            auid: 0,
+            cap_inheritable: 0,
+            cap_permitted: 0,
+            cap_effective: 0,
+            secureexec: SecureExec::default(),
+            binary_path: String::new(),
+            filename: String::new(),
+            args: args.map(str::to_owned),
+            container_id: None,
+            unit: None,
+        }
+    }
+
+    #[test]
+    fn arguments_come_from_proc_where_the_kernel_side_has_none() {
+        let machine = Machine::default();
+        let mut table = ProcessTable::new(10);
+        let args = |table: &ProcessTable| table.get(ImageId(1)).and_then(|known| known.process.args.clone());
+        table.insert(ImageId(1), process(None, None), &machine);
+        assert_eq!(args(&table), None);
+        machine.args.set(Some("from proc"));
+        table.insert(ImageId(1), process(None, None), &machine);
+        assert_eq!(args(&table).as_deref(), Some("from proc"));
+        machine.args.set(None); // it is gone, and what was known of it holds
+        table.insert(ImageId(1), process(None, None), &machine);
+        assert_eq!(args(&table).as_deref(), Some("from proc"));
+        machine.args.set(Some("from proc"));
+        table.insert(ImageId(1), process(None, Some("its own")), &machine);
+        assert_eq!(args(&table).as_deref(), Some("its own"));
+    }
+
+    #[test]
+    fn what_is_under_way_keeps_its_images() {
+        let machine = Machine::default();
+        let mut table = ProcessTable::new(2);
+        table.insert(ImageId(1), process(None, None), &machine);
+        assert!(!table.is_crowded());
+        table.insert(ImageId(2), process(None, None), &machine);
+        assert!(table.is_crowded());
+        table.begin_sweep();
+        table.answered(HashSet::new(), BootTime(100));
+        assert!(!table.is_crowded());
+        table.passed(BootTime(100)); // from before the answer
+        assert_eq!(table.len(), 2);
+        table.passed(BootTime(101));
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn a_hundred_thousand_that_come_and_go_leave_little() {
+        let machine = Machine::default();
+        let mut table = ProcessTable::new(1000);
+        for id in 1..=100_000 {
+            table.insert(ImageId(id), process(Some(id / 2), None), &machine);
+            if table.is_crowded() {
+                table.begin_sweep();
+                table.answered(HashSet::from([ImageId(id)]), BootTime(id));
+            }
+            table.passed(BootTime(id));
+            assert!(table.len() <= 1001);
+        }
+    }
+
+    proptest! {
+        /// Whatever the order of things, an image that is in use, came after the question, or is
+        /// the parent of such is there after a sweep; everything else is not.
+        #[test]
+        fn a_sweep_drops_what_is_out_of_use_and_nothing_else(
+            before in prop::collection::vec((1..50_u64, prop::option::of(1..50_u64)), 0..60),
+            in_use in prop::collection::hash_set(1..50_u64, 0..20),
+            after in prop::collection::vec((1..50_u64, prop::option::of(1..50_u64)), 0..20),
+        ) {
+            let machine = Machine::default();
+            let mut table = ProcessTable::new(1);
+            let mut parents = HashMap::new();
+            for &(id, parent) in &before {
+                table.insert(ImageId(id), process(parent, None), &machine);
+                parents.insert(id, parent);
+            }
+            table.begin_sweep();
+            table.answered(in_use.iter().copied().map(ImageId).collect(), BootTime(1));
+            for &(id, parent) in &after {
+                table.insert(ImageId(id), process(parent, None), &machine);
+                parents.insert(id, parent);
+            }
+            table.passed(BootTime(2));
+            let used = |id: u64| in_use.contains(&id) || after.iter().any(|&(fresh, _)| fresh == id);
+            for &id in parents.keys() {
+                let is_parent = parents.iter().any(|(&child, &parent)| used(child) && parent == Some(id));
+                prop_assert_eq!(table.get(ImageId(id)).is_some(), used(id) || is_parent, "{}", id);
+            }
+        }
     }
 }

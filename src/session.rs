@@ -1,7 +1,7 @@
 //! A run: from the source to the sink until it is told to stop.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
@@ -11,17 +11,22 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
     enrich::Record,
-    event::ImageId,
+    event::{Event, ImageId},
     host::Host,
     output::{Flushed, Output, is_gone},
-    process::{ProcessTable, SWEEP_AT},
-    sink::{Sink, names},
+    process::ProcessTable,
+    sink::Sink,
     stop::Stop,
+    summary::Summary,
+    survey::Survey,
     wire::{Decoded, decode},
 };
 
 /// The kernel side does not wake us for each record; we come this often.
 const TICK: Duration = Duration::from_millis(20);
+
+/// Sockets that exist at the start, printed between two looks at whether to stop.
+const PART: usize = 512;
 
 /// Where records come from.
 pub trait Source {
@@ -32,6 +37,11 @@ pub trait Source {
     /// # Errors
     /// When the ring cannot be read any more.
     fn read(&mut self, into: &mut Batch) -> Result<()>;
+    /// Visit some of the sockets that exist, whose records can then be read; false when all were.
+    ///
+    /// # Errors
+    /// When an iterator cannot be read any more.
+    fn survey(&mut self) -> Result<bool>;
     /// Whether a connection that has an owner is open.
     fn has_open(&self) -> bool;
     /// Stop producing records. Those that wait can still be read.
@@ -80,7 +90,7 @@ impl Batch {
 }
 
 /// What was lost, by cause.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Lost {
     /// Events: the ring was full.
     pub ring: u64,
@@ -98,17 +108,6 @@ pub struct Lost {
     pub undelivered: u64,
 }
 
-/// How a run went.
-#[derive(Debug, Default)]
-pub struct Summary {
-    /// Events printed, by name.
-    pub printed: BTreeMap<&'static str, u64>,
-    /// What was lost.
-    pub lost: Lost,
-    /// How long it took.
-    pub elapsed: Duration,
-}
-
 /// A run in progress.
 pub struct Session<'a, S, H, Fd> {
     /// Where records come from.
@@ -121,6 +120,8 @@ pub struct Session<'a, S, H, Fd> {
     pub output: &'a mut Output<Fd>,
     /// When to stop.
     pub stop: Stop,
+    /// What exists at the start.
+    pub survey: Survey,
 }
 
 impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
@@ -130,19 +131,25 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
     /// When the source cannot be read or the output cannot be written.
     pub fn run(mut self) -> Result<Summary> {
         let started = Instant::now();
-        let mut table = ProcessTable::new(SWEEP_AT);
+        let Survey { sockets, mut table, pending } = std::mem::take(&mut self.survey);
         let mut summary = Summary::default();
         let mut batch = Batch::default();
-        let mut sweep: Option<HashSet<ImageId>> = None;
 
         self.sink.begin(self.output.buffer());
         let mut end = self.flush()?;
+        for part in sockets.chunks(PART) {
+            if end == Flushed::All {
+                end = self.print(part, &table, &mut summary)?;
+            }
+        }
+        if end == Flushed::All {
+            end = self.take(&pending, &mut table, &mut summary)?;
+        }
         while let (Flushed::All, Some(left)) = (end, self.stop.left(Instant::now())) {
+            let before = self.host.boot_time();
             self.source.read(&mut batch)?;
             if batch.is_empty() {
-                if let Some(in_use) = sweep.take() {
-                    table.sweep(&in_use);
-                }
+                table.passed(before);
                 if self.stop.only_waits_for_closes() && !self.source.has_open() {
                     break;
                 }
@@ -152,9 +159,9 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
                 continue;
             }
             end = self.take(&batch, &mut table, &mut summary)?;
-            if table.is_crowded() && sweep.is_none() {
+            if table.is_crowded() {
                 table.begin_sweep();
-                sweep = Some(self.source.images_in_use()?);
+                table.answered(self.source.images_in_use()?, self.host.boot_time());
             }
         }
 
@@ -167,6 +174,10 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             }
             end = self.take(&batch, &mut table, &mut summary)?;
         }
+        if end == Flushed::All {
+            self.sink.end(self.output.buffer());
+            end = self.flush()?;
+        }
         let undecodable = summary.lost.undecodable;
         summary.lost = Lost { undecodable, ..self.source.lost() };
         if end == Flushed::GaveUp {
@@ -176,6 +187,24 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         Ok(summary)
     }
 
+    /// Print some of what exists at the start.
+    fn print(&mut self, sockets: &[Event], table: &ProcessTable, summary: &mut Summary) -> Result<Flushed> {
+        let wall_offset = self.host.wall_offset();
+        for event in sockets {
+            if self.stop.admits() {
+                self.show(event.clone(), table, wall_offset, summary);
+            }
+        }
+        self.flush()
+    }
+
+    fn show(&mut self, event: Event, table: &ProcessTable, wall_offset: i128, summary: &mut Summary) {
+        let record = Record::new(event, table, wall_offset);
+        summary.add(&record);
+        self.sink.write(&record, self.output.buffer());
+        self.stop.counted();
+    }
+
     /// Print a batch. All of it is written before the next is taken: a reader that is slower
     /// than the events fills the ring, where losses are counted, and not our memory.
     fn take(&mut self, batch: &Batch, table: &mut ProcessTable, summary: &mut Summary) -> Result<Flushed> {
@@ -183,10 +212,8 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         for bytes in batch.iter() {
             match decode(bytes) {
                 Ok(Decoded::Event(event)) if self.stop.admits() => {
-                    *summary.printed.entry(names::event(&event.what)).or_default() += 1;
-                    let record = Record::new(event, table, wall_offset);
-                    self.sink.write(&record, self.output.buffer());
-                    self.stop.counted();
+                    table.passed(event.time);
+                    self.show(event, table, wall_offset, summary);
                 }
                 Ok(Decoded::Event(_)) => break,
                 Ok(Decoded::Process(id, process)) => table.insert(id, *process, self.host),
@@ -198,7 +225,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
 
     fn flush(&mut self) -> Result<Flushed> {
         let stop = &self.stop;
-        self.output.flush(|| stop.left(Instant::now()).is_none()).context("write the output")
+        self.output.flush(|| stop.gives_up(Instant::now())).context("write the output")
     }
 
     /// Wait for records; returns whether the reader of the output went away.

@@ -17,13 +17,24 @@ pub struct Stop {
     signalled: Arc<AtomicBool>,
     deadline: Option<Instant>,
     remaining: Option<u64>,
+    once: bool,
     command_ended: Option<Arc<OnceLock<Instant>>>,
 }
 
 impl Stop {
     /// `signalled` is set from outside, by a signal handler for instance.
     pub fn new(signalled: Arc<AtomicBool>, deadline: Option<Instant>, count: Option<u64>) -> Self {
-        Stop { signalled, deadline, remaining: count, command_ended: None }
+        Stop { signalled, deadline, remaining: count, command_ended: None, once: false }
+    }
+
+    /// Do not wait for anything to happen, but print all that is there.
+    pub fn at_once(self) -> Self {
+        Stop { once: true, ..self }
+    }
+
+    /// Whether a reader that takes nothing is not waited for any more.
+    pub fn gives_up(&self, now: Instant) -> bool {
+        self.signalled() || (!self.once && self.left(now).is_none())
     }
 
     /// Stop a short while after `ended` is set, too.
@@ -41,11 +52,6 @@ impl Stop {
         self.ended_at().is_some()
     }
 
-    /// What to set when a signal comes.
-    pub fn signal(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.signalled)
-    }
-
     /// Whether a signal came.
     pub fn signalled(&self) -> bool {
         self.signalled.load(Ordering::Relaxed)
@@ -53,7 +59,7 @@ impl Stop {
 
     /// How long it may go on from `now` before this must be asked again; none to stop at once.
     pub fn left(&self, now: Instant) -> Option<Duration> {
-        if self.signalled() || self.remaining == Some(0) {
+        if self.once || self.signalled() || self.remaining == Some(0) {
             return None;
         }
         let grace_over = self.ended_at().map(|ended| ended + GRACE);
@@ -96,6 +102,16 @@ mod tests {
         assert!(stop.admits() && stop.left(Instant::now()).is_some());
         stop.counted();
         assert!(!stop.admits() && stop.left(Instant::now()).is_none());
+    }
+
+    #[test]
+    fn a_run_that_waits_for_nothing_still_waits_for_its_reader() {
+        let signalled = Arc::new(AtomicBool::new(false));
+        let stop = Stop::new(Arc::clone(&signalled), None, None).at_once();
+        assert_eq!(stop.left(Instant::now()), None);
+        assert!(stop.admits() && !stop.gives_up(Instant::now()));
+        signalled.store(true, Ordering::Relaxed);
+        assert!(stop.gives_up(Instant::now()));
     }
 
     #[test]

@@ -19,14 +19,6 @@ use crate::{
     unit,
 };
 
-/// TCP states that matter here, as numbered in include/net/tcp_states.h.
-mod state {
-    pub const CLOSE_WAIT: u8 = 8;
-    pub const LAST_ACK: u8 = 9;
-    pub const ESTABLISHED: u8 = 1;
-    pub const SYN_RECV: u8 = 3;
-}
-
 /// One decoded record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded {
@@ -60,23 +52,37 @@ fn exactly<T: AnyBitPattern>(bytes: &[u8]) -> Result<T, Undecodable> {
 
 fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
     let has = |bit: flag| u32::from(raw.flags) & bit.0 != 0;
-    let elapsed = Duration::from_nanos(raw.duration_ns);
+    let elapsed = has(flag::NETMON_FLAG_TIMED).then(|| Duration::from_nanos(raw.duration_ns));
+    let backlog =
+        has(flag::NETMON_FLAG_BACKLOG).then_some(Backlog { len: raw.backlog_len, max: raw.backlog_max });
+    let [from, to] = [raw.states & 15, raw.states >> 4].map(state);
+    let owner = Actor { image: image(raw.image), pid: raw.pid, tid: raw.tid };
     let what = match u32::from(raw.kind) {
         k if k == kind::NETMON_KIND_CONNECT.0 => What::Connect { latency: elapsed },
-        k if k == kind::NETMON_KIND_ACCEPT.0 => What::Accept {
-            backlog: has(flag::NETMON_FLAG_BACKLOG)
-                .then_some(Backlog { len: raw.backlog_len, max: raw.backlog_max }),
-        },
+        k if k == kind::NETMON_KIND_ACCEPT.0 => What::Accept { backlog },
         k if k == kind::NETMON_KIND_FAIL.0 => What::Fail { error: failure(raw.error), latency: elapsed },
         k if k == kind::NETMON_KIND_CLOSE.0 => What::Close(Close {
             direction: if has(flag::NETMON_FLAG_EGRESS) { Direction::Egress } else { Direction::Ingress },
-            duration: has(flag::NETMON_FLAG_TIMED).then_some(elapsed),
+            duration: elapsed,
             bytes_sent: raw.bytes_sent,
             bytes_received: raw.bytes_received,
             retransmits: raw.retransmits,
             srtt: Duration::from_micros(raw.srtt_us.into()),
-            reason: reason(raw.error, raw.old_state, has(flag::NETMON_FLAG_ABORTED_DATA)),
+            reason: reason(raw.error, from, has(flag::NETMON_FLAG_ABORTED_DATA)),
             closer: image(raw.closer),
+        }),
+        k if k == kind::NETMON_KIND_LISTEN.0 => What::Listen { backlog },
+        k if k == kind::NETMON_KIND_UNLISTEN.0 => What::Unlisten { backlog },
+        k if k == kind::NETMON_KIND_STATE.0 => What::Step { from, to, after: elapsed },
+        k if k == kind::NETMON_KIND_EXISTING.0 => What::Existing(Existing {
+            state: to,
+            direction: if has(flag::NETMON_FLAG_INGRESS) {
+                Some(Direction::Ingress)
+            } else {
+                has(flag::NETMON_FLAG_EGRESS).then_some(Direction::Egress)
+            },
+            backlog,
+            owners: Vec::from_iter((owner.pid != 0).then_some(owner)),
         }),
         _ => return Err(Undecodable),
     };
@@ -87,7 +93,7 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
         remote: SocketAddr::new(address(raw.family, raw.daddr)?, raw.dport),
         netns: raw.netns,
         mptcp: has(flag::NETMON_FLAG_MPTCP),
-        owner: Actor { image: image(raw.image), pid: raw.pid, tid: raw.tid },
+        owner,
         rule: raw.rule.checked_sub(1),
         what,
     })
@@ -105,6 +111,24 @@ fn image(id: u64) -> Option<ImageId> {
     (id != 0).then_some(ImageId(id))
 }
 
+/// As numbered in include/net/tcp_states.h.
+fn state(number: u8) -> State {
+    match number {
+        1 => State::Established,
+        2 => State::SynSent,
+        3 => State::SynRecv,
+        4 => State::FinWait1,
+        5 => State::FinWait2,
+        6 => State::TimeWait,
+        7 => State::Closed,
+        8 => State::CloseWait,
+        9 => State::LastAck,
+        10 => State::Listen,
+        11 => State::Closing,
+        _ => State::Unknown,
+    }
+}
+
 /// A socket that leaves SYN_SENT without an error was closed by its caller.
 fn failure(error: u16) -> Failure {
     match error {
@@ -118,11 +142,11 @@ fn failure(error: u16) -> Failure {
 /// The kernel sets `sk_err` to ECONNRESET for a RST, or EPIPE when the peer had closed before
 /// (`tcp_reset()`), and to ETIMEDOUT when it gives up (`tcp_write_err()`). Without an error the
 /// last state tells whose FIN came first, and a state without any FIN that we sent a RST.
-fn reason(error: u16, old_state: u8, data_after_close: bool) -> CloseReason {
+fn reason(error: u16, left: State, data_after_close: bool) -> CloseReason {
     match Errno::from_raw(error.into()) {
-        _ if error == 0 => match old_state {
-            state::LAST_ACK => CloseReason::RemoteClose,
-            state::ESTABLISHED | state::CLOSE_WAIT | state::SYN_RECV => CloseReason::LocalReset,
+        _ if error == 0 => match left {
+            State::LastAck => CloseReason::RemoteClose,
+            State::Established | State::CloseWait | State::SynRecv => CloseReason::LocalReset,
             _ => CloseReason::LocalClose,
         },
         Errno::ECONNRESET if data_after_close => CloseReason::LocalReset,

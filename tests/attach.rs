@@ -8,7 +8,7 @@ use nix::sys::{
 };
 use tcptrace::{
     bpf::{Config, Tracer},
-    plan::{Events, Probes},
+    plan::{AtStart, Events, Probes},
     session::Source,
 };
 
@@ -24,6 +24,7 @@ fn once() -> Duration {
         events: Events::default(),
         ring_size: 8 << 20,
         probes: Probes::Auto,
+        at_start: AtStart::Ignore,
         follow: false,
         figures: false,
         net_admin: true,

@@ -20,6 +20,8 @@
 #include "attempt.h"
 #include "socket.h"
 #include "returns.h"
+#include "state.h"
+#include "survey.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -32,27 +34,49 @@ const enum netmon_process_flag process_flag_layout = 0;
 const enum netmon_secureexec secureexec_layout = 0;
 const enum netmon_lost lost_layout = 0;
 const enum netmon_want want_layout = 0;
+const enum netmon_survey survey_layout = 0;
 
 /* The longest work, in the connecting process; apart, for it must not hide a softirq's event. */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_connect, struct sock *sk, int oldstate, int newstate)
 {
-	if (newstate == TCP_SYN_SENT && is_tcp(sk, false))
+	if (newstate == TCP_SYN_SENT && is_tcp(sk, false)) {
 		connect_begins(sk);
+		state_changed(sk, oldstate, newstate);
+	}
 	return 0;
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 {
-	if (oldstate == TCP_LISTEN || newstate == TCP_SYN_SENT || !is_tcp(sk, false))
+	bool told;
+
+	if (oldstate == TCP_LISTEN || newstate == TCP_LISTEN || newstate == TCP_SYN_SENT ||
+	    !is_tcp(sk, false))
 		return 0;
-	if (newstate == TCP_ESTABLISHED)
+	told = state_changed(sk, oldstate, newstate);
+	if (newstate == TCP_ESTABLISHED) {
 		established(sk, oldstate);
-	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
-		closing(sk);
+		/* what was not known of before: the child of a listener */
+		if (!told)
+			state_changed(sk, oldstate, newstate);
+	}
+	if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
+		closing(sk, oldstate);
 	else if (newstate == TCP_CLOSE)
 		closed(sk, oldstate);
+	return 0;
+}
+
+/* A child leaves LISTEN too when it is made, for SYN_RECV. */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_listen, struct sock *sk, int oldstate, int newstate)
+{
+	if (newstate == TCP_LISTEN && is_tcp(sk, false))
+		listen_begins(sk);
+	else if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE && is_tcp(sk, false))
+		listen_ends(sk);
 	return 0;
 }
 
@@ -165,5 +189,44 @@ int on_uring(__u64 *ctx)
 		accept_returned(res, sock_of_file(BPF_CORE_READ(req, file)));
 	else if (BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT && res < 0)
 		attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res);
+	return 0;
+}
+
+/* What exists at the start. */
+
+SEC("iter/tcp")
+int on_survey_tcp(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *skc = ctx->sk_common;
+	struct tcp_sock *tp;
+
+	if (!skc)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(skc);
+	if (!tp)
+		survey_remains(ctx->meta->seq, skc);
+	else if (is_tcp((struct sock *)tp, false))
+		survey_socket(ctx->meta->seq, (struct sock *)tp, NULL);
+	return 0;
+}
+
+SEC("iter/task_file")
+int on_survey_file(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct socket *socket;
+	struct sock *sk;
+
+	if (!task || !file)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (sk && sk->sk_type == SOCK_STREAM &&
+	    (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6) &&
+	    is_tcp(sk, false))
+		survey_socket(ctx->meta->seq, sk, task);
 	return 0;
 }

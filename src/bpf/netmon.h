@@ -15,6 +15,11 @@ enum netmon_kind {
 	NETMON_KIND_ACCEPT = 2,	  /* accept() returned a connection */
 	NETMON_KIND_CLOSE = 3,	  /* the connection ended */
 	NETMON_KIND_FAIL = 4,	  /* an outgoing connection did not come up */
+	NETMON_KIND_LISTEN = 6,	  /* a socket begins to listen */
+	NETMON_KIND_UNLISTEN = 7, /* a socket stops listening */
+	NETMON_KIND_STATE = 8,	  /* a connection goes from one state to another */
+	NETMON_KIND_EXISTING =
+		9, /* a socket found at the start; once for each process that has it */
 	NETMON_KIND_PROCESS = 16, /* struct netmon_process */
 };
 
@@ -24,23 +29,26 @@ enum netmon_flag {
 	NETMON_FLAG_BACKLOG = 4,       /* backlog_len and backlog_max are known */
 	NETMON_FLAG_TIMED = 8,	       /* duration_ns is known */
 	NETMON_FLAG_ABORTED_DATA = 16, /* the peer sent data after our close(): we reset it */
-	NETMON_FLAG_OWN_COOKIE = 32,   /* the kernel's cookie cannot be had: it is a time */
+	NETMON_FLAG_EXISTING = 32,     /* it was there before the probes */
+	NETMON_FLAG_INGRESS = 64,      /* EXISTING: the other host opened it */
+	NETMON_FLAG_OWN_COOKIE = 128,  /* the kernel's cookie cannot be had: it is a time */
 };
 
 /* one thing that happened to one connection */
 struct netmon_event {
-	__u8 kind;	      /* enum netmon_kind */
-	__u8 family;	      /* 4 or 6; an IPv4-mapped address is 4 */
-	__u8 flags;	      /* enum netmon_flag */
-	__u8 old_state;	      /* TCP state left when this happened (include/net/tcp_states.h) */
-	__u16 rule;	      /* 1 + index of the rule that admitted it, 0: none */
-	__u16 error;	      /* errno: sk_err, or the failing call's */
-	__u64 time;	      /* when */
-	__u64 cookie;	      /* sock_gen_cookie() */
-	__u64 image;	      /* netmon_process.id of the owner, 0: its record was lost */
-	__u64 closer;	      /* the same of the process that closed it, 0: the owner or nobody */
-	__u64 duration_ns;    /* CONNECT, FAIL: since the SYN; CLOSE: since ESTABLISHED */
-	__u64 bytes_sent;     /* payload sent at least once */
+	__u8 kind;	   /* enum netmon_kind */
+	__u8 family;	   /* 4 or 6; an IPv4-mapped address is 4 */
+	__u8 flags;	   /* enum netmon_flag */
+	__u8 states;	   /* TCP state left (low half) and reached, where they matter */
+	__u16 rule;	   /* 1 + index of the rule that admitted it, 0: none */
+	__u16 error;	   /* errno: sk_err, or the failing call's */
+	__u64 time;	   /* when */
+	__u64 cookie;	   /* sock_gen_cookie() */
+	__u64 image;	   /* netmon_process.id of the owner, 0: its record was lost */
+	__u64 closer;	   /* the same of the process that closed it, 0: the owner or nobody */
+	__u64 duration_ns; /* CONNECT, FAIL: since the SYN; CLOSE: since ESTABLISHED; STATE: in it
+			    */
+	__u64 bytes_sent;  /* payload sent at least once */
 	__u64 bytes_received; /* payload received in order */
 	__u32 pid;	      /* thread group of the owner */
 	__u32 tid;	      /* thread that connected or accepted */
@@ -129,6 +137,8 @@ enum netmon_want {
 	NETMON_WANT_ACCEPT = 2,
 	NETMON_WANT_CLOSE = 4,
 	NETMON_WANT_FAIL = 8,
+	NETMON_WANT_LISTEN = 32,
+	NETMON_WANT_STATE = 64,
 };
 
 /* written once, before load */
@@ -137,10 +147,17 @@ struct netmon_config {
 	__u32 wake_mask;   /* wake the reader where the ring's position has none of these bits */
 	__u32 tracepoints; /* 1: the tracepoint probe set is in use */
 	__u32 follow;	   /* 1: only what descends from tcptrace itself */
+	__u32 survey;	   /* enum netmon_survey */
+};
+
+/* what to do with the sockets that exist at the start; one bit each */
+enum netmon_survey {
+	NETMON_SURVEY_LEARN = 1,  /* trace them from here on */
+	NETMON_SURVEY_REPORT = 2, /* send their EXISTING records */
 };
 
 _Static_assert(sizeof(struct netmon_event) == 128, "netmon_event has no padding");
 _Static_assert(sizeof(struct netmon_process) == 120, "netmon_process has no padding");
-_Static_assert(sizeof(struct netmon_config) == 16, "netmon_config has no padding");
+_Static_assert(sizeof(struct netmon_config) == 20, "netmon_config has no padding");
 
 #endif

@@ -12,8 +12,8 @@
 #define PF_FORKNOEXEC 0x00000040
 #define PF_KTHREAD    0x00200000
 
-#include "scratch.h"
 #include "identity.h"
+#include "scratch.h"
 #include "path.h"
 #include "cgroup.h"
 #include "args.h"
@@ -60,17 +60,24 @@ static __always_inline struct image *image_of(struct task_struct *task)
 	return image;
 }
 
+/* A function of its own, for what is on its stack: that of its callers is nearly used up. */
+static __noinline bool has_identity(struct task_struct *task, struct identity *who)
+{
+	struct identity its;
+
+	identity_of(task, &its);
+	return same_identity(&its, who);
+}
+
 /* The image of the process that the current task acts for. */
 static __always_inline struct image *acting_image(struct task_struct *task, struct identity *who)
 {
 	struct task_struct *leader = task->group_leader;
 	struct image *image = image_of(leader), *own;
-	struct identity leaders;
 
 	if (!image || task == leader || same_identity(&image->identity, who))
 		return image;
-	identity_of(leader, &leaders);
-	if (same_identity(&leaders, who))
+	if (has_identity(leader, who))
 		return image;
 	own = image_of(task);
 	if (!own)
@@ -207,7 +214,7 @@ static __always_inline bool is_known(struct image *image, struct identity *who)
 static __always_inline void send_parent(struct scratch *s, struct task_struct *leader)
 {
 	struct task_struct *thread = leader->real_parent;
-	struct identity who;
+	struct identity *who = &s->parent;
 	struct image *image;
 
 	if (!thread->tgid)
@@ -215,18 +222,17 @@ static __always_inline void send_parent(struct scratch *s, struct task_struct *l
 	image = image_of(thread->group_leader);
 	if (!image)
 		return;
-	identity_of(thread->group_leader, &who);
-	if (!is_known(image, &who))
-		send_image(s, thread, image, &who, false);
+	identity_of(thread->group_leader, who);
+	if (!is_known(image, who))
+		send_image(s, thread, image, who, false);
 }
 
 /*
- * The id of the current process's record, sent first where user space does not have it.
- * To be called in the context of the process only. 0: it could not be sent, which is counted.
+ * The id of the record of the process that `task` acts for, sent first where user space does not
+ * have it. 0: it could not be sent, which is counted.
  */
-static __always_inline __u64 current_image(__u32 slot)
+static __always_inline __u64 record_of(struct task_struct *task, __u32 slot, bool current)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct identity who;
 	struct image *image;
 	struct scratch *s;
@@ -234,7 +240,7 @@ static __always_inline __u64 current_image(__u32 slot)
 
 	identity_of(task, &who);
 	image = acting_image(task, &who);
-	if (image && is_known(image, &who) && image->complete)
+	if (image && is_known(image, &who) && (image->complete || !current))
 		return image->id;
 	s = image ? take_scratch(slot) : NULL;
 	if (!s) {
@@ -242,9 +248,15 @@ static __always_inline __u64 current_image(__u32 slot)
 		return 0;
 	}
 	send_parent(s, task->group_leader);
-	id = send_image(s, task, image, &who, true);
+	id = send_image(s, task, image, &who, current);
 	give_scratch(s);
 	return id;
+}
+
+/* The same of the current process. To be called in its context only. */
+static __always_inline __u64 current_image(__u32 slot)
+{
+	return record_of(bpf_get_current_task_btf(), slot, true);
 }
 
 /* exec: what the process was is over, its credentials included. */

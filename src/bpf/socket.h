@@ -14,6 +14,7 @@
 #define SOCK_DONE	1 /* enum sock_flags: set by tcp_fin() alone */
 #define ECONNRESET	104
 #define MAX_CONNECTIONS (1 << 20)
+#define WANT_ACCEPTED	(NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE | NETMON_WANT_STATE)
 
 enum {
 	TCP_ESTABLISHED = 1,
@@ -27,24 +28,28 @@ enum {
 	TCP_LAST_ACK,
 	TCP_LISTEN,
 	TCP_CLOSING,
+	TCP_NEW_SYN_RECV,
 };
 
 enum phase {
 	PHASE_OPENING, /* no event yet: SYN sent, or waiting for accept() */
 	PHASE_FAILED,  /* connect() is about to return an error */
 	PHASE_OPEN,    /* connected or accepted: a close is owed */
+	PHASE_LISTEN,  /* no connection, but waiting for them */
+	PHASE_BURIED,  /* closed before the survey came to it */
 };
 
 /* What is remembered of a connection between its events. */
 struct conn {
-	__u64 since;  /* SYN_SENT, then ESTABLISHED */
+	__u64 since; /* SYN_SENT, then ESTABLISHED; 0: before our time */
+	__u64 state_since;
 	__u64 image;  /* owner */
 	__u64 closer; /* who closed it, if not the owner */
 	__u32 pid;
 	__u32 tid;
 	__u32 data_segs_in; /* when we closed */
 	__u16 rule;
-	__u8 flags; /* enum netmon_flag: EGRESS, MPTCP */
+	__u8 flags; /* enum netmon_flag: EGRESS, MPTCP, EXISTING */
 	__u8 phase; /* enum phase */
 };
 
@@ -59,6 +64,9 @@ struct {
 	__type(key, __u64);
 	__type(value, struct conn);
 } conns SEC(".maps");
+
+/* The survey of what exists is under way (survey.h). */
+__u32 surveying = 0;
 
 /*
  * A socket comes either as the verifier's own pointer, which can be read at once, or (`raw`) from
@@ -209,6 +217,14 @@ new_event(struct sock *sk, struct conn *conn, struct target *to, __u8 kind, __u6
 	return e;
 }
 
+static __always_inline void put_duration(struct netmon_event *e, __u64 since)
+{
+	if (!since)
+		return;
+	e->duration_ns = e->time - since;
+	e->flags |= NETMON_FLAG_TIMED;
+}
+
 static __always_inline void send_event(struct netmon_event *e)
 {
 	bpf_ringbuf_submit(e, wake_flag());
@@ -248,8 +264,7 @@ static __always_inline void connected(struct sock *sk, struct conn *conn)
 	if (config.want & NETMON_WANT_CONNECT) {
 		e = new_event(sk, conn, NULL, NETMON_KIND_CONNECT, now, false);
 		if (e) {
-			e->duration_ns = now - conn->since;
-			e->flags |= NETMON_FLAG_TIMED;
+			put_duration(e, conn->since);
 			send_event(e);
 		}
 	}
@@ -261,13 +276,12 @@ static __always_inline void established(struct sock *sk, int oldstate)
 {
 	struct conn *conn = conn_of(sk);
 
-	if (conn) {
+	if (conn && conn->phase != PHASE_BURIED) {
 		if (conn->flags & NETMON_FLAG_EGRESS)
 			connected(sk, conn);
 		else if (!(conn->flags & NETMON_FLAG_OWN_COOKIE))
 			conn->since = bpf_ktime_get_boot_ns();
-	} else if (oldstate == TCP_SYN_RECV &&
-		   config.want & (NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE)) {
+	} else if (oldstate == TCP_SYN_RECV && config.want & WANT_ACCEPTED) {
 		struct conn child = {
 			.since = bpf_ktime_get_boot_ns(),
 			.flags = flags_of(sk, false),
@@ -293,14 +307,24 @@ static __always_inline void note_closer(struct conn *conn)
 		conn->image = current_image(SCRATCH_CLOSE);
 }
 
+/* The survey may have met it in SYN_SENT just when it left that state, and we knew nothing of it.
+ */
+static __always_inline void catch_up(struct conn *conn, int oldstate)
+{
+	if (conn->phase == PHASE_OPENING && conn->flags & NETMON_FLAG_EXISTING &&
+	    oldstate != TCP_SYN_SENT)
+		conn->phase = PHASE_OPEN;
+}
+
 /* -> FIN_WAIT1 or LAST_ACK: always in the task that calls close() or shutdown(). */
-static __always_inline void closing(struct sock *sk)
+static __always_inline void closing(struct sock *sk, int oldstate)
 {
 	struct conn *conn = conn_of(sk);
 	struct tcp_sock *tp;
 
 	if (!conn || !(config.want & NETMON_WANT_CLOSE))
 		return;
+	catch_up(conn, oldstate);
 	note_closer(conn);
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
@@ -364,13 +388,10 @@ static __always_inline void send_close(struct sock *sk, struct conn *conn, int o
 	e = new_event(sk, conn, NULL, NETMON_KIND_CLOSE, now, raw);
 	if (!e)
 		return;
-	e->old_state = oldstate;
+	e->states = oldstate | TCP_CLOSE << 4;
 	e->error = get(sk, sk_err, raw);
 	e->closer = conn->closer;
-	if (conn->since) {
-		e->duration_ns = now - conn->since;
-		e->flags |= NETMON_FLAG_TIMED;
-	}
+	put_duration(e, conn->since);
 	put_counts(e, sk, oldstate, raw);
 	/*
 	 * Data that comes after close() is answered with RST, through the same tcp_reset() that a
@@ -406,10 +427,21 @@ static __always_inline void send_failure(struct sock *sk, struct conn *conn)
 	e = new_event(sk, conn, NULL, NETMON_KIND_FAIL, now, false);
 	if (e) {
 		e->error = sk->sk_err;
-		e->duration_ns = now - conn->since;
-		e->flags |= NETMON_FLAG_TIMED;
+		put_duration(e, conn->since);
 		send_event(e);
 	}
+}
+
+/*
+ * While the survey is under way: a socket that nothing is known of has closed. The survey must not
+ * take it for open any more, and where it just has, its entry counts.
+ */
+static __always_inline struct conn *bury(struct sock *sk)
+{
+	struct conn grave = {.phase = PHASE_BURIED};
+	__u64 key = (__u64)sk;
+
+	return bpf_map_update_elem(&conns, &key, &grave, BPF_NOEXIST) ? conn_of(sk) : NULL;
 }
 
 /* -> CLOSE: the end, with the final counts; sk_err is why, if it was not closed in order. */
@@ -417,8 +449,11 @@ static __always_inline void closed(struct sock *sk, int oldstate)
 {
 	struct conn *conn = conn_of(sk);
 
+	if (!conn && surveying)
+		conn = bury(sk);
 	if (!conn)
 		return;
+	catch_up(conn, oldstate);
 	if (conn->phase == PHASE_OPEN) {
 		if (!sk->sk_err && (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT))
 			note_closer(conn);
@@ -457,8 +492,7 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
 
-	if (!(config.want & (NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE)) ||
-	    (conn && conn->phase == PHASE_OPEN))
+	if (!(config.want & WANT_ACCEPTED) || (conn && conn->phase == PHASE_OPEN))
 		return;
 	if (!conn) {
 		/* Established before tcptrace was there, or reset by the peer while it waited. */
@@ -524,8 +558,7 @@ static __always_inline void connect_refused(struct sock *sk, struct target *to, 
 		e = new_event(sk, conn, to, NETMON_KIND_FAIL, now, raw);
 		if (e) {
 			e->error = error;
-			e->duration_ns = now - conn->since;
-			e->flags |= NETMON_FLAG_TIMED;
+			put_duration(e, conn->since);
 			send_event(e);
 		}
 	}

@@ -163,6 +163,7 @@ struct sock {
 	struct sock_common __sk_common;
 	struct socket *sk_socket;
 	int sk_err;
+	u16 sk_type;
 	u16 sk_protocol;
 	u8 sk_shutdown;
 	u32 sk_ack_backlog;
@@ -365,6 +366,32 @@ struct task_struct {
 	struct files_struct *files;
 	kuid_t loginuid;
 	struct css_set *cgroups;
+};
+
+struct inet_timewait_sock {
+	struct sock_common __tw_common;
+	unsigned char tw_substate;
+};
+
+struct tcp_timewait_sock {
+	struct inet_timewait_sock tw_sk;
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	struct file *file;
 };
 
 struct io_cqe {

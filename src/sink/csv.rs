@@ -1,15 +1,15 @@
 //! Comma-separated values (RFC 4180), the same columns for all events.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use super::{Sink, names};
 use crate::{
     enrich::Record,
-    event::{Backlog, Close, Process, What},
+    event::{Backlog, Close, Process, State, What},
 };
 
 /// The columns, in order. A field without a value is empty.
-pub const COLUMNS: [&str; 34] = [
+pub const COLUMNS: [&str; 37] = [
     "timestamp",
     "event",
     "pid",
@@ -32,6 +32,9 @@ pub const COLUMNS: [&str; 34] = [
     "netns",
     "cookie",
     "mptcp",
+    "state",
+    "old_state",
+    "owners",
     "direction",
     "latency_us",
     "duration_us",
@@ -63,8 +66,11 @@ impl Csv {
 /// What differs from event to event.
 #[derive(Default)]
 struct Details {
+    state: Option<State>,
+    old_state: Option<State>,
     direction: Option<&'static str>,
-    latency_us: Option<u128>,
+    latency: Option<Duration>,
+    duration: Option<Duration>,
     close: Option<Close>,
     error: Option<String>,
     backlog: Option<Backlog>,
@@ -82,7 +88,9 @@ impl Sink for Csv {
         let word =
             |of: fn(&Process) -> Option<&str>| names::escape(process.and_then(of).unwrap_or_default()).into();
         let rule = event.rule.and_then(|rule| self.rules.get(usize::from(rule)));
-        let Details { direction, latency_us, close, error, backlog } = details(&event.what);
+        let Details { state, old_state, direction, latency, duration, close, error, backlog } =
+            details(&event.what);
+        let owners: Vec<String> = record.owners.iter().map(|(actor, _)| actor.pid.to_string()).collect();
         let close = close.as_ref();
         let known = event.owner.pid != 0;
         let fields: [Cow<'_, str>; COLUMNS.len()] = [
@@ -108,9 +116,12 @@ impl Sink for Csv {
             event.netns.to_string().into(),
             event.cookie.to_string().into(),
             event.mptcp.to_string().into(),
+            state.map_or("", names::state).into(),
+            old_state.map_or("", names::state).into(),
+            owners.join(" ").into(),
             direction.unwrap_or_default().into(),
-            text(latency_us),
-            text(close.and_then(|close| close.duration).map(|duration| duration.as_micros())),
+            text(latency.map(|latency| latency.as_micros())),
+            text(duration.map(|duration| duration.as_micros())),
             text(close.map(|close| close.bytes_sent)),
             text(close.map(|close| close.bytes_received)),
             text(close.map(|close| close.retransmits)),
@@ -128,20 +139,33 @@ impl Sink for Csv {
 fn details(what: &What) -> Details {
     match what {
         What::Connect { latency } => {
-            Details { direction: Some("egress"), latency_us: Some(latency.as_micros()), ..Details::default() }
+            Details { direction: Some("egress"), latency: *latency, ..Details::default() }
         }
         What::Accept { backlog } => {
             Details { direction: Some("ingress"), backlog: *backlog, ..Details::default() }
         }
         What::Fail { error, latency } => Details {
             direction: Some("egress"),
-            latency_us: Some(latency.as_micros()),
+            latency: *latency,
             error: Some(names::failure(*error)),
             ..Details::default()
         },
         What::Close(close) => Details {
             direction: Some(names::direction(close.direction)),
+            duration: close.duration,
             close: Some(close.clone()),
+            ..Details::default()
+        },
+        What::Listen { backlog } | What::Unlisten { backlog } => {
+            Details { backlog: *backlog, ..Details::default() }
+        }
+        What::Step { from, to, after } => {
+            Details { state: Some(*to), old_state: Some(*from), duration: *after, ..Details::default() }
+        }
+        What::Existing(existing) => Details {
+            state: Some(existing.state),
+            direction: existing.direction.map(names::direction),
+            backlog: existing.backlog,
             ..Details::default()
         },
     }

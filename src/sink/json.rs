@@ -1,6 +1,6 @@
 //! NetworkEvent JSON, one object per line.
 
-use std::{collections::HashMap, io::Write, rc::Rc, rc::Weak, time::Duration};
+use std::{io::Write, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use serde::Serialize;
@@ -8,26 +8,14 @@ use serde::Serialize;
 use super::{Sink, names};
 use crate::{
     enrich::Record,
-    event::{Actor, Backlog, BootTime, ImageId, Process, What},
+    event::{Actor, Backlog, BootTime, Process, What},
     process::Known,
 };
-
-/// Rendered process objects kept before those of dropped images are thrown away.
-const RENDERED_AT_LEAST: usize = 1024;
-
-/// A process object but for the `tid` in its middle, which differs from event to event.
-struct Rendered {
-    of: Weak<Known>,
-    before_tid: String,
-    after_tid: String,
-}
 
 /// Writes NetworkEvent objects.
 pub struct Json {
     all_capabilities: u64,
     rules: Vec<String>,
-    rendered: HashMap<ImageId, Rendered>,
-    tidy_at: usize,
 }
 
 #[derive(Serialize)]
@@ -78,7 +66,8 @@ struct NetworkEvent<'a> {
 #[serde(untagged)]
 enum Details<'a> {
     Connect {
-        latency_us: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        latency_us: Option<u64>,
     },
     Accept {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +75,8 @@ enum Details<'a> {
     },
     Fail {
         error: String,
-        latency_us: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        latency_us: Option<u64>,
     },
     Close {
         direction: &'static str,
@@ -98,7 +88,26 @@ enum Details<'a> {
         srtt_us: u64,
         reason: String,
         #[serde(skip_serializing_if = "Option::is_none")]
-        closer: Option<Closer<'a>>,
+        closer: Option<Bystander<'a>>,
+    },
+    Listen {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        backlog: Option<BacklogObject>,
+    },
+    Step {
+        old_state: &'static str,
+        new_state: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        duration_us: Option<u64>,
+    },
+    Existing {
+        state: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        direction: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        backlog: Option<BacklogObject>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        owners: Vec<Bystander<'a>>,
     },
 }
 
@@ -108,8 +117,9 @@ struct BacklogObject {
     max: u32,
 }
 
+/// A process that is not the event's own.
 #[derive(Serialize)]
-struct Closer<'a> {
+struct Bystander<'a> {
     pid: u32,
     filename: &'a str,
 }
@@ -117,23 +127,11 @@ struct Closer<'a> {
 impl Json {
     /// `all_capabilities`: every capability this kernel knows; `rules`: names by number.
     pub fn new(all_capabilities: u64, rules: Vec<String>) -> Self {
-        Json { all_capabilities, rules, rendered: HashMap::new(), tidy_at: RENDERED_AT_LEAST }
+        Json { all_capabilities, rules }
     }
 
-    fn render(&mut self, known: &Rc<Known>, wall_offset: i128) -> &Rendered {
-        if self.rendered.len() >= self.tidy_at {
-            self.rendered.retain(|_, rendered| rendered.of.strong_count() > 0);
-            self.tidy_at = RENDERED_AT_LEAST.max(self.rendered.len() * 2);
-        }
-        let current = self.rendered.get(&known.id).is_some_and(|r| std::ptr::eq(r.of.as_ptr(), &**known));
-        if !current {
-            let rendered = self.process_object(known, wall_offset);
-            self.rendered.insert(known.id, rendered);
-        }
-        &self.rendered[&known.id]
-    }
-
-    fn process_object(&self, known: &Rc<Known>, wall_offset: i128) -> Rendered {
+    /// A process object but for the `tid` in its middle, which differs from event to event.
+    fn process_object(&self, known: &Known, wall_offset: i128) -> [String; 2] {
         let Process { pid, ppid, start, parent_start, .. } = known.process;
         let process = &known.process;
         let caps = |set| names::capabilities(set, self.all_capabilities);
@@ -162,21 +160,22 @@ impl Json {
         };
         let before = text(&before);
         let after = text(&after);
-        Rendered {
-            of: Rc::downgrade(known),
-            before_tid: before.trim_end_matches('}').to_owned(),
-            after_tid: after.trim_start_matches('{').to_owned(),
-        }
+        [before.trim_end_matches('}').to_owned(), after.trim_start_matches('{').to_owned()]
     }
 
-    /// A process object, or what little is known of a process whose record was lost.
-    fn put_process(&mut self, out: &mut Vec<u8>, known: Option<&Rc<Known>>, actor: Actor, wall_offset: i128) {
+    /// A process object, or what little is known of a process whose record was lost, or null where
+    /// there is no owner.
+    fn put_process(&self, out: &mut Vec<u8>, known: Option<&Known>, actor: Actor, wall_offset: i128) {
         let Some(known) = known else {
+            if actor.pid == 0 {
+                out.extend_from_slice(b"null");
+                return;
+            }
             put(out, format_args!("{{\"pid\":{},\"tid\":{}}}", actor.pid, actor.tid));
             return;
         };
-        let rendered = self.render(known, wall_offset);
-        put(out, format_args!("{},\"tid\":{},{}", rendered.before_tid, actor.tid, rendered.after_tid));
+        let [before, after] = known.rendered.get_or_init(|| self.process_object(known, wall_offset));
+        put(out, format_args!("{before},\"tid\":{},{after}", actor.tid));
     }
 }
 
@@ -191,7 +190,7 @@ impl Sink for Json {
                 names::time(record.wall_ns)
             ),
         );
-        self.put_process(out, record.process.as_ref(), record.event.owner, record.wall_offset);
+        self.put_process(out, record.process.as_deref(), record.event.owner, record.wall_offset);
         out.extend_from_slice(b",\"parent\":");
         match &record.parent {
             Some(parent) => {
@@ -219,15 +218,14 @@ fn network_event(record: &Record) -> NetworkEvent<'_> {
     let event = &record.event;
     let (kind, details) = match &event.what {
         What::Connect { latency } => {
-            ("TcpConnectionEstablish", Details::Connect { latency_us: micros(*latency) })
+            ("TcpConnectionEstablish", Details::Connect { latency_us: latency.map(micros) })
         }
         What::Accept { backlog } => {
-            let backlog = backlog.map(|Backlog { len, max }| BacklogObject { len, max });
-            ("TcpConnectionAccept", Details::Accept { backlog })
+            ("TcpConnectionAccept", Details::Accept { backlog: backlog.map(BacklogObject::from) })
         }
         What::Fail { error, latency } => (
             "TcpConnectionFail",
-            Details::Fail { error: names::failure(*error), latency_us: micros(*latency) },
+            Details::Fail { error: names::failure(*error), latency_us: latency.map(micros) },
         ),
         What::Close(close) => (
             "TcpConnectionClose",
@@ -242,7 +240,30 @@ fn network_event(record: &Record) -> NetworkEvent<'_> {
                 closer: record
                     .closer
                     .as_deref()
-                    .map(|closer| Closer { pid: closer.process.pid, filename: &closer.process.filename }),
+                    .map(|closer| Bystander { pid: closer.process.pid, filename: &closer.process.filename }),
+            },
+        ),
+        What::Listen { backlog } => {
+            ("TcpListenStart", Details::Listen { backlog: backlog.map(BacklogObject::from) })
+        }
+        What::Unlisten { backlog } => {
+            ("TcpListenStop", Details::Listen { backlog: backlog.map(BacklogObject::from) })
+        }
+        What::Step { from, to, after } => (
+            "TcpStateChange",
+            Details::Step {
+                old_state: names::state(*from),
+                new_state: names::state(*to),
+                duration_us: after.map(micros),
+            },
+        ),
+        What::Existing(existing) => (
+            "TcpConnectionExisting",
+            Details::Existing {
+                state: names::state(existing.state),
+                direction: existing.direction.map(names::direction),
+                backlog: existing.backlog.map(BacklogObject::from),
+                owners: if record.owners.len() > 1 { owners(record) } else { Vec::new() },
             },
         ),
     };
@@ -256,6 +277,23 @@ fn network_event(record: &Record) -> NetworkEvent<'_> {
         netns: event.netns,
         mptcp: event.mptcp,
         details,
+    }
+}
+
+fn owners(record: &Record) -> Vec<Bystander<'_>> {
+    record
+        .owners
+        .iter()
+        .map(|(actor, known)| Bystander {
+            pid: actor.pid,
+            filename: known.as_deref().map_or("", |known| &known.process.filename),
+        })
+        .collect()
+}
+
+impl From<Backlog> for BacklogObject {
+    fn from(Backlog { len, max }: Backlog) -> Self {
+        BacklogObject { len, max }
     }
 }
 

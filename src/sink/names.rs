@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::event::{CloseReason, Direction, Failure, SecureExec, What};
+use crate::event::{CloseReason, Direction, Failure, SecureExec, State, What};
 
 /// Names by bit (include/uapi/linux/capability.h).
 const CAPABILITIES: [&str; 41] = [
@@ -115,6 +115,28 @@ pub fn event(what: &What) -> &'static str {
         What::Accept { .. } => "accept",
         What::Fail { .. } => "fail",
         What::Close(_) => "close",
+        What::Listen { .. } => "listen",
+        What::Unlisten { .. } => "unlisten",
+        What::Step { .. } => "state",
+        What::Existing(_) => "existing",
+    }
+}
+
+/// As netstat calls it.
+pub fn state(state: State) -> &'static str {
+    match state {
+        State::Listen => "LISTEN",
+        State::SynSent => "SYN_SENT",
+        State::SynRecv => "SYN_RECV",
+        State::Established => "ESTABLISHED",
+        State::FinWait1 => "FIN_WAIT1",
+        State::FinWait2 => "FIN_WAIT2",
+        State::CloseWait => "CLOSE_WAIT",
+        State::Closing => "CLOSING",
+        State::LastAck => "LAST_ACK",
+        State::TimeWait => "TIME_WAIT",
+        State::Closed => "CLOSED",
+        State::Unknown => "UNKNOWN",
     }
 }
 

@@ -22,10 +22,24 @@ pub struct Metadata {
     pub expiration: SystemTime,
 }
 
-/// Writes one envelope per line.
+/// How records are put into envelopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Each in its own, on a line of its own.
+    Lines,
+    /// All in one, written at this time.
+    Document {
+        /// Nanoseconds since 1970.
+        wall_ns: i128,
+    },
+}
+
+/// Writes envelopes.
 #[derive(Debug)]
 pub struct Odr {
     metadata: Metadata,
+    shape: Shape,
+    empty: bool,
 }
 
 #[derive(Serialize)]
@@ -62,19 +76,37 @@ struct Connection<'a> {
 
 impl Odr {
     /// Write with this metadata.
-    pub fn new(metadata: Metadata) -> Self {
-        Odr { metadata }
+    pub fn new(metadata: Metadata, shape: Shape) -> Self {
+        Odr { metadata, shape, empty: true }
     }
 }
 
 impl Sink for Odr {
-    fn begin(&mut self, _: &mut Vec<u8>) {}
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        if let Shape::Document { wall_ns } = self.shape {
+            out.extend_from_slice(b"{\"metadata\":");
+            put(&self.metadata.object(wall_ns), out);
+            out.extend_from_slice(b",\"data\":[\n");
+        }
+    }
 
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
-        let envelope =
-            Envelope { data: [connection(record)], metadata: self.metadata.object(record.wall_ns) };
-        put(&envelope, out);
-        out.push(b'\n');
+        if self.shape == Shape::Lines {
+            let metadata = self.metadata.object(record.wall_ns);
+            put(&Envelope { data: [connection(record)], metadata }, out);
+            out.push(b'\n');
+            return;
+        }
+        if !std::mem::take(&mut self.empty) {
+            out.extend_from_slice(b",\n");
+        }
+        put(&connection(record), out);
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        if self.shape != Shape::Lines {
+            out.extend_from_slice(b"\n]}\n");
+        }
     }
 }
 
@@ -117,7 +149,10 @@ fn connection(record: &Record) -> Connection<'_> {
 fn state(what: &What) -> &'static str {
     match what {
         What::Connect { .. } | What::Accept { .. } => "ESTABLISHED",
-        What::Fail { .. } | What::Close(_) => "CLOSED",
+        What::Fail { .. } | What::Close(_) | What::Unlisten { .. } => "CLOSED",
+        What::Listen { .. } => "LISTEN",
+        What::Step { to, .. } => names::state(*to),
+        What::Existing(existing) => names::state(existing.state),
     }
 }
 

@@ -4,7 +4,6 @@ mod clock;
 mod details;
 mod layout;
 mod text;
-mod units;
 
 use owo_colors::{AnsiColors, OwoColorize, Style};
 
@@ -117,13 +116,14 @@ impl<S: Fn() -> Option<Size>> Sink for Table<S> {
 
         let event = &record.event;
         let cut = self.signs.cut;
-        let command = escape(record.process.as_deref().map_or("?", |known| &known.process.filename));
+        let command = command(record);
+        let pid = event.owner.pid;
         // The kind is what the eye looks for.
         let kind = pad(&shorten(names::event(&event.what), layout.event, cut), layout.event);
         let columns = layout.line(
             &self.look.zone.clock(record.wall_ns, layout.time),
             &self.paint(&kind, style(&event.what)),
-            &event.owner.pid.to_string(),
+            &if pid == 0 { "-".to_owned() } else { pid.to_string() },
             &shorten(&command, layout.room(layout.command), cut),
             &endpoint(&event.local.ip().to_string(), event.local.port(), layout.room(layout.local), cut),
             &endpoint(&event.remote.ip().to_string(), event.remote.port(), layout.room(layout.remote), cut),
@@ -138,13 +138,27 @@ impl<S: Fn() -> Option<Size>> Sink for Table<S> {
     }
 }
 
+/// The owner's name, and how many more there are.
+fn command(record: &Record) -> String {
+    let name = match record.process.as_deref() {
+        Some(known) => escape(&known.process.filename),
+        None if record.event.owner.pid == 0 => "-".to_owned(),
+        None => "?".to_owned(),
+    };
+    match record.owners.len() {
+        0 | 1 => name,
+        owners => format!("{name} +{}", owners - 1),
+    }
+}
+
 /// Of a kind of event. Basic colours only: every terminal's theme keeps them legible.
 fn style(what: &What) -> Style {
     match what {
         What::Connect { .. } => Style::new().color(AnsiColors::Green),
         What::Accept { .. } => Style::new().color(AnsiColors::Cyan),
         What::Fail { .. } => Style::new().color(AnsiColors::Red).bold(),
-        What::Close(_) => Style::new(),
+        What::Listen { .. } => Style::new().color(AnsiColors::Blue),
+        What::Close(_) | What::Unlisten { .. } | What::Step { .. } | What::Existing(_) => Style::new(),
     }
 }
 

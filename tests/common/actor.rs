@@ -5,12 +5,13 @@
 //! sides wait for each other and never for time.
 
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdout, Command, Stdio},
 };
 
 /// Names the part to play.
-const PART: &str = "TCPTRACE_TEST_ACTOR";
+pub const PART: &str = "TCPTRACE_TEST_ACTOR";
 
 /// A process playing a part.
 pub struct Actor {
@@ -26,12 +27,15 @@ impl Actor {
 
     /// The command that would be run, to be changed before.
     pub fn command(part: &str) -> Command {
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        let mut command = Actor::program(std::env::current_exe().expect("this program"), part);
+        command.args(["--exact", "actor", "--ignored", "--nocapture", "--quiet"]);
         command
-            .args(["--exact", "actor", "--ignored", "--nocapture", "--quiet"])
-            .env(PART, part)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+    }
+
+    /// A program that is this one, or becomes it, without arguments.
+    pub fn program(program: impl AsRef<OsStr>, part: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env(PART, part).stdin(Stdio::piped()).stdout(Stdio::piped());
         command
     }
 

@@ -1,10 +1,13 @@
 //! What the last column says of an event.
 
-use super::{text::Signs, units};
+use super::text::Signs;
 use crate::{
     enrich::Record,
-    event::{Close, CloseReason, Direction, What},
-    sink::names::{self, escape},
+    event::{Backlog, Close, CloseReason, Direction, What},
+    sink::{
+        names::{self, escape},
+        units,
+    },
 };
 
 /// One thing to say. A narrow terminal shows the first few only, so what matters comes first.
@@ -27,18 +30,31 @@ fn bad(text: String) -> Fact {
 /// In words, or with `brief` signs.
 pub fn facts(record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
     let time = |duration| good(units::time(duration, brief.is_some()));
+    let after = |duration| {
+        let after = if brief.is_some() { "" } else { "after " };
+        good(format!("{after}{}", units::time(duration, brief.is_some())))
+    };
     match &record.event.what {
-        What::Connect { latency } => vec![time(*latency)],
-        What::Accept { backlog: Some(backlog) } => {
-            vec![good(format!("backlog {}/{}", backlog.len, backlog.max))]
+        What::Connect { latency } => latency.map(time).into_iter().collect(),
+        What::Accept { backlog } | What::Listen { backlog } | What::Unlisten { backlog } => {
+            backlog.map(queue).into_iter().collect()
         }
-        What::Accept { backlog: None } => vec![],
         What::Fail { error, latency } => {
-            let after = if brief.is_some() { "" } else { "after " };
-            let time = units::time(*latency, brief.is_some());
-            vec![bad(names::failure(*error)), good(format!("{after}{time}"))]
+            [Some(bad(names::failure(*error))), latency.map(after)].into_iter().flatten().collect()
         }
         What::Close(close) => closed(close, record, brief),
+        What::Step { from, to, after: lasted } => {
+            let arrow = if brief.is_some() { ">" } else { " -> " };
+            let step = good(format!("{}{arrow}{}", names::state(*from), names::state(*to)));
+            [Some(step), lasted.map(after)].into_iter().flatten().collect()
+        }
+        What::Existing(existing) => {
+            let state = good(names::state(existing.state).to_owned());
+            [Some(state), existing.backlog.map(queue), existing.direction.map(opener)]
+                .into_iter()
+                .flatten()
+                .collect()
+        }
     }
 }
 
@@ -68,9 +84,17 @@ fn closed(close: &Close, record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
     if let Some(closer) = &record.closer {
         facts.push(good(format!("by {}[{}]", escape(&closer.process.filename), closer.process.pid)));
     }
-    facts.push(good(match close.direction {
+    facts.push(opener(close.direction));
+    facts
+}
+
+fn opener(direction: Direction) -> Fact {
+    good(match direction {
         Direction::Egress => "outgoing".to_owned(),
         Direction::Ingress => "incoming".to_owned(),
-    }));
-    facts
+    })
+}
+
+fn queue(backlog: Backlog) -> Fact {
+    good(format!("backlog {}/{}", backlog.len, backlog.max))
 }

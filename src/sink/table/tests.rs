@@ -35,7 +35,7 @@ fn process(filename: &str) -> Rc<Known> {
         container_id: None,
         unit: None,
     };
-    Rc::new(Known { id: ImageId(1), process })
+    Rc::new(Known { id: ImageId(1), process, rendered: std::cell::OnceCell::new() })
 }
 
 fn record(filename: &str, local: &str, remote: &str, what: What) -> Record {
@@ -57,6 +57,7 @@ fn record(filename: &str, local: &str, remote: &str, what: What) -> Record {
         process: Some(process(filename)),
         parent: None,
         closer: Some(process("a closer")),
+        owners: Vec::new(),
     }
 }
 
@@ -81,9 +82,9 @@ fn records() -> Vec<Record> {
     let ms = Duration::from_millis(3);
     let kinds = || {
         [
-            What::Connect { latency: ms },
+            What::Connect { latency: Some(ms) },
             What::Accept { backlog: Some(Backlog { len: 4096, max: 65_535 }) },
-            What::Fail { error: Failure::Errno(Errno::EADDRNOTAVAIL), latency: ms },
+            What::Fail { error: Failure::Errno(Errno::EADDRNOTAVAIL), latency: Some(ms) },
             close(CloseReason::RemoteReset),
             close(CloseReason::LocalClose),
         ]

@@ -1,0 +1,182 @@
+//! The iterators over what exists, read a part at a time.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    thread,
+};
+
+use anyhow::{Context, Result};
+use libbpf_rs::{Link, libbpf_sys};
+use nix::sched::{CloneFlags, setns};
+
+use super::{
+    Config,
+    skel::{NetmonProgs, OpenNetmonProgs},
+};
+use crate::{
+    host::{self, Netns},
+    plan::AtStart,
+};
+
+/// Room in the ring for a socket that is visited, and for its process's record.
+const BYTES_PER_TURN: u32 = 4096;
+
+/// Switch off the iterators where nobody asks, and everything else where nobody asks for that.
+pub fn choose(progs: &mut OpenNetmonProgs<'_>, at_start: AtStart) {
+    for iterator in [&mut progs.on_survey_tcp, &mut progs.on_survey_file] {
+        iterator.set_autoload(at_start != AtStart::Ignore);
+    }
+    if at_start == AtStart::PrintOnly {
+        for probe in [
+            &mut progs.on_connect,
+            &mut progs.on_state,
+            &mut progs.on_listen,
+            &mut progs.on_exec,
+            &mut progs.on_fork,
+            &mut progs.on_accept,
+            &mut progs.on_connect_v4,
+            &mut progs.on_connect_v6,
+            &mut progs.on_connect_exit,
+            &mut progs.on_accept_exit,
+            &mut progs.on_uring,
+            &mut progs.on_attempt_v4,
+            &mut progs.on_attempt_v6,
+        ] {
+            probe.set_autoload(false);
+        }
+    }
+}
+
+/// All there is to visit: the sockets of each network namespace, then everyone's descriptors.
+pub struct Iterators {
+    sockets: Link,
+    files: Link,
+    /// Namespaces to come, the next one last.
+    namespaces: Vec<Netns>,
+    own: u64,
+    files_done: bool,
+    current: Option<File>,
+    /// Why a namespace could not be entered.
+    closed: Option<io::Error>,
+    /// Some processes do not show theirs.
+    hidden: bool,
+    /// What is found is told, not just learned.
+    told: bool,
+    /// Sockets visited at a time.
+    turns: usize,
+}
+
+impl Iterators {
+    /// Find what is to be visited.
+    ///
+    /// # Errors
+    /// When the kernel refuses an iterator.
+    pub fn new(progs: &NetmonProgs<'_>, config: Config) -> Result<Self> {
+        let (mut namespaces, hidden) = host::network_namespaces();
+        namespaces.reverse();
+        Ok(Iterators {
+            sockets: progs.on_survey_tcp.attach().context("attach on_survey_tcp")?,
+            files: progs.on_survey_file.attach().context("attach on_survey_file")?,
+            own: namespaces.last().map_or(0, |netns| netns.inode),
+            namespaces,
+            files_done: false,
+            current: None,
+            closed: None,
+            hidden,
+            told: config.at_start != AtStart::Learn,
+            turns: (config.ring_size / BYTES_PER_TURN) as usize,
+        })
+    }
+
+    /// Visit some sockets. False when there are no more.
+    ///
+    /// # Errors
+    /// When an iterator cannot be read.
+    pub fn read(&mut self) -> Result<bool> {
+        let mut bytes = vec![0; self.turns];
+        loop {
+            let Some(current) = &mut self.current else {
+                if !self.next()? {
+                    return Ok(false);
+                }
+                continue;
+            };
+            match current.read(&mut bytes) {
+                Ok(0) => self.current = None,
+                Ok(_) => return Ok(true),
+                // EAGAIN: a million objects without a socket among them
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
+                Err(error) => return Err(error).context("read what exists"),
+            }
+        }
+    }
+
+    /// What could not be visited, in words.
+    pub fn note(&self) -> Option<String> {
+        let what = match &self.closed {
+            _ if !self.told => return None,
+            Some(error) => {
+                format!("a network namespace cannot be entered ({error}; CAP_SYS_ADMIN is needed)")
+            }
+            None if self.hidden => {
+                "not every process shows its network namespace (CAP_SYS_PTRACE is needed)".to_owned()
+            }
+            None => return None,
+        };
+        Some(format!("{what}: sockets there that no process has open may be missing"))
+    }
+
+    /// Go on to the next iterator; false when there is none.
+    fn next(&mut self) -> Result<bool> {
+        while let Some(netns) = self.namespaces.pop() {
+            let opened = if netns.inode == self.own {
+                create(self.sockets.as_fd())
+            } else {
+                create_in(&netns, self.sockets.as_fd())
+            };
+            match opened {
+                Ok(iterator) => {
+                    self.current = Some(iterator);
+                    return Ok(true);
+                }
+                Err(error) if netns.inode == self.own => {
+                    return Err(error).context("iterate over the sockets");
+                }
+                // it is gone, and with it all that was in it
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => self.closed = Some(error),
+            }
+        }
+        if self.files_done {
+            return Ok(false);
+        }
+        self.files_done = true;
+        self.current = Some(create(self.files.as_fd()).context("iterate over the descriptors")?);
+        Ok(true)
+    }
+}
+
+/// An iterator over the sockets of another namespace. The namespace it is for is that of the thread
+/// that creates it, so a thread is made that enters it, creates the iterator and ends.
+fn create_in(netns: &Netns, link: BorrowedFd<'_>) -> io::Result<File> {
+    let namespace = File::open(&netns.path)?;
+    thread::scope(|scope| {
+        let entered = scope.spawn(|| {
+            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+            create(link)
+        });
+        entered.join().map_err(|_| io::Error::other("the thread that entered it panicked"))?
+    })
+}
+
+fn create(link: BorrowedFd<'_>) -> io::Result<File> {
+    // SAFETY: `link` is open; the call takes nothing else.
+    let fd = unsafe { libbpf_sys::bpf_iter_create(link.as_raw_fd()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call returned a descriptor that nobody else knows of.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+}

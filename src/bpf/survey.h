@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * What exists at the start: told, and learned as if it had been seen to begin.
+ *
+ * Two iterators find it. iter/tcp sees the sockets of one network namespace, also those that no
+ * process has a descriptor of; iter/task_file sees who has descriptors. Probes run meanwhile. A
+ * socket they already know of is theirs to tell; one that closes meanwhile is buried (socket.h).
+ */
+#ifndef __SURVEY_H__
+#define __SURVEY_H__
+
+#define SOCK_STREAM 1
+#define SOCK_DEAD   0 /* enum sock_flags: its last descriptor was closed */
+
+/*
+ * The reader says with the size of its buffer how many sockets may be visited at a time, so that
+ * it can empty the ring in between: each is worth one byte. No room: it will be visited again.
+ */
+static __always_inline bool take_turn(struct seq_file *seq)
+{
+	__u8 turn = 0;
+
+	return bpf_seq_write(seq, &turn, sizeof(turn)) == 0;
+}
+
+static __always_inline void put_common(struct netmon_event *e, struct sock_common *skc)
+{
+	__be32 local[4], remote[4];
+
+	if (skc->skc_family == AF_INET6) {
+		bpf_core_read(local, sizeof(local), &skc->skc_v6_rcv_saddr);
+		bpf_core_read(remote, sizeof(remote), &skc->skc_v6_daddr);
+		put_ipv6(e, local, remote);
+	} else {
+		e->family = 4;
+		*(__be32 *)e->saddr = skc->skc_rcv_saddr;
+		*(__be32 *)e->daddr = skc->skc_daddr;
+	}
+	e->sport = skc->skc_num;
+	e->dport = bpf_ntohs(skc->skc_dport);
+	e->cookie = bpf_get_socket_cookie(skc);
+	e->netns = skc->skc_net.net->ns.inum;
+}
+
+static __always_inline struct netmon_event *found(struct sock_common *skc, int state)
+{
+	struct netmon_event *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
+
+	if (!e) {
+		count_lost(NETMON_LOST_RING);
+		return NULL;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->kind = NETMON_KIND_EXISTING;
+	e->time = bpf_ktime_get_boot_ns();
+	e->states = state << 4;
+	put_common(e, skc);
+	return e;
+}
+
+/* TIME_WAIT, or SYN_RECV of a listener's request: all that is left, or there yet, of a socket. */
+static __always_inline void survey_remains(struct seq_file *seq, struct sock_common *skc)
+{
+	struct tcp_timewait_sock *tw;
+	int state = skc->skc_state;
+	struct netmon_event *e;
+
+	if (!(config.survey & NETMON_SURVEY_REPORT) || !take_turn(seq))
+		return;
+	if (state == TCP_TIME_WAIT) {
+		/* the kernel keeps FIN_WAIT2 without an owner this way too */
+		tw = bpf_skc_to_tcp_timewait_sock(skc);
+		if (tw)
+			state = tw->tw_sk.tw_substate;
+	} else if (state == TCP_NEW_SYN_RECV) {
+		state = TCP_SYN_RECV;
+	}
+	e = found(skc, state);
+	if (e) {
+		if (state == TCP_SYN_RECV)
+			e->flags |= NETMON_FLAG_INGRESS;
+		bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	}
+}
+
+/* A listener's child that waits for accept(): its story begins there. */
+static __always_inline bool is_waiting(struct sock *sk)
+{
+	return !sk->sk_socket && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD));
+}
+
+static __always_inline void learn(struct sock *sk, struct conn *conn, int state)
+{
+	__u64 key = (__u64)sk;
+	struct tcp_sock *tp;
+
+	if (state == TCP_LISTEN) {
+		if (!(config.want & (NETMON_WANT_LISTEN | NETMON_WANT_STATE)))
+			return;
+		conn->phase = PHASE_LISTEN;
+	} else if (is_waiting(sk)) {
+		return;
+	} else {
+		conn->phase = state == TCP_SYN_SENT ? PHASE_OPENING : PHASE_OPEN;
+	}
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tp)
+		conn->data_segs_in = tp->data_segs_in;
+	if (bpf_map_update_elem(&conns, &key, conn, BPF_NOEXIST) && !conn_of(sk))
+		count_lost(NETMON_LOST_TABLE);
+}
+
+/* `task` has a descriptor of the socket; NULL: nobody may. */
+static __always_inline void survey_socket(struct seq_file *seq, struct sock *sk,
+					  struct task_struct *task)
+{
+	struct conn fresh = {}, *conn = conn_of(sk);
+	int state = sk->__sk_common.skc_state;
+	struct netmon_event *e;
+
+	if (state == TCP_CLOSE || (conn && !(conn->flags & NETMON_FLAG_EXISTING)) ||
+	    !take_turn(seq))
+		return;
+	fresh.flags = NETMON_FLAG_EXISTING | flags_of(sk, false);
+	/* a child has its listener's limit; a socket that never listened has none */
+	if (state != TCP_LISTEN && !sk->sk_max_ack_backlog)
+		fresh.flags |= NETMON_FLAG_EGRESS;
+	if (task) {
+		fresh.image = record_of(task, SCRATCH_RESULT, false);
+		fresh.pid = task->tgid;
+		fresh.tid = task->pid;
+	}
+	/* Made now, for the probes of the tracepoint set cannot make one. */
+	bpf_get_socket_cookie(sk);
+	if (config.survey & NETMON_SURVEY_LEARN) {
+		if (!conn) {
+			learn(sk, &fresh, state);
+		} else if (task && !conn->pid) {
+			conn->image = fresh.image;
+			conn->tid = fresh.tid;
+			conn->pid = fresh.pid;
+		}
+	}
+	if (!(config.survey & NETMON_SURVEY_REPORT))
+		return;
+	e = found(&sk->__sk_common, state);
+	if (!e)
+		return;
+	e->flags = fresh.flags;
+	e->image = fresh.image;
+	e->pid = fresh.pid;
+	e->tid = fresh.tid;
+	if (state == TCP_LISTEN) {
+		e->flags |= NETMON_FLAG_BACKLOG;
+		e->backlog_len = sk->sk_ack_backlog;
+		e->backlog_max = sk->sk_max_ack_backlog;
+	} else if (!(fresh.flags & NETMON_FLAG_EGRESS)) {
+		e->flags |= NETMON_FLAG_INGRESS;
+	}
+	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+}
+
+#endif

@@ -1,0 +1,89 @@
+//! Records that do not arrive, and tables that are full.
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    common::{Trace, actor::Actor},
+    witness::*,
+};
+
+/// While tcptrace is stopped the ring fills, and a process record does not get through. The
+/// process's next event brings it again.
+pub fn a_lost_record_is_sent_again() {
+    let mut trace = Trace::start(&["-e", "fail", "--ring-size", "64K"]);
+    let mut actor = Actor::spawn(
+        Actor::program(this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("witness"),
+    );
+    actor.hear();
+    let first = events_of(&mut trace, actor.pid(), 1).remove(0);
+
+    trace.signal(Signal::SIGSTOP);
+    // Each event is 136 bytes; with these the ring is more than full.
+    run(&this_program(), &["filler"], "fail 1000");
+    let mut late = Actor::spawn(
+        Actor::program(this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("late"),
+    );
+    late.hear();
+    trace.signal(Signal::SIGCONT);
+
+    // The old acquaintance, to see that the ring has been read.
+    actor.tell("again");
+    actor.hear();
+    let again = events_of(&mut trace, actor.pid(), 2).remove(1);
+    assert_eq!(again["process"]["exec_id"], first["process"]["exec_id"]);
+    assert_eq!(again["process"]["args"], "witness");
+    late.tell("again");
+    late.hear();
+    let event = event_of(&mut trace, late.pid());
+    assert_eq!(event["process"]["args"], "late");
+    for mut actor in [actor, late] {
+        actor.tell("end");
+        actor.leave();
+    }
+    let ended = trace.stop();
+    assert!(ended.stderr.contains("lost") && ended.stderr.contains("process record"), "{}", ended.stderr);
+}
+
+/// Every change of user is an image. When there are too many, those out of use are dropped: memory
+/// stays bounded, and whoever acts again is known again.
+pub fn more_images_than_are_kept() {
+    const ROUND: u32 = 2000;
+    const IMAGES: u32 = 10 * ROUND;
+    let mut trace = Trace::start(&["-e", "fail"]);
+    let twice = "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear";
+    let mut witness = Actor::spawn(Actor::program(this_program(), twice).arg("witness"));
+    witness.hear();
+    let before = resident(trace.pid());
+    let rounds = (0..10).map(|round| format!("hear\nfresh-users {} {}", round * ROUND, (round + 1) * ROUND));
+    let script = rounds.collect::<Vec<_>>().join("\n");
+    let mut many = Actor::spawn(Actor::program(this_program(), &script).arg("many"));
+    for round in 1..=10 {
+        many.tell("go on");
+        // not more at a time than the ring holds
+        events_at(&mut trace, 1, (round * ROUND) as usize);
+    }
+    let pid = many.pid();
+    many.leave();
+    witness.tell("again");
+    witness.hear();
+    let told = events_of(&mut trace, witness.pid(), 2);
+    assert_eq!(told[0]["process"], told[1]["process"]);
+    for (number, event) in events_of(&mut trace, pid, IMAGES as usize).iter().enumerate() {
+        check(event);
+        assert_eq!(event["process"]["euid"], number);
+        assert_eq!(event["process"]["args"], "many");
+    }
+    let grown = resident(trace.pid()).saturating_sub(before);
+    assert!(grown < 40 << 10, "{grown} KiB more for {IMAGES} images");
+    witness.tell("end");
+    witness.leave();
+    let ended = trace.stop();
+    assert!(!ended.stderr.contains("process record"), "{}", ended.stderr);
+}
+
+/// KiB of memory of its own, which is all but the ring.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+}

@@ -1,0 +1,116 @@
+//! What the tests have in common: a place for programs, a listener, and events by process.
+
+use std::{
+    cell::Cell,
+    ffi::OsStr,
+    fs,
+    net::TcpListener,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use serde_json::Value;
+
+use crate::common::{
+    Trace,
+    actor::Actor,
+    net::{V4, listen},
+    of_port,
+};
+
+/// A folder that everybody may read, removed at the end.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new() -> Folder {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tcptrace-process-{}-{count}", std::process::id()));
+        fs::create_dir(&path).expect("create a folder");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        Folder(path.canonicalize().expect("its path"))
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A copy of this program.
+    pub fn program(&self, name: &str, owner: (u32, u32), mode: u32) -> PathBuf {
+        let path = self.path(name);
+        fs::copy(this_program(), &path).expect("copy this program");
+        chown(&path, Some(owner.0), Some(owner.1)).expect("chown");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).expect("remove a folder");
+    }
+}
+
+pub fn this_program() -> PathBuf {
+    std::env::current_exe().expect("this program")
+}
+
+/// A listener that accepts everybody, and closes.
+pub fn open_door() -> u16 {
+    let listener: TcpListener = listen(V4);
+    let port = listener.local_addr().expect("an address").port();
+    thread::spawn(move || listener.incoming().for_each(drop));
+    port
+}
+
+/// Watch successful connects only.
+pub fn watch_connects() -> Trace {
+    Trace::start(&["-e", "connect"])
+}
+
+/// Run `program` with a script; returns its process id after its end.
+pub fn run<A: AsRef<OsStr>>(program: &Path, arguments: &[A], script: &str) -> u32 {
+    let mut command = Actor::program(program, script);
+    let actor = Actor::spawn(command.args(arguments));
+    let pid = actor.pid();
+    actor.leave();
+    pid
+}
+
+/// Wait for `count` events of one process.
+pub fn events_of(trace: &mut Trace, pid: u32, count: usize) -> Vec<Value> {
+    let of = |events: &[Value]| -> Vec<Value> {
+        events.iter().filter(|event| event["process"]["pid"] == pid).cloned().collect()
+    };
+    trace.wait(&format!("{count} events of process {pid}"), |events| of(events).len() >= count);
+    of(&trace.events)
+}
+
+/// Wait for the one event of a process.
+pub fn event_of(trace: &mut Trace, pid: u32) -> Value {
+    let event = events_of(trace, pid, 1).remove(0);
+    check(&event);
+    event
+}
+
+/// Wait for `count` events about a port, among whatever else happens on this machine.
+pub fn events_at(trace: &mut Trace, port: u16, count: usize) -> Vec<Value> {
+    let (seen, found) = (Cell::new(0), Cell::new(0));
+    trace.wait(&format!("{count} events of port {port}"), |events| {
+        found.set(found.get() + of_port(&events[seen.replace(events.len())..], port).len());
+        found.get() >= count
+    });
+    of_port(&trace.events, port)
+}
+
+/// What holds for every event.
+pub fn check(event: &Value) {
+    let (process, parent) = (&event["process"], &event["parent"]);
+    assert_eq!(process["exec_id"].as_str().map(str::is_empty), Some(false), "{event:#}");
+    assert_eq!(process["parent_exec_id"], parent["exec_id"], "{event:#}");
+    assert_eq!(process["ppid"], parent["pid"], "{event:#}");
+    assert!(process["start_time"].as_str() <= event["timestamp"].as_str(), "{event:#}");
+    assert!(parent["start_time"].as_str() <= event["timestamp"].as_str(), "{event:#}");
+}
