@@ -47,6 +47,11 @@ run: all
 test: test-deps
 	cargo test --target $(HOST)
 
+# The same tests on other kernels, in virtual machines. Installs nothing: it says what is missing.
+test-kernels:
+	tests/kernels/check
+	tests/kernels/run
+
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --target $(HOST) -- -D warnings
@@ -90,4 +95,4 @@ clean:
 	cargo clean
 
 FORCE:
-.PHONY: all deps test-deps run test lint man install uninstall deb clean FORCE
+.PHONY: all deps test-deps run test test-kernels lint man install uninstall deb clean FORCE

@@ -35,7 +35,6 @@ mod filter;
 mod follow;
 mod iterate;
 pub mod layout;
-mod tracepoint;
 
 use iterate::Iterators;
 use layout::netmon_survey as survey;
@@ -61,7 +60,7 @@ impl ProbeSet {
             ProbeSet::Tracepoint => &[
                 "accepts through io_uring with multishot or direct descriptors",
                 "failures before the SYN of sendto(MSG_FASTOPEN)",
-                "accepts of 32-bit programs",
+                "accepts of 32-bit programs, and their connects that fail before any SYN",
             ],
         }
     }
@@ -82,6 +81,10 @@ pub struct Config<'a> {
     pub ring_size: u32,
     /// Which probe sets to try.
     pub probes: Probes,
+    /// Let the kernel's verifier tell its figures, into the log.
+    pub figures: bool,
+    /// The programs that need CAP_NET_ADMIN may be loaded.
+    pub net_admin: bool,
     /// Trace only what this process starts.
     pub follow: bool,
 }
@@ -158,6 +161,10 @@ impl<'obj> Tracer<'obj> {
         choose(&mut open.progs, set, config);
         let dns = config.dns && can_watch_dns(&mut notes);
         open.progs.on_dns.set_autoload(dns);
+        if config.figures {
+            const BPF_LOG_STATS: u32 = 4;
+            open.open_object_mut().progs_mut().for_each(|mut prog| prog.set_log_level(BPF_LOG_STATS));
+        }
         open.progs.on_listen.set_autoload(config.events.has_listeners());
         iterate::choose(&mut open.progs, config.at_start);
 
@@ -176,7 +183,7 @@ impl<'obj> Tracer<'obj> {
         let ring = builder.build().context("map the ring")?;
         let links = match config.at_start {
             AtStart::PrintOnly => Default::default(),
-            _ => attach(&skel.progs, set, &mut notes)?,
+            _ => attach(&skel.progs, set, config.net_admin, &mut notes)?,
         };
         if config.follow {
             follow::mark_self(&skel.maps.followed)?;
@@ -217,14 +224,11 @@ fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config) {
     for prog in [&mut progs.on_accept, &mut progs.on_connect_v4, &mut progs.on_connect_v6] {
         prog.set_autoload(trampoline);
     }
-    for prog in [
-        &mut progs.on_connect_exit,
-        &mut progs.on_accept_exit,
-        &mut progs.on_uring,
-        &mut progs.on_attempt_v4,
-        &mut progs.on_attempt_v6,
-    ] {
+    for prog in [&mut progs.on_connect_exit, &mut progs.on_accept_exit, &mut progs.on_uring] {
         prog.set_autoload(!trampoline);
+    }
+    for prog in [&mut progs.on_attempt_v4, &mut progs.on_attempt_v6] {
+        prog.set_autoload(!trampoline && config.net_admin);
     }
 }
 
@@ -246,17 +250,17 @@ fn can_watch_dns(notes: &mut Vec<String>) -> bool {
     false
 }
 
-fn is_denied(error: &anyhow::Error) -> bool {
-    let kind = error.downcast_ref::<libbpf_rs::Error>().map(libbpf_rs::Error::kind);
-    kind == Some(ErrorKind::PermissionDenied)
-}
-
 fn no_names(why: &str) -> String {
     format!("remote ends have no DNS names: {why}")
 }
 
 /// Attach all of a set: first what learns of processes and names, last what starts stories.
-fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, notes: &mut Vec<String>) -> Result<Vec<Link>> {
+fn attach(
+    progs: &NetmonProgs<'_>,
+    set: ProbeSet,
+    net_admin: bool,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Link>> {
     let mut links = Vec::new();
     if progs.on_dns.autoload() {
         match attach_cgroup(&[&progs.on_dns]) {
@@ -288,25 +292,16 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, notes: &mut Vec<String>) -> Re
             trace(&progs.on_uring)?;
             if progs.on_connect_enter.autoload() {
                 notes.push(REQUEST_LIMITS.to_owned());
+                trace(&progs.on_connect_enter)?;
             }
-            for (prog, name) in [
-                (&progs.on_connect_enter, "sys_enter_connect"),
-                (&progs.on_connect_exit, "sys_exit_connect"),
-                (&progs.on_accept_exit, "sys_exit_accept"),
-                (&progs.on_accept_exit, "sys_exit_accept4"),
-            ] {
-                if !prog.autoload() {
-                    continue;
-                }
-                let event = tracepoint::open("syscalls", name)
-                    .with_context(|| format!("open the tracepoint {name}"))?;
-                // The link keeps the event by its number and closes it.
-                let link = prog
-                    .attach_perf_event(std::os::fd::IntoRawFd::into_raw_fd(event))
-                    .with_context(|| format!("attach {name}"))?;
-                links.push(link);
-            }
-            match attach_cgroup(&[&progs.on_attempt_v4, &progs.on_attempt_v6]) {
+            trace(&progs.on_connect_exit)?;
+            trace(&progs.on_accept_exit)?;
+            let attempts = [&progs.on_attempt_v4, &progs.on_attempt_v6];
+            let attached = match net_admin {
+                true => attach_cgroup(&attempts),
+                false => Err(anyhow!("CAP_NET_ADMIN is missing")),
+            };
+            match attached {
                 Ok(attached) => links.extend(attached),
                 Err(error) => {
                     notes.push(format!("connects that fail before any SYN are not seen: {error:#}"))
@@ -333,20 +328,28 @@ fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
         .collect()
 }
 
-/// EPERM: lockdown or a policy. ENOTSUPP: no trampolines on this architecture or configuration.
-/// ESRCH, ENOENT: the function to hook is not there.
-fn refuses_trampolines(error: &anyhow::Error) -> bool {
+/// ENOTSUPP: no trampolines on this architecture or configuration. ESRCH, ENOENT: the function to
+/// hook is not there. EBUSY: something else has patched it.
+pub fn refuses_trampolines(error: &anyhow::Error) -> bool {
     const ENOTSUPP: i32 = 524;
-    let kind = error.downcast_ref::<libbpf_rs::Error>().map(libbpf_rs::Error::kind);
-    let raw = errno_of(error);
-    matches!(kind, Some(ErrorKind::PermissionDenied | ErrorKind::NotFound))
-        || raw.is_some_and(|raw| {
-            [libc::EPERM, libc::EACCES, libc::ESRCH, libc::ENOENT, libc::EBUSY, ENOTSUPP].contains(&raw)
-        })
+    is_denied(error)
+        || kind_of(error) == Some(ErrorKind::NotFound)
+        || errno_of(error)
+            .is_some_and(|raw| [libc::ESRCH, libc::ENOENT, libc::EBUSY, ENOTSUPP].contains(&raw))
+}
+
+/// A capability is missing, or a policy is against it.
+pub fn is_denied(error: &anyhow::Error) -> bool {
+    kind_of(error) == Some(ErrorKind::PermissionDenied)
+        || errno_of(error).is_some_and(|raw| [libc::EPERM, libc::EACCES].contains(&raw))
+}
+
+fn kind_of(error: &anyhow::Error) -> Option<ErrorKind> {
+    error.downcast_ref::<libbpf_rs::Error>().map(libbpf_rs::Error::kind)
 }
 
 /// The errno at the root of an error, where there is one.
-pub fn errno_of(error: &anyhow::Error) -> Option<i32> {
+fn errno_of(error: &anyhow::Error) -> Option<i32> {
     error
         .chain()
         .find_map(|cause| cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error))

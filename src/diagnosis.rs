@@ -2,7 +2,10 @@
 
 use anyhow::{Error, anyhow};
 
-use crate::bpf::errno_of;
+use crate::{
+    bpf::{is_denied, refuses_trampolines},
+    cli::Probes,
+};
 
 /// What the machine is like, as far as it can keep us from tracing.
 #[derive(Debug, Clone, Default)]
@@ -17,23 +20,45 @@ pub struct Facts {
     pub lockdown: Option<String>,
 }
 
+const CAP_NET_ADMIN: u64 = 1 << 12;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_PERFMON: u64 = 1 << 38;
 const CAP_BPF: u64 = 1 << 39;
 
-/// Name what is missing. An error of another kind stays what it is.
-pub fn explain(error: Error, facts: &Facts) -> Error {
-    match reason(facts, errno_of(&error)) {
-        Some(reason) => anyhow!(reason),
-        None => error.context("cannot attach the probes"),
+impl Facts {
+    /// Whether the programs that need CAP_NET_ADMIN may be loaded.
+    pub fn net_admin(&self) -> bool {
+        self.has(CAP_NET_ADMIN)
+    }
+
+    /// CAP_SYS_ADMIN still stands for all that BPF was divided into.
+    fn has(&self, capability: u64) -> bool {
+        self.capabilities & (capability | CAP_SYS_ADMIN) != 0
     }
 }
 
-fn reason(facts: &Facts, errno: Option<i32>) -> Option<String> {
-    let has = |capability| facts.capabilities & (capability | CAP_SYS_ADMIN) != 0;
+/// Name what is missing. An error of another kind stays what it is.
+pub fn explain(error: Error, facts: &Facts, probes: Probes) -> Error {
+    if let Some(reason) = reason(facts) {
+        return anyhow!(reason);
+    }
+    let what = match probes {
+        Probes::Trampoline if refuses_trampolines(&error) => {
+            "the kernel takes no BPF trampolines: use --probes tracepoint, or auto"
+        }
+        _ if is_denied(&error) => {
+            "the kernel refuses the BPF programs although the capabilities are there: see --verbose, and \
+             look for a security module's denial in the kernel log"
+        }
+        _ => "cannot attach the probes",
+    };
+    error.context(what)
+}
+
+fn reason(facts: &Facts) -> Option<String> {
     let missing: Vec<&str> = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
         .iter()
-        .filter(|(capability, _)| !has(*capability))
+        .filter(|(capability, _)| !facts.has(*capability))
         .map(|(_, name)| *name)
         .collect();
     if !missing.is_empty() {
@@ -56,11 +81,7 @@ fn reason(facts: &Facts, errno: Option<i32>) -> Option<String> {
     if older_than_5_15(&facts.release) {
         return Some(format!("Linux 5.15 or newer is needed, this is {}", facts.release));
     }
-    (errno == Some(libc::EPERM)).then(|| {
-        "the kernel refuses BPF programs although the capabilities are there: \
-         look for a security module's denial in the kernel log"
-            .to_owned()
-    })
+    None
 }
 
 fn older_than_5_15(release: &str) -> bool {
@@ -86,22 +107,18 @@ mod tests {
 
     #[test]
     fn names_what_is_missing() {
-        let reason = |facts: Facts, errno| reason(&facts, errno).unwrap_or_default();
-        assert_eq!(
-            reason(Facts { capabilities: 0, ..facts() }, None),
-            "needs CAP_BPF and CAP_PERFMON: try sudo"
-        );
-        assert_eq!(reason(Facts { capabilities: CAP_BPF, ..facts() }, None), "needs CAP_PERFMON: try sudo");
-        assert!(reason(Facts { btf: false, ..facts() }, None).contains("CONFIG_DEBUG_INFO_BTF"));
+        let reason = |facts: Facts| reason(&facts).unwrap_or_default();
+        assert_eq!(reason(Facts { capabilities: 0, ..facts() }), "needs CAP_BPF and CAP_PERFMON: try sudo");
+        assert_eq!(reason(Facts { capabilities: CAP_BPF, ..facts() }), "needs CAP_PERFMON: try sudo");
+        assert!(reason(Facts { btf: false, ..facts() }).contains("CONFIG_DEBUG_INFO_BTF"));
         let locked = Some("confidentiality".to_owned());
-        assert!(reason(Facts { lockdown: locked, ..facts() }, None).contains("lockdown=integrity"));
+        assert!(reason(Facts { lockdown: locked, ..facts() }).contains("lockdown=integrity"));
         let old = "5.10.0-9-amd64".to_owned();
         assert_eq!(
-            reason(Facts { release: old, ..facts() }, None),
+            reason(Facts { release: old, ..facts() }),
             "Linux 5.15 or newer is needed, this is 5.10.0-9-amd64"
         );
-        assert!(reason(facts(), Some(libc::EPERM)).contains("security module"));
-        assert_eq!(reason(facts(), Some(libc::EINVAL)), "");
+        assert_eq!(reason(facts()), "");
     }
 
     #[test]

@@ -96,6 +96,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     }
 
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
+    let facts = host::facts();
     let config = Config {
         filter: program,
         events: plan.events,
@@ -103,13 +104,15 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         at_start: plan.at_start,
         ring_size: plan.ring_size,
         probes: plan.probes,
+        figures: plan.verbose,
+        net_admin: facts.net_admin(),
         follow: !plan.command.is_empty(),
     };
     let started = Tracer::start(config, &mut storage);
     if plan.verbose {
         report::log(&mut stderr(), &bpf::take_log());
     }
-    let mut tracer = started.map_err(|error| diagnosis::explain(error, &host::facts()))?;
+    let mut tracer = started.map_err(|error| diagnosis::explain(error, &facts, plan.probes))?;
     let survey = Survey::take(&mut tracer, &Machine)?;
     let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut stop = Stop::new(signalled, deadline, plan.count);

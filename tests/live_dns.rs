@@ -249,7 +249,8 @@ fn without_cgroup2_tracing_goes_on() {
     let lab =
         Lab::with("for at in $(awk '/ - cgroup2 / {print $5}' /proc/self/mountinfo); do umount -l $at; done");
     let listener = lab.listen();
-    let mut trace = Trace::spawn(lab.command(env!("CARGO_BIN_EXE_tcptrace")), &[]);
+    let mut trace =
+        Trace::spawn(lab.command(env!("CARGO_BIN_EXE_tcptrace")).args(["-j", "--probes", &common::probes()]));
     let reason = "remote ends have no DNS names: cgroup2 is not mounted";
     assert_eq!(trace.banner.matches(reason).count(), 1, "{}", trace.banner);
     lab.connect(&["192.0.2.1"], listener.port);

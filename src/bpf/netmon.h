@@ -33,6 +33,7 @@ enum netmon_flag {
 	NETMON_FLAG_ABORTED_DATA = 16, /* the peer sent data after our close(): we reset it */
 	NETMON_FLAG_EXISTING = 32,     /* it was there before the probes */
 	NETMON_FLAG_INGRESS = 64,      /* EXISTING: the other host opened it */
+	NETMON_FLAG_OWN_COOKIE = 128,  /* the kernel's cookie cannot be had: it is a time */
 };
 
 /* one thing that happened to one connection */

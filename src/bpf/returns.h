@@ -14,6 +14,33 @@
 #define IORING_OP_ACCEPT  13
 #define IORING_OP_CONNECT 16
 
+/* The numbers of the system calls (asm/unistd.h), and where a task keeps them. */
+#if defined(__TARGET_ARCH_x86)
+#define SYS_CONNECT	 42
+#define SYS_ACCEPT	 43
+#define SYS_ACCEPT4	 288
+#define SYSCALL_NR(regs) ((long)(regs)->orig_ax)
+#define TS_COMPAT	 2
+#elif defined(__TARGET_ARCH_arm64)
+#define SYS_CONNECT	 203
+#define SYS_ACCEPT	 202
+#define SYS_ACCEPT4	 242
+#define SYSCALL_NR(regs) ((long)(regs)->syscallno)
+#define TIF_32BIT	 22
+#endif
+
+/* A 32-bit program: its system calls have other numbers. */
+static __always_inline bool is_compat(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+#if defined(__TARGET_ARCH_x86)
+	return task->thread_info.status & TS_COMPAT;
+#elif defined(__TARGET_ARCH_arm64)
+	return task->thread_info.flags & (1UL << TIF_32BIT);
+#endif
+}
+
 /* In the task that calls connect(). To the address family AF_UNSPEC it disconnects. */
 static __always_inline void connect_called(struct sock *sk, const void *address, int len,
 					   bool from_user)
@@ -21,10 +48,12 @@ static __always_inline void connect_called(struct sock *sk, const void *address,
 	struct conn conn = {.since = bpf_ktime_get_boot_ns(), .flags = NETMON_FLAG_EGRESS};
 	struct target to = {};
 
-	if (!is_followed() || !sk || !is_tcp(sk, true) || is_under_way(sk) || len < 0 ||
+	if (!sk || !is_tcp(sk, true) || is_under_way(sk) || len < 0 ||
 	    !read_target(&to, address, len, from_user))
 		return;
 	conn.flags |= flags_of(sk, true);
+	if (!admit(sk, &conn, &to, SCRATCH_REQUEST, true))
+		return;
 	own(&conn, SCRATCH_REQUEST);
 	send_request(sk, &conn, &to, true);
 }
@@ -47,7 +76,7 @@ static __always_inline void connect_returned(struct sock *sk, struct sockaddr *a
 static __always_inline void attempt_failed(struct sock *sk, int error)
 {
 	__u64 key = (__u64)sk;
-	struct target *noted, to;
+	struct target *noted;
 	struct conn *conn;
 
 	if (!sk || error == EINPROGRESS || error == EALREADY || error == EISCONN ||
@@ -57,9 +86,8 @@ static __always_inline void attempt_failed(struct sock *sk, int error)
 	noted = bpf_map_lookup_elem(&attempts, &key);
 	if (!noted || (conn && conn->phase != PHASE_FAILED))
 		return;
-	to = *noted;
+	connect_refused(sk, noted, error, true);
 	bpf_map_delete_elem(&attempts, &key);
-	connect_refused(sk, &to, error, true);
 }
 
 static __always_inline void accept_returned(long fd, struct sock *listener)

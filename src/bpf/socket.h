@@ -161,6 +161,29 @@ static __always_inline void put_ends(struct netmon_event *e, struct sock *sk, st
 	e->dport = bpf_ntohs(to ? to->port : get(sk, __sk_common.skc_dport, raw));
 }
 
+static __always_inline __u8 flags_of(struct sock *sk, bool raw)
+{
+	return get(sk, sk_protocol, raw) == IPPROTO_MPTCP ? NETMON_FLAG_MPTCP : 0;
+}
+
+/*
+ * A blank entry in the table, or NULL, counted as lost. Made there, since the stack of the programs
+ * that need it is full.
+ */
+static const struct conn blank = {};
+
+static __always_inline struct conn *new_conn(struct sock *sk, bool raw)
+{
+	struct conn *conn;
+
+	if (!remember(sk, (struct conn *)&blank))
+		return NULL;
+	conn = conn_of(sk);
+	if (conn)
+		conn->flags = flags_of(sk, raw);
+	return conn;
+}
+
 /* A blank event with all that holds for the socket and its owner, or NULL, counted as lost. */
 static __always_inline struct netmon_event *
 new_event(struct sock *sk, struct conn *conn, struct target *to, __u8 kind, __u64 now, bool raw)
@@ -176,8 +199,12 @@ new_event(struct sock *sk, struct conn *conn, struct target *to, __u8 kind, __u6
 	e->flags = conn->flags;
 	e->rule = conn->rule;
 	e->time = now;
-	e->cookie =
-		raw ? BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) : bpf_get_socket_cookie(sk);
+	if (conn->flags & NETMON_FLAG_OWN_COOKIE)
+		e->cookie = conn->since;
+	else if (raw)
+		e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	else
+		e->cookie = bpf_get_socket_cookie(sk);
 	e->image = conn->image;
 	e->pid = conn->pid;
 	e->tid = conn->tid;
@@ -210,11 +237,6 @@ static __always_inline void own(struct conn *conn, __u32 slot)
 	conn->image = current_image(slot);
 	conn->pid = id >> 32;
 	conn->tid = id;
-}
-
-static __always_inline __u8 flags_of(struct sock *sk, bool raw)
-{
-	return get(sk, sk_protocol, raw) == IPPROTO_MPTCP ? NETMON_FLAG_MPTCP : 0;
 }
 
 static __always_inline void send_request(struct sock *sk, struct conn *conn, struct target *to,
@@ -272,7 +294,7 @@ static __always_inline void established(struct sock *sk, int oldstate)
 	if (conn && conn->phase != PHASE_BURIED) {
 		if (conn->flags & NETMON_FLAG_EGRESS)
 			connected(sk, conn);
-		else
+		else if (!(conn->flags & NETMON_FLAG_OWN_COOKIE))
 			conn->since = bpf_ktime_get_boot_ns();
 	} else if (oldstate == TCP_SYN_RECV && config.want & WANT_ACCEPTED) {
 		struct conn child = {
@@ -326,6 +348,17 @@ static __always_inline void closing(struct sock *sk, int oldstate)
 		conn->data_segs_in = tp->data_segs_in;
 }
 
+/* Of all subflows together, which since 6.5 the MPTCP socket counts itself. */
+static __always_inline void put_mptcp_counts(struct netmon_event *e, struct sock *sk)
+{
+	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
+
+	if (!bpf_core_field_exists(msk->bytes_sent))
+		return;
+	e->bytes_sent = BPF_CORE_READ(msk, bytes_sent);
+	e->bytes_received = BPF_CORE_READ(msk, bytes_received);
+}
+
 /*
  * Payload only. bytes_acked counts the SYN of an outgoing connection (tcp_ack() moves snd_una
  * over it; for an incoming one it starts behind it) and both counters count the FIN. Sent and
@@ -340,6 +373,10 @@ static __always_inline void put_counts(struct netmon_event *e, struct sock *sk, 
 	__u64 sent, received;
 	__u32 snd_nxt;
 
+	if (e->flags & NETMON_FLAG_MPTCP) {
+		put_mptcp_counts(e, sk);
+		return;
+	}
 	if (!tp)
 		return;
 	snd_nxt = get(tp, snd_nxt, raw);
@@ -475,17 +512,22 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 		return;
 	if (!conn) {
 		/* Established before tcptrace was there, or reset by the peer while it waited. */
-		struct conn fresh = {.since = now, .flags = flags_of(sk, raw)};
-
-		if (!remember(sk, &fresh))
-			return;
-		conn = conn_of(sk);
+		conn = new_conn(sk, raw);
 		if (!conn)
 			return;
+		conn->since = now;
 	}
 	if (!admit(sk, conn, NULL, SCRATCH_ACCEPT, raw)) {
 		forget(sk);
 		return;
+	}
+	/*
+	 * A cookie is made when it is first asked for, and of a raw socket nobody can ask. One that
+	 * nobody saw before its accept (MPTCP, or older than tcptrace) gets the time for a cookie.
+	 */
+	if (raw && !BPF_CORE_READ(sk, __sk_common.skc_cookie.counter)) {
+		conn->flags |= NETMON_FLAG_OWN_COOKIE;
+		conn->since = now;
 	}
 	own(conn, SCRATCH_ACCEPT);
 	conn->phase = PHASE_OPEN;
@@ -514,29 +556,32 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
  */
 static __always_inline void connect_refused(struct sock *sk, struct target *to, int error, bool raw)
 {
+	struct conn *conn = conn_of(sk);
 	__u64 now = bpf_ktime_get_boot_ns();
-	struct conn *begun = conn_of(sk);
-	struct conn conn = {.since = now, .flags = NETMON_FLAG_EGRESS | flags_of(sk, raw)};
 	struct netmon_event *e;
 
-	if (begun) {
-		conn = *begun;
-		forget(sk);
-	} else if (admit(sk, &conn, to, SCRATCH_RESULT, raw)) {
-		own(&conn, SCRATCH_RESULT);
+	if (!conn) {
+		conn = new_conn(sk, raw);
+		if (!conn)
+			return;
+		conn->since = now;
+		conn->flags |= NETMON_FLAG_EGRESS;
+		if (!admit(sk, conn, to, SCRATCH_RESULT, raw))
+			goto out;
+		own(conn, SCRATCH_RESULT);
 		if (!is_announced(sk))
-			send_request(sk, &conn, to, raw);
-	} else {
-		return;
+			send_request(sk, conn, to, raw);
 	}
-	if (!(config.want & NETMON_WANT_FAIL))
-		return;
-	e = new_event(sk, &conn, to, NETMON_KIND_FAIL, now, raw);
-	if (e) {
-		e->error = error;
-		put_duration(e, conn.since);
-		send_event(e);
+	if (config.want & NETMON_WANT_FAIL) {
+		e = new_event(sk, conn, to, NETMON_KIND_FAIL, now, raw);
+		if (e) {
+			e->error = error;
+			put_duration(e, conn->since);
+			send_event(e);
+		}
 	}
+out:
+	forget(sk);
 }
 
 #endif

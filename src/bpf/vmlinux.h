@@ -226,6 +226,11 @@ struct sk_buff {
 	u16 network_header;
 };
 
+struct mptcp_sock {
+	u64 bytes_sent;
+	u64 bytes_received;
+};
+
 struct qstr {
 	union {
 		struct {
@@ -369,7 +374,18 @@ enum cgroup_subsys_id {
 	cpu_cgrp_id,
 };
 
+#if defined(__TARGET_ARCH_x86)
+struct thread_info {
+	u32 status;
+};
+#elif defined(__TARGET_ARCH_arm64)
+struct thread_info {
+	unsigned long flags;
+};
+#endif
+
 struct task_struct {
+	struct thread_info thread_info;
 	unsigned int flags;
 	struct mm_struct *mm;
 	pid_t pid;
@@ -441,18 +457,5 @@ struct pt_regs {
 	s32 syscallno;
 } __attribute__((preserve_access_index));
 #endif
-
-/* what a perf tracepoint of a system call hands to its program (format files in tracefs) */
-struct syscall_enter {
-	u64 common;
-	s64 nr;
-	u64 args[6];
-};
-
-struct syscall_exit {
-	u64 common;
-	s64 nr;
-	s64 ret;
-};
 
 #endif

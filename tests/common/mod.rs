@@ -4,9 +4,11 @@
 pub mod actor;
 pub mod lab;
 pub mod net;
+pub mod network;
 pub mod schema;
 pub mod script;
 pub mod sys;
+pub mod ways;
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -59,14 +61,12 @@ pub struct Ended {
 impl Trace {
     /// Start `tcptrace -j` with more arguments, and wait until it says that probes are attached.
     pub fn start(arguments: &[&str]) -> Trace {
-        Trace::spawn(tcptrace(), arguments)
+        Trace::spawn(tcptrace().args(["-j", "--probes", &probes()]).args(arguments))
     }
 
-    /// The same, with a command that runs tcptrace elsewhere.
-    pub fn spawn(mut command: Command, arguments: &[&str]) -> Trace {
+    /// The same with a command that comes to run `tcptrace -j`.
+    pub fn spawn(command: &mut Command) -> Trace {
         let mut child = command
-            .args(["-j", "--probes", &probes()])
-            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

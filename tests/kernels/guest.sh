@@ -1,0 +1,108 @@
+# Boots a guest and judges what comes back over its serial lines: results on the second, the kernel's own words on the first.
+# Sourced by run.
+
+# What a kernel says when something is wrong with it.
+splats='WARNING: |BUG: |Oops|Kernel panic|general protection fault|INFO: task .* blocked|self-detected stall|possible recursive locking|circular locking|suspicious RCU|refcount_t: |unregister_netdevice: waiting|list_(add|del) corruption'
+# The same, as /proc/sys/kernel/tainted remembers it: machine check, bad page, oops, warning, soft lockup.
+tainted_mask=$((16 | 32 | 128 | 512 | 16384))
+
+# boot FOLDER CMDLINE: boots the kernel in FOLDER and prints the guest's second serial line; the first goes to $work/console.
+# The status is qemu's, or 124 where the time was over. KVM is not used: it hangs on some hosts, and CI has to be the same everywhere.
+# One thread for both processors: with one each, qemu loses the race when the kernel patches its own code (attaching a
+# trampoline does), and the guest dies of "Oops: int3" in one boot of thirty.
+boot() {
+  timeout --foreground --kill-after 5 "$limit" qemu-system-x86_64 -accel tcg,thread=single -cpu max -smp 2 -m 1536 \
+    -nic none -display none -monitor none -no-reboot -kernel "$1/vmlinuz" -initrd "$work/initrd" \
+    -serial "file:$work/console" -serial stdio \
+    -append "console=ttyS0 loglevel=5 panic=-1 no_timer_check $2" < /dev/null
+}
+
+# exec_in_guest: boots for --exec; the status is the command's.
+exec_in_guest() {
+  local folder line status=1 ended=''
+  folder=$("$here/fetch" "$kernel") || exit 1
+  pack_guest "$folder" "$settings"
+  while IFS= read -r line || [[ $line ]]; do
+    case $line in
+      '@@start '* | '@@tainted '*) ;;
+      '@@end '*) status=${line#@@end } status=${status%% *} ;;
+      '@@done') ended=yes ;;
+      *) printf '%s\n' "$line" ;;
+    esac
+  done < <(boot "$folder" "$cmdline")
+  if [[ $console || ! $ended ]]; then sed 's/^/console: /' "$work/console" >&2; fi
+  [[ $ended ]] || die "the guest did not come to its end"
+  exit "$status"
+}
+
+# write_jobs JOBS: the guest's job lines for a row's last column: [NAME=VALUE]... PROGRAM [ARGUMENT]..., separated by commas.
+# PROGRAM is a pattern for the names of test programs.
+write_jobs() {
+  local job pattern arguments environment program file any
+  tr ',' '\n' <<< "$1" | while read -r job; do
+    environment='' any=''
+    while [[ ${job%% *} == *=* ]]; do
+      environment+="${job%% *} "
+      job=${job#* }
+    done
+    read -r pattern arguments <<< "$job"
+    for file in "${tests[@]}"; do
+      program=${file##*/}
+      program=${program%-*}
+      # shellcheck disable=SC2053 # a pattern is what is wanted
+      [[ $program == $pattern ]] || continue
+      echo "job $program env $environment$(printf %q "$file") $arguments"
+      any=yes
+    done
+    [[ $any ]] || echo "job $pattern echo no test program has this name"
+  done
+}
+
+# fail GUEST WHAT: counts and prints one failure.
+fail() {
+  ((++failed))
+  echo "$1| FAILED: $2"
+}
+
+# test_in_guest NAME KERNEL CMDLINE SETTINGS: runs the jobs, prints the results, adds to the counts.
+test_in_guest() {
+  local name=$1 folder line job='' last='' ended='' results=0 failures=0 began=$SECONDS p f s
+  local result='^test result: [a-zA-Z]+\. ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored;'
+  folder=$("$here/fetch" "$2") || { fail "$name" "no kernel $2"; return; }
+  pack_guest "$folder" "$4 situation=$name kernel=$2"
+  exec 3< <(boot "$folder" "$3")
+  local pid=$!
+  while IFS= read -r line <&3 || [[ $line ]]; do
+    case $line in
+      '@@start '*) job=${line#@@start } results=0 failures=0 ;;
+      '@@end '*)
+        last=${line#@@end }
+        ((results == 1)) || fail "$name" "${last#* } gave no result line (status ${last%% *})"
+        [[ ${last%% *} == 0 || $failures -gt 0 || $results == 0 ]] || fail "$name" "${last#* } ended with status ${last%% *}"
+        job=''
+        ;;
+      '@@tainted '*) ((${line#@@tainted } & tainted_mask)) && fail "$name" "the kernel says it is tainted: ${line#@@tainted }" ;;
+      '@@done') ended=yes ;;
+      '') ;;
+      *)
+        printf '%s| %s\n' "$name" "$line"
+        if [[ $line =~ $result ]]; then
+          p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]} s=${BASH_REMATCH[3]}
+          ((++results, passed += p, failed += f, skipped += s, failures += f)) || true
+          ((p + f)) || fail "$name" "$job ran no test"
+        fi
+        ;;
+    esac
+  done
+  exec 3<&-
+  local status=0
+  wait "$pid" || status=$?
+  if ((status == 124 || status == 137)); then fail "$name" "the guest was still running after $limit s${job:+, in $job}"
+  elif [[ ! $ended ]]; then fail "$name" "the guest ended early${job:+, in $job}"; fi
+  if grep --extended-regexp --quiet "$splats" "$work/console"; then
+    fail "$name" "the kernel complained"
+    ended=''
+  fi
+  if [[ $console || ! $ended ]]; then tail --lines 80 "$work/console" | sed "s/^/$name| console: /"; fi
+  echo "$name| $((SECONDS - began)) s"
+}
