@@ -209,7 +209,6 @@ fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config) {
     for prog in [
         &mut progs.on_connect_exit,
         &mut progs.on_accept_exit,
-        &mut progs.on_accept4_exit,
         &mut progs.on_uring,
         &mut progs.on_attempt_v4,
         &mut progs.on_attempt_v6,
@@ -283,7 +282,7 @@ fn attach(progs: &NetmonProgs<'_>, set: ProbeSet, notes: &mut Vec<String>) -> Re
                 (&progs.on_connect_enter, "sys_enter_connect"),
                 (&progs.on_connect_exit, "sys_exit_connect"),
                 (&progs.on_accept_exit, "sys_exit_accept"),
-                (&progs.on_accept4_exit, "sys_exit_accept4"),
+                (&progs.on_accept_exit, "sys_exit_accept4"),
             ] {
                 if !prog.autoload() {
                     continue;

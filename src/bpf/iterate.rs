@@ -40,7 +40,6 @@ pub fn choose(progs: &mut OpenNetmonProgs<'_>, at_start: AtStart) {
             &mut progs.on_connect_v6,
             &mut progs.on_connect_exit,
             &mut progs.on_accept_exit,
-            &mut progs.on_accept4_exit,
             &mut progs.on_uring,
             &mut progs.on_attempt_v4,
             &mut progs.on_attempt_v6,

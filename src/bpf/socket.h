@@ -458,23 +458,25 @@ static __always_inline struct sock *current_listener(__u16 sport)
 /* accept() returned `sk` to the current task. `listener` may be NULL: it is looked for. */
 static __always_inline void accepted(struct sock *sk, struct sock *listener, bool raw)
 {
-	struct conn *conn = conn_of(sk), fresh = {};
-	int state = get(sk, __sk_common.skc_state, raw);
+	struct conn *conn = conn_of(sk);
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
 
 	if (!(config.want & WANT_ACCEPTED) || (conn && conn->phase == PHASE_OPEN))
 		return;
+	if (!is_followed()) {
+		forget(sk);
+		return;
+	}
 	if (!conn) {
 		/* Established before tcptrace was there, or reset by the peer while it waited. */
-		fresh.since = now;
-		fresh.flags = flags_of(sk, raw);
-		conn = &fresh;
-	}
-	if (!is_followed()) {
-		if (conn != &fresh)
-			forget(sk);
-		return;
+		struct conn fresh = {.since = now, .flags = flags_of(sk, raw)};
+
+		if (!remember(sk, &fresh))
+			return;
+		conn = conn_of(sk);
+		if (!conn)
+			return;
 	}
 	own(conn, SCRATCH_ACCEPT);
 	conn->phase = PHASE_OPEN;
@@ -491,11 +493,9 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 			send_event(e);
 		}
 	}
-	if (state == TCP_CLOSE) {
+	if (get(sk, __sk_common.skc_state, raw) == TCP_CLOSE) {
 		send_close(sk, conn, TCP_CLOSE, raw);
 		forget(sk);
-	} else if (conn == &fresh) {
-		remember(sk, &fresh);
 	}
 }
 
@@ -505,30 +505,29 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
  */
 static __always_inline void connect_refused(struct sock *sk, struct target *to, int error, bool raw)
 {
-	struct conn *conn = conn_of(sk), fresh = {};
 	__u64 now = bpf_ktime_get_boot_ns();
+	struct conn *begun = conn_of(sk);
+	struct conn conn = {.since = now, .flags = NETMON_FLAG_EGRESS | flags_of(sk, raw)};
 	struct netmon_event *e;
 
-	if (!conn) {
-		if (!is_followed())
-			return;
-		fresh.since = now;
-		fresh.flags = NETMON_FLAG_EGRESS | flags_of(sk, raw);
-		own(&fresh, SCRATCH_RESULT);
-		conn = &fresh;
-		if (!is_announced(sk))
-			send_request(sk, conn, to, raw);
-	}
-	if (config.want & NETMON_WANT_FAIL) {
-		e = new_event(sk, conn, to, NETMON_KIND_FAIL, now, raw);
-		if (e) {
-			e->error = error;
-			put_duration(e, conn->since);
-			send_event(e);
-		}
-	}
-	if (conn != &fresh)
+	if (begun) {
+		conn = *begun;
 		forget(sk);
+	} else if (is_followed()) {
+		own(&conn, SCRATCH_RESULT);
+		if (!is_announced(sk))
+			send_request(sk, &conn, to, raw);
+	} else {
+		return;
+	}
+	if (!(config.want & NETMON_WANT_FAIL))
+		return;
+	e = new_event(sk, &conn, to, NETMON_KIND_FAIL, now, raw);
+	if (e) {
+		e->error = error;
+		put_duration(e, conn.since);
+		send_event(e);
+	}
 }
 
 #endif
