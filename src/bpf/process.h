@@ -12,8 +12,8 @@
 #define PF_FORKNOEXEC 0x00000040
 #define PF_KTHREAD    0x00200000
 
-#include "scratch.h"
 #include "identity.h"
+#include "scratch.h"
 #include "path.h"
 #include "cgroup.h"
 #include "args.h"
@@ -60,17 +60,24 @@ static __always_inline struct image *image_of(struct task_struct *task)
 	return image;
 }
 
+/* A function of its own, for what is on its stack: that of its callers is nearly used up. */
+static __noinline bool has_identity(struct task_struct *task, struct identity *who)
+{
+	struct identity its;
+
+	identity_of(task, &its);
+	return same_identity(&its, who);
+}
+
 /* The image of the process that the current task acts for. */
 static __always_inline struct image *acting_image(struct task_struct *task, struct identity *who)
 {
 	struct task_struct *leader = task->group_leader;
 	struct image *image = image_of(leader), *own;
-	struct identity leaders;
 
 	if (!image || task == leader || same_identity(&image->identity, who))
 		return image;
-	identity_of(leader, &leaders);
-	if (same_identity(&leaders, who))
+	if (has_identity(leader, who))
 		return image;
 	own = image_of(task);
 	if (!own)
@@ -207,7 +214,7 @@ static __always_inline bool is_known(struct image *image, struct identity *who)
 static __always_inline void send_parent(struct scratch *s, struct task_struct *leader)
 {
 	struct task_struct *thread = leader->real_parent;
-	struct identity who;
+	struct identity *who = &s->parent;
 	struct image *image;
 
 	if (!thread->tgid)
@@ -215,9 +222,9 @@ static __always_inline void send_parent(struct scratch *s, struct task_struct *l
 	image = image_of(thread->group_leader);
 	if (!image)
 		return;
-	identity_of(thread->group_leader, &who);
-	if (!is_known(image, &who))
-		send_image(s, thread, image, &who, false);
+	identity_of(thread->group_leader, who);
+	if (!is_known(image, who))
+		send_image(s, thread, image, who, false);
 }
 
 /*

@@ -25,6 +25,7 @@ struct scratch {
 	 * same to the verifier each time round, and it need not follow every sum of lengths.
 	 */
 	__u32 used;
+	struct identity parent;
 	struct netmon_process head;
 	__u8 data[SCRATCH_DATA];
 };
