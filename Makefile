@@ -14,7 +14,7 @@ export $(TARGET_VAR)_RUNNER = sudo -E
 endif
 
 PACKAGES      := clang libelf-dev zlib1g-dev pkg-config gcc make
-TEST_PACKAGES := busybox-static iproute2 libcap2-bin jq
+TEST_PACKAGES := busybox-static iproute2 libcap2-bin jq mandoc
 
 all: target/release/tcptrace
 
@@ -52,14 +52,42 @@ lint:
 	cargo clippy --all-targets --target $(HOST) -- -D warnings
 	clang-format --dry-run -Werror src/bpf/*.c src/bpf/*.h
 
+# The manual page, after a change of an option, of the schema or of man/*.in.
+man:
+	UPDATE=1 cargo test --target $(HOST) --test docs
+
+SHARE       := $(DESTDIR)$(PREFIX)/share
+COMPLETIONS := $(SHARE)/bash-completion/completions/tcptrace \
+	$(SHARE)/zsh/site-functions/_tcptrace \
+	$(SHARE)/fish/vendor_completions.d/tcptrace.fish
+
 install: all
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/tcptrace
+	install -D -m 644 man/tcptrace.8 $(SHARE)/man/man8/tcptrace.8
+	mkdir -p $(dir $(COMPLETIONS))
+	$(BINARY) --completions bash > $(word 1,$(COMPLETIONS))
+	$(BINARY) --completions zsh > $(word 2,$(COMPLETIONS))
+	$(BINARY) --completions fish > $(word 3,$(COMPLETIONS))
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/tcptrace
+	rm -f $(DESTDIR)$(PREFIX)/bin/tcptrace $(SHARE)/man/man8/tcptrace.8 $(COMPLETIONS)
+
+# target/debian/tcptrace_VERSION_ARCH.deb. What lintian has left to say is what a static binary that is not
+# in Debian's archive must trip: no Depends, zlib inside, a changelog that closes no bug.
+deb: all
+	command -v cargo-deb >/dev/null || cargo install --locked cargo-deb
+	mkdir -p target/completions target/debian
+	$(BINARY) --completions bash > target/completions/tcptrace
+	$(BINARY) --completions zsh > target/completions/_tcptrace
+	$(BINARY) --completions fish > target/completions/tcptrace.fish
+	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml); \
+	author=$$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml); \
+	printf 'tcptrace (%s-1) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- %s  %s\n' \
+		"$$version" "$$author" "$$(date -R)" > target/debian/changelog
+	cargo deb --no-build --no-strip --target $(HOST) --output target/debian/
 
 clean:
 	cargo clean
 
 FORCE:
-.PHONY: all deps test-deps run test lint install uninstall clean FORCE
+.PHONY: all deps test-deps run test lint man install uninstall deb clean FORCE

@@ -2,7 +2,8 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
+use clap_complete::Shell;
 
 pub mod envelope;
 
@@ -37,6 +38,10 @@ pub struct Args {
     /// Say which probes were chosen, and show libbpf's log
     #[arg(short, long, help_heading = "Output")]
     pub verbose: bool,
+
+    /// No events, but at the end who did how much: in the table format, or in JSON
+    #[arg(long, help_heading = "Output")]
+    pub summary_only: bool,
 
     /// Which events to show, separated by commas
     #[arg(
@@ -74,6 +79,14 @@ pub struct Args {
     #[arg(long, hide = true, requires = "command")]
     pub become_command: bool,
 
+    /// Print what makes SHELL complete tcptrace's options
+    #[arg(long, value_enum, value_name = "SHELL", exclusive = true, help_heading = "Docs")]
+    pub completions: Option<Shell>,
+
+    /// Print the JSON Schema of the lines that --json prints
+    #[arg(long, exclusive = true, help_heading = "Docs")]
+    pub schema: bool,
+
     /// Room for events that wait to be printed: 64K to 1G, rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_size, help_heading = "Tuning")]
     pub ring_size: u32,
@@ -85,6 +98,20 @@ pub struct Args {
     /// Where to hook the kernel: auto takes trampolines (fentry) if it may, else tracepoints
     #[arg(long, value_enum, default_value_t = Probes::Auto, value_name = "SET", help_heading = "Tuning")]
     pub probes: Probes,
+}
+
+impl Args {
+    /// What clap cannot say of options that exclude each other.
+    ///
+    /// # Errors
+    /// One for clap to print.
+    pub fn check(&self) -> Result<(), clap::Error> {
+        if self.summary_only && !matches!(self.format, Format::Table | Format::Json) {
+            let text = "--summary-only is printed as table or json; leave out --format, or use --json";
+            return Err(Args::command().error(ErrorKind::ArgumentConflict, text));
+        }
+        Ok(())
+    }
 }
 
 /// How events are printed.
@@ -183,7 +210,6 @@ mod tests {
 
     #[test]
     fn the_definition_is_consistent() {
-        use clap::CommandFactory;
         Args::command().debug_assert();
     }
 }

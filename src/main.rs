@@ -1,7 +1,7 @@
 //! Parse, plan, attach, run, exit code.
 
 use std::{
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, Write, stderr, stdout},
     mem::MaybeUninit,
     os::fd::OwnedFd,
     process::ExitCode,
@@ -18,14 +18,14 @@ use signal_hook::{
 use tcptrace::{
     bpf::{self, Config, Tracer},
     cli::{Args, Format, envelope::EnvelopeArgs},
-    command, destination, diagnosis,
+    command, destination, diagnosis, digest, docs,
     host::{self, Machine},
     output::Output,
     plan::{AtStart, Plan, Surroundings},
     report,
     session::Session,
     sink::{
-        Sink,
+        Nothing, Sink,
         csv::Csv,
         json::Json,
         odr::{Metadata, Odr, Shape},
@@ -37,6 +37,14 @@ use tcptrace::{
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(error) = args.check() {
+        error.exit();
+    }
+    if let Some(text) = docs::asked_for(&args) {
+        // A reader that does not want it all is no failure.
+        let _ = stdout().write_all(&text);
+        return ExitCode::SUCCESS;
+    }
     if args.become_command {
         let (error, code) = command::become_command(&args.command, host::invoker().as_ref());
         report::line(&mut stderr(), &format!("{error:#}"));
@@ -59,12 +67,11 @@ fn run(args: &Args) -> Result<ExitCode> {
     };
     let plan = Plan::new(args, around);
 
-    let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let mut stop = Stop::new(Arc::new(AtomicBool::new(false)), deadline, plan.count);
+    let signalled = Arc::new(AtomicBool::new(false));
     if plan.command.is_empty() {
         // Beside a command they are the command's.
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            flag::register(signal, stop.signal()).context("catch signals")?;
+            flag::register(signal, Arc::clone(&signalled)).context("catch signals")?;
         }
     }
 
@@ -82,6 +89,8 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
     let mut tracer = started.map_err(|error| diagnosis::explain(error, &host::facts()))?;
     let survey = Survey::take(&mut tracer, &Machine)?;
+    let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut stop = Stop::new(signalled, deadline, plan.count);
     if plan.at_start == AtStart::PrintOnly {
         tracer.notes().iter().for_each(|note| report::line(&mut stderr(), note));
         stop = stop.at_once();
@@ -94,8 +103,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let running = command::start(&plan.command)?;
-    stop = stop.after(running.ended());
-    let traced = trace(&plan, &mut tracer, survey, output, stop);
+    let traced = trace(&plan, &mut tracer, survey, output, stop.after(running.ended()));
     if let Err(error) = &traced {
         report::line(&mut stderr(), &format!("{error:#}"));
     }
@@ -104,8 +112,23 @@ fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn trace(plan: &Plan, tracer: &mut Tracer<'_>, survey: Survey, output: OwnedFd, stop: Stop) -> Result<()> {
-    let snapshot = plan.at_start == AtStart::PrintOnly;
-    let mut sink: Box<dyn Sink> = match plan.format {
+    let mut sink = sink(plan, &output)?;
+    let mut output = Output::new(output);
+    let summary =
+        Session { source: tracer, host: &Machine, sink: &mut *sink, output: &mut output, stop, survey }
+            .run()?;
+    if plan.summary_only {
+        digest::put(&summary, plan.format, output.buffer());
+        output.flush(|| true).context("write the summary")?;
+    }
+    let told = plan.quiet || plan.summary_only || plan.at_start == AtStart::PrintOnly;
+    report::summary(&mut stderr(), &summary, told);
+    Ok(())
+}
+
+fn sink(plan: &Plan, output: &OwnedFd) -> Result<Box<dyn Sink>> {
+    Ok(match plan.format {
+        _ if plan.summary_only => Box::new(Nothing),
         Format::Table => {
             let zone = if plan.utc { Zone::utc() } else { Zone::local() };
             let look = Look { color: plan.color, utf8: host::shows_utf8(), zone };
@@ -116,14 +139,11 @@ fn trace(plan: &Plan, tracer: &mut Tracer<'_>, survey: Survey, output: OwnedFd, 
         Format::Csv => Box::new(Csv::new(Vec::new())),
         Format::Odr => {
             let wall_ns = std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
-            let shape = if snapshot { Shape::Document { wall_ns } } else { Shape::Lines };
+            let document = plan.at_start == AtStart::PrintOnly;
+            let shape = if document { Shape::Document { wall_ns } } else { Shape::Lines };
             Box::new(Odr::new(metadata(&plan.envelope), shape))
         }
-    };
-    let output = &mut Output::new(output);
-    let summary = Session { source: tracer, host: &Machine, sink: &mut *sink, output, stop, survey }.run()?;
-    report::summary(&mut stderr(), &summary, plan.quiet || snapshot);
-    Ok(())
+    })
 }
 
 fn metadata(args: &EnvelopeArgs) -> Metadata {

@@ -70,6 +70,8 @@ pub struct Plan {
     pub utc: bool,
     /// Without banner and summary.
     pub quiet: bool,
+    /// With the summary in place of the events.
+    pub summary_only: bool,
     /// With the choice of probes and libbpf's log.
     pub verbose: bool,
     /// How long.
@@ -113,6 +115,7 @@ impl Plan {
             },
             utc: args.utc,
             quiet: args.quiet,
+            summary_only: args.summary_only,
             verbose: args.verbose,
             timeout: args.timeout,
             count: args.count,

@@ -2,11 +2,7 @@
 
 use std::{ffi::OsStr, io::Write};
 
-use crate::{
-    bpf::ProbeSet,
-    session::{Lost, Summary},
-    sink::names::escape,
-};
+use crate::{bpf::ProbeSet, digest, session::Lost, sink::names::escape, summary::Summary};
 
 /// One line, in one write. That stderr takes it is more than we can ask.
 pub fn line(to: &mut impl Write, text: &str) {
@@ -37,14 +33,10 @@ pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String], command: Opti
     line(to, &format!("ready ({name} probes); {next}"));
 }
 
-/// What was printed, and what was lost. Losses are told even when nothing else is.
+/// What happened, and what was lost. Losses are told even when nothing else is.
 pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool) {
     if !quiet {
-        let total: u64 = summary.printed.values().sum();
-        let kinds: Vec<String> =
-            summary.printed.iter().map(|(name, count)| format!("{count} {name}")).collect();
-        let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
-        line(to, &format!("{total} events{kinds} in {:.1} s", summary.elapsed.as_secs_f64()));
+        digest::lines(summary).iter().for_each(|text| line(to, text));
     }
     for loss in losses(&summary.lost) {
         line(to, &loss);

@@ -1,7 +1,7 @@
 //! A run: from the source to the sink until it is told to stop.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
@@ -15,8 +15,9 @@ use crate::{
     host::Host,
     output::{Flushed, Output, is_gone},
     process::ProcessTable,
-    sink::{Sink, names},
+    sink::Sink,
     stop::Stop,
+    summary::Summary,
     survey::Survey,
     wire::{Decoded, decode},
 };
@@ -89,7 +90,7 @@ impl Batch {
 }
 
 /// What was lost, by cause.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Lost {
     /// Events: the ring was full.
     pub ring: u64,
@@ -105,17 +106,6 @@ pub struct Lost {
     pub undecodable: u64,
     /// Events that were never taken by the reader of our output.
     pub undelivered: u64,
-}
-
-/// How a run went.
-#[derive(Debug, Default)]
-pub struct Summary {
-    /// Events printed, by name.
-    pub printed: BTreeMap<&'static str, u64>,
-    /// What was lost.
-    pub lost: Lost,
-    /// How long it took.
-    pub elapsed: Duration,
 }
 
 /// A run in progress.
@@ -209,8 +199,8 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
     }
 
     fn show(&mut self, event: Event, table: &ProcessTable, wall_offset: i128, summary: &mut Summary) {
-        *summary.printed.entry(names::event(&event.what)).or_default() += 1;
         let record = Record::new(event, table, wall_offset);
+        summary.add(&record);
         self.sink.write(&record, self.output.buffer());
         self.stop.counted();
     }

@@ -5,6 +5,7 @@ pub mod json;
 pub mod names;
 pub mod odr;
 pub mod table;
+pub mod units;
 
 use crate::enrich::Record;
 
@@ -16,4 +17,13 @@ pub trait Sink {
     fn write(&mut self, record: &Record, out: &mut Vec<u8>);
     /// What comes after the last record.
     fn end(&mut self, _out: &mut Vec<u8>) {}
+}
+
+/// Prints no events: only their summary is asked for.
+#[derive(Debug)]
+pub struct Nothing;
+
+impl Sink for Nothing {
+    fn begin(&mut self, _: &mut Vec<u8>) {}
+    fn write(&mut self, _: &Record, _: &mut Vec<u8>) {}
 }

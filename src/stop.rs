@@ -52,11 +52,6 @@ impl Stop {
         self.ended_at().is_some()
     }
 
-    /// What to set when a signal comes.
-    pub fn signal(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.signalled)
-    }
-
     /// Whether a signal came.
     pub fn signalled(&self) -> bool {
         self.signalled.load(Ordering::Relaxed)

@@ -39,7 +39,9 @@ impl Scratch {
 
     fn events(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.0).expect("read the output");
-        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        events.iter().for_each(common::schema::check);
+        events
     }
 }
 

@@ -4,7 +4,6 @@ mod clock;
 mod details;
 mod layout;
 mod text;
-mod units;
 
 use owo_colors::{AnsiColors, OwoColorize, Style};
 

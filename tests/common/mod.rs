@@ -3,6 +3,7 @@
 
 pub mod actor;
 pub mod net;
+pub mod schema;
 pub mod script;
 pub mod sys;
 
@@ -104,7 +105,11 @@ impl Trace {
         let deadline = Instant::now() + PATIENCE;
         while !enough(&self.events) {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(event) => self.events.push(event),
+                Ok(event) => {
+                    self.events.push(event);
+                    // Other programs of this host may be busy: look at what came, not at each.
+                    self.events.extend(self.lines.try_iter());
+                }
                 Err(RecvTimeoutError::Timeout) => panic!("no {what} in {:#?}", self.events),
                 Err(RecvTimeoutError::Disconnected) => {
                     panic!("tcptrace ended before {what}: {:#?}", self.events)
@@ -113,10 +118,12 @@ impl Trace {
         }
     }
 
-    /// Collect until `count` events are about `port`, and return those.
+    /// Collect until `count` events are about `port`, and return those, checked against the schema.
     pub fn wait_port(&mut self, port: u16, count: usize) -> Vec<Value> {
         self.wait(&format!("{count} events of port {port}"), |events| of_port(events, port).len() >= count);
-        of_port(&self.events, port)
+        let events = of_port(&self.events, port);
+        events.iter().for_each(schema::check);
+        events
     }
 
     /// Send a signal.

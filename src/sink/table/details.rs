@@ -1,10 +1,13 @@
 //! What the last column says of an event.
 
-use super::{text::Signs, units};
+use super::text::Signs;
 use crate::{
     enrich::Record,
     event::{Backlog, Close, CloseReason, Direction, What},
-    sink::names::{self, escape},
+    sink::{
+        names::{self, escape},
+        units,
+    },
 };
 
 /// One thing to say. A narrow terminal shows the first few only, so what matters comes first.

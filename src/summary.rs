@@ -1,0 +1,190 @@
+//! What a run amounted to.
+
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+    net::IpAddr,
+    time::Duration,
+};
+
+use crate::{
+    enrich::Record,
+    event::{Direction, What},
+    session::Lost,
+    sink::names,
+};
+
+/// How many processes, and how many remote ends, are told apart. Memory stays bounded however
+/// many there are; those that come later are counted together.
+const TOLD_APART: usize = 16_384;
+
+/// How a run went.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Events by name.
+    pub events: BTreeMap<&'static str, u64>,
+    /// Failures by error.
+    pub failures: BTreeMap<String, u64>,
+    /// By executable.
+    pub processes: Tally<String>,
+    /// By remote end.
+    pub remotes: Tally<Remote>,
+    /// What was lost.
+    pub lost: Lost,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// The other end. Its port tells something only where it is the one connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Remote {
+    /// Where.
+    pub address: IpAddr,
+    /// Which service.
+    pub port: Option<u16>,
+}
+
+/// What someone did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Connections opened or accepted.
+    pub opened: u64,
+    /// Connections that ended.
+    pub closed: u64,
+    /// Connections that did not come up.
+    pub failed: u64,
+    /// Payload of those that ended.
+    pub bytes_sent: u64,
+    /// Payload of those that ended.
+    pub bytes_received: u64,
+}
+
+impl Traffic {
+    fn add(&mut self, what: &What) {
+        match what {
+            What::Connect { .. } | What::Accept { .. } => self.opened += 1,
+            What::Fail { .. } => self.failed += 1,
+            What::Close(close) => {
+                self.closed += 1;
+                self.bytes_sent += close.bytes_sent;
+                self.bytes_received += close.bytes_received;
+            }
+            _ => {}
+        }
+    }
+
+    /// Connections seen, whether at their beginning or at their end.
+    pub fn connections(&self) -> u64 {
+        self.opened.max(self.closed)
+    }
+
+    fn weight(&self) -> (u64, u64) {
+        (self.connections() + self.failed, self.bytes_sent + self.bytes_received)
+    }
+}
+
+/// Who did what.
+#[derive(Debug)]
+pub struct Tally<K> {
+    known: HashMap<K, Traffic>,
+    others: Traffic,
+}
+
+impl<K> Default for Tally<K> {
+    fn default() -> Self {
+        Tally { known: HashMap::new(), others: Traffic::default() }
+    }
+}
+
+impl<K: Eq + Hash + Ord> Tally<K> {
+    fn add<Q>(&mut self, key: &Q, what: &What)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        if let Some(traffic) = self.known.get_mut(key) {
+            return traffic.add(what);
+        }
+        let new = if self.known.len() < TOLD_APART {
+            self.known.entry(key.to_owned()).or_default()
+        } else {
+            &mut self.others
+        };
+        new.add(what);
+    }
+
+    /// The most active, in order.
+    pub fn top(&self, count: usize) -> Vec<(&K, Traffic)> {
+        let mut all: Vec<_> = self.known.iter().map(|(key, traffic)| (key, *traffic)).collect();
+        all.sort_by(|(a, one), (b, other)| other.weight().cmp(&one.weight()).then(a.cmp(b)));
+        all.truncate(count);
+        all
+    }
+
+    /// What was done by those that were not told apart.
+    pub fn others(&self) -> Traffic {
+        self.others
+    }
+}
+
+impl Summary {
+    /// Count an event.
+    pub fn add(&mut self, record: &Record) {
+        let event = &record.event;
+        *self.events.entry(names::event(&event.what)).or_default() += 1;
+        let direction = match &event.what {
+            What::Connect { .. } => Direction::Egress,
+            What::Accept { .. } => Direction::Ingress,
+            What::Fail { error, .. } => {
+                *self.failures.entry(names::failure(*error)).or_default() += 1;
+                Direction::Egress
+            }
+            What::Close(close) => close.direction,
+            // no connection that begins or ends
+            _ => return,
+        };
+        let port = (direction == Direction::Egress).then_some(event.remote.port());
+        self.remotes.add(&Remote { address: event.remote.ip(), port }, &event.what);
+        let process = record.process.as_deref().map(|known| &known.process);
+        let path = process.map_or("?", |process| match process.binary_path.as_str() {
+            "" => &process.filename,
+            path => path,
+        });
+        self.processes.add(path, &event.what);
+    }
+
+    /// How many events.
+    pub fn total(&self) -> u64 {
+        self.events.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPENED: What = What::Connect { latency: None };
+
+    #[test]
+    fn the_most_active_come_first() {
+        let mut tally = Tally::<String>::default();
+        for name in ["one", "three", "two", "three", "two", "three"] {
+            tally.add(name, &OPENED);
+        }
+        let top: Vec<_> = tally.top(2).into_iter().map(|(name, did)| (name.as_str(), did.opened)).collect();
+        assert_eq!(top, [("three", 3), ("two", 2)]);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_nothing_goes_uncounted() {
+        let mut tally = Tally::<String>::default();
+        for number in 0..TOLD_APART + 10 {
+            tally.add(number.to_string().as_str(), &OPENED);
+        }
+        tally.add("0", &OPENED);
+        assert_eq!(tally.known.len(), TOLD_APART);
+        assert_eq!(tally.others().opened, 10);
+        assert_eq!(tally.top(1)[0].1.opened, 2);
+    }
+}
