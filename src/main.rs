@@ -5,16 +5,15 @@ use std::{
     mem::MaybeUninit,
     os::fd::OwnedFd,
     process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    flag,
-};
 use tcptrace::{
     bpf::{self, Config, Tracer},
     cli::{Args, Format, envelope::EnvelopeArgs},
@@ -90,9 +89,8 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     let signalled = Arc::new(AtomicBool::new(false));
     if plan.command.is_empty() {
         // Beside a command they are the command's.
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            flag::register(signal, Arc::clone(&signalled)).context("catch signals")?;
-        }
+        let seen = Arc::clone(&signalled);
+        ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed)).context("catch signals")?;
     }
 
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
