@@ -77,8 +77,22 @@ install: all
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/tcptrace $(SHARE)/man/man8/tcptrace.8 $(COMPLETIONS)
 
+# target/debian/tcptrace_VERSION_ARCH.deb. What lintian has left to say is what a static binary that is not
+# in Debian's archive must trip: no Depends, zlib inside, a changelog that closes no bug.
+deb: all
+	command -v cargo-deb >/dev/null || cargo install --locked cargo-deb
+	mkdir -p target/completions target/debian
+	$(BINARY) --completions bash > target/completions/tcptrace
+	$(BINARY) --completions zsh > target/completions/_tcptrace
+	$(BINARY) --completions fish > target/completions/tcptrace.fish
+	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml); \
+	author=$$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml); \
+	printf 'tcptrace (%s-1) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- %s  %s\n' \
+		"$$version" "$$author" "$$(date -R)" > target/debian/changelog
+	cargo deb --no-build --no-strip --target $(HOST) --output target/debian/
+
 clean:
 	cargo clean
 
 FORCE:
-.PHONY: all deps test-deps run test test-kernels lint man install uninstall clean FORCE
+.PHONY: all deps test-deps run test test-kernels lint man install uninstall deb clean FORCE

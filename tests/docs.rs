@@ -50,7 +50,6 @@ fn page() -> String {
         .replace("@DATE@", "2026-11-20")
         .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
         .replace("@OPTIONS@\n", &options())
-        .replace("@EVENTS@\n", "")
         .replace("@FIELDS@\n", &fields())
         .replace("@FILTERS@\n", &read("filters.8.in"))
         .replace("@EXAMPLES@\n", &read("examples.8.in"))
@@ -216,4 +215,36 @@ fn about(shape: &Value, definitions: &Definitions) -> String {
 fn limits() -> String {
     let limits = ProbeSet::Tracepoint.limits();
     limits.iter().map(|limit| format!(".IP \\(bu 2\n{}\n", roff(limit))).collect()
+}
+
+#[test]
+fn what_is_installed_can_be_taken_away() {
+    let root = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("root-{}", std::process::id()));
+    let make = |target: &str| {
+        let output = Command::new("make")
+            .args(["-o", "all", target, "PREFIX=/usr"])
+            .arg(format!("BINARY={}", env!("CARGO_BIN_EXE_tcptrace")))
+            .arg(format!("DESTDIR={}", root.display()))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .expect("make");
+        assert!(output.status.success(), "{output:?}");
+    };
+    let files = [
+        ("bin/tcptrace", "\x7fELF"),
+        ("share/man/man8/tcptrace.8", ".\\\""),
+        ("share/bash-completion/completions/tcptrace", "_tcptrace()"),
+        ("share/zsh/site-functions/_tcptrace", "#compdef tcptrace"),
+        ("share/fish/vendor_completions.d/tcptrace.fish", "complete -c tcptrace"),
+    ];
+    make("install");
+    for (name, beginning) in files {
+        let bytes = fs::read(root.join("usr").join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(bytes.starts_with(beginning.as_bytes()), "{name}");
+    }
+    make("uninstall");
+    for (name, _) in files {
+        assert!(!root.join("usr").join(name).exists(), "{name}");
+    }
+    fs::remove_dir_all(&root).expect("tidy up");
 }

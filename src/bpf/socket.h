@@ -169,24 +169,6 @@ static __always_inline __u8 flags_of(struct sock *sk, bool raw)
 	return get(sk, sk_protocol, raw) == IPPROTO_MPTCP ? NETMON_FLAG_MPTCP : 0;
 }
 
-/*
- * A blank entry in the table, or NULL, counted as lost. Made there, since the stack of the programs
- * that need it is full.
- */
-static const struct conn blank = {};
-
-static __always_inline struct conn *new_conn(struct sock *sk, bool raw)
-{
-	struct conn *conn;
-
-	if (!remember(sk, (struct conn *)&blank))
-		return NULL;
-	conn = conn_of(sk);
-	if (conn)
-		conn->flags = flags_of(sk, raw);
-	return conn;
-}
-
 /* A blank event with all that holds for the socket and its owner, or NULL, counted as lost. */
 static __always_inline struct netmon_event *
 new_event(struct sock *sk, struct conn *conn, struct target *to, __u8 kind, __u64 now, bool raw)
@@ -488,22 +470,24 @@ static __always_inline struct sock *current_listener(__u16 sport)
 static __always_inline void accepted(struct sock *sk, struct sock *listener, bool raw)
 {
 	struct conn *conn = conn_of(sk);
-	int state = get(sk, __sk_common.skc_state, raw);
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
 
 	if (!(config.want & WANT_ACCEPTED) || (conn && conn->phase == PHASE_OPEN))
 		return;
-	if (!conn) {
-		/* Established before tcptrace was there, or reset by the peer while it waited. */
-		conn = new_conn(sk, raw);
-		if (!conn)
-			return;
-		conn->since = now;
-	}
 	if (!is_followed()) {
 		forget(sk);
 		return;
+	}
+	if (!conn) {
+		/* Established before tcptrace was there, or reset by the peer while it waited. */
+		struct conn fresh = {.since = now, .flags = flags_of(sk, raw)};
+
+		if (!remember(sk, &fresh))
+			return;
+		conn = conn_of(sk);
+		if (!conn)
+			return;
 	}
 	/*
 	 * A cookie is made when it is first asked for, and of a raw socket nobody can ask. One that
@@ -528,7 +512,7 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 			send_event(e);
 		}
 	}
-	if (state == TCP_CLOSE) {
+	if (get(sk, __sk_common.skc_state, raw) == TCP_CLOSE) {
 		send_close(sk, conn, TCP_CLOSE, raw);
 		forget(sk);
 	}
@@ -540,29 +524,27 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
  */
 static __always_inline void connect_refused(struct sock *sk, struct target *to, int error, bool raw)
 {
-	struct conn *conn = conn_of(sk);
 	__u64 now = bpf_ktime_get_boot_ns();
+	struct conn *begun = conn_of(sk);
+	struct conn conn = {.since = now, .flags = NETMON_FLAG_EGRESS | flags_of(sk, raw)};
 	struct netmon_event *e;
 
-	if (!conn) {
-		if (!is_followed())
-			return;
-		conn = new_conn(sk, raw);
-		if (!conn)
-			return;
-		conn->since = now;
-		conn->flags |= NETMON_FLAG_EGRESS;
-		own(conn, SCRATCH_RESULT);
+	if (begun) {
+		conn = *begun;
+		forget(sk);
+	} else if (is_followed()) {
+		own(&conn, SCRATCH_RESULT);
+	} else {
+		return;
 	}
-	if (config.want & NETMON_WANT_FAIL) {
-		e = new_event(sk, conn, to, NETMON_KIND_FAIL, now, raw);
-		if (e) {
-			e->error = error;
-			put_duration(e, conn->since);
-			send_event(e);
-		}
+	if (!(config.want & NETMON_WANT_FAIL))
+		return;
+	e = new_event(sk, &conn, to, NETMON_KIND_FAIL, now, raw);
+	if (e) {
+		e->error = error;
+		put_duration(e, conn.since);
+		send_event(e);
 	}
-	forget(sk);
 }
 
 #endif

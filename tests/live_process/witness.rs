@@ -37,10 +37,12 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// A copy of this program.
+    /// A copy of this program, or the same copy made another's.
     pub fn program(&self, name: &str, owner: (u32, u32), mode: u32) -> PathBuf {
         let path = self.path(name);
-        fs::copy(this_program(), &path).expect("copy this program");
+        if !path.exists() {
+            fs::copy(this_program(), &path).expect("copy this program");
+        }
         chown(&path, Some(owner.0), Some(owner.1)).expect("chown");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
         path
@@ -51,6 +53,11 @@ impl Drop for Folder {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).expect("remove a folder");
     }
+}
+
+/// Whether this is a virtual machine of tests/kernels.
+pub fn in_guest() -> bool {
+    std::env::var_os("TCPTRACE_TEST_KERNEL").is_some()
 }
 
 pub fn this_program() -> PathBuf {

@@ -1,0 +1,131 @@
+//! Many connections at once: nothing is lost, or every loss is counted. Needs root.
+
+mod common;
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{BufRead, BufReader},
+    net::{TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    process::{Child, Stdio},
+    thread,
+};
+
+use common::{
+    net::{reset, wait_for_end},
+    probes, tcptrace,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// tcptrace, ready, printing JSON to a file.
+struct ToFile {
+    child: Child,
+    stderr: BufReader<std::process::ChildStderr>,
+    path: PathBuf,
+}
+
+impl ToFile {
+    fn start(name: &str, arguments: &[&str]) -> ToFile {
+        let path = std::env::temp_dir().join(format!("tcptrace-{name}-{}", std::process::id()));
+        let file = File::create(&path).expect("create the output");
+        let mut child = tcptrace()
+            .args(["-j", "--probes", &probes()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(OwnedFd::from(file))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start tcptrace");
+        let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let mut line = String::new();
+        while !line.starts_with("tcptrace: ready") {
+            line.clear();
+            assert!(stderr.read_line(&mut line).expect("stderr") > 0, "tcptrace did not start");
+        }
+        ToFile { child, stderr, path }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("tcptrace is running");
+    }
+
+    /// Stop it: how often each type was printed of the events of `port`, and what was said.
+    fn stop(mut self, port: u16) -> (HashMap<String, u64>, String) {
+        self.signal(Signal::SIGINT);
+        let said = std::io::read_to_string(&mut self.stderr).expect("stderr");
+        assert!(self.child.wait().expect("wait").success(), "{said}");
+        let mut counts = HashMap::new();
+        for line in BufReader::new(File::open(&self.path).expect("the output")).lines() {
+            let event: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+            let net = &event["network_event"];
+            if net["sport"] == port || net["dport"] == port {
+                *counts.entry(net["type"].as_str().expect("a type").to_owned()).or_default() += 1;
+            }
+        }
+        std::fs::remove_file(&self.path).expect("remove the output");
+        (counts, said)
+    }
+}
+
+/// Make connections from four threads, to a listener with four threads that accept.
+fn connect_and_close(count: usize) -> u16 {
+    const THREADS: usize = 4;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let address = listener.local_addr().expect("an address");
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..count / THREADS {
+                    // With RST there is no TIME_WAIT, or ports would run out.
+                    reset(listener.accept().expect("accept").0);
+                }
+            });
+            scope.spawn(|| {
+                for _ in 0..count / THREADS {
+                    wait_for_end(&mut TcpStream::connect(address).expect("connect"));
+                }
+            });
+        }
+    });
+    address.port()
+}
+
+/// The number before a phrase in what tcptrace said, or 0.
+fn told(said: &str, phrase: &str) -> u64 {
+    let line = said.lines().find(|line| line.contains(phrase));
+    line.and_then(|line| line.strip_prefix("tcptrace: ")?.split(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn every_connection_of_a_busy_host_is_printed() {
+    let count = std::env::var("TCPTRACE_TEST_CONNECTIONS").map_or(20_000, |n| n.parse().expect("a number"));
+    let trace = ToFile::start("busy", &[]);
+    let port = connect_and_close(count);
+    let (counts, said) = trace.stop(port);
+    assert!(!said.contains("lost"), "{said}");
+    let owed = |kind: &str| counts.get(kind).copied().unwrap_or_default();
+    assert_eq!(owed("TcpConnectionEstablish"), count as u64);
+    assert_eq!(owed("TcpConnectionAccept"), count as u64);
+    assert_eq!(owed("TcpConnectionClose"), 2 * count as u64);
+}
+
+#[test]
+fn what_a_full_ring_loses_is_counted() {
+    let count = 4000;
+    let trace = ToFile::start("full", &["--ring-size", "64K"]);
+    trace.signal(Signal::SIGSTOP);
+    let port = connect_and_close(count);
+    trace.signal(Signal::SIGCONT);
+    let (counts, said) = trace.stop(port);
+    let printed: u64 = counts.values().sum();
+    let lost = told(&said, "the ring was full (");
+    assert!(lost > 0, "{said}");
+    // Other tests' connections may be among the lost; ours can not be missing from the sum.
+    assert!(printed + lost >= 4 * count as u64, "{printed} printed and {lost} lost of {}", 4 * count);
+    assert!(printed < 4 * count as u64);
+}
