@@ -215,6 +215,14 @@ fn set_surveying(skel: &mut NetmonSkel<'_>, on: bool) {
     }
 }
 
+/// Ask for more of the processor than those we watch, as auditd does: a busy host must not fill
+/// the ring. It is a favour, and no error where it is refused.
+pub fn raise_priority() {
+    const NICE: libc::c_int = -15;
+    // SAFETY: no memory is involved; 0 is this process.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+}
+
 /// Switch off the programs of the other set, and those this kernel has no place for.
 fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config) {
     let trampoline = set == ProbeSet::Trampoline;

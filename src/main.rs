@@ -144,6 +144,8 @@ fn trace(
 ) -> Result<()> {
     let mut sink = sink(plan, filter.rule_names(), &output)?;
     let mut output = Output::new(output);
+    // A command has been started by now: it keeps its own.
+    bpf::raise_priority();
     let summary = Session {
         source: tracer,
         host: &Machine,

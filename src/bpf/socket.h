@@ -282,7 +282,7 @@ static __always_inline void connected(struct sock *sk, struct conn *conn)
 		}
 	}
 	conn->since = now;
-	if (!(config.want & NETMON_WANT_CLOSE))
+	if (!(config.want & (NETMON_WANT_CLOSE | NETMON_WANT_STATE)))
 		forget(sk);
 }
 
