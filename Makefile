@@ -1,7 +1,7 @@
 # Everything from a machine that has cargo: see README.md.
 PREFIX ?= /usr/local
-HOST   := $(shell rustc -vV | sed -n 's/^host: //p')
-BINARY := target/$(HOST)/release/tcptrace
+HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+BINARY := target/release/tcptrace
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 ARGS   ?=
 
@@ -66,7 +66,8 @@ COMPLETIONS := $(SHARE)/bash-completion/completions/tcptrace \
 	$(SHARE)/zsh/site-functions/_tcptrace \
 	$(SHARE)/fish/vendor_completions.d/tcptrace.fish
 
-install: all
+# `make && sudo make install`: root may have no cargo, and needs none for what is built.
+install: $(if $(wildcard $(BINARY)),,all)
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/tcptrace
 	install -D -m 644 man/tcptrace.8 $(SHARE)/man/man8/tcptrace.8
 	mkdir -p $(dir $(COMPLETIONS))
@@ -77,18 +78,22 @@ install: all
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/tcptrace $(SHARE)/man/man8/tcptrace.8 $(COMPLETIONS)
 
-# target/debian/tcptrace_VERSION_ARCH.deb. What lintian has left to say is what a static binary that is not
-# in Debian's archive must trip: no Depends, zlib inside, a changelog that closes no bug.
+# target/debian/tcptrace_VERSION_ARCH.deb, clean for lintian but for what dist/lintian-overrides explains.
+# cargo-deb is built without our flags: it is not static, its procedural macros could not be.
 deb: all
-	command -v cargo-deb >/dev/null || cargo install --locked cargo-deb
+	cargo deb --version >/dev/null 2>&1 || env -u $(TARGET_VAR)_RUSTFLAGS cargo install --locked cargo-deb
 	mkdir -p target/completions target/debian
 	$(BINARY) --completions bash > target/completions/tcptrace
 	$(BINARY) --completions zsh > target/completions/_tcptrace
 	$(BINARY) --completions fish > target/completions/tcptrace.fish
 	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml); \
 	author=$$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml); \
-	printf 'tcptrace (%s-1) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- %s  %s\n' \
+	printf 'tcptrace (%s-1) unstable; urgency=medium\n\n  * New release, see CHANGELOG.md.\n\n -- %s  %s\n' \
 		"$$version" "$$author" "$$(date -R)" > target/debian/changelog
+	gzip -9nc CHANGELOG.md > target/debian/changelog.gz
+	{ printf '%s\n' 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/' \
+		'Upstream-Name: tcptrace' '' 'Files: *' 'Copyright: 2026 The tcptrace authors' 'License: Expat and others'; \
+		sed 's/^$$/./; s/^/ /' LICENSE; } > target/debian/copyright
 	cargo deb --no-build --no-strip --target $(HOST) --output target/debian/
 
 clean:
