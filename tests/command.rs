@@ -5,7 +5,7 @@ mod common;
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     os::unix::fs::MetadataExt,
     path::PathBuf,
     process::{Command, Output, Stdio},
@@ -15,10 +15,11 @@ use std::{
 use common::{
     all,
     net::{self, Pair, V4},
-    of_port, tcptrace, the,
+    of_port, tcptrace,
+    terminal::Terminal,
+    the,
 };
 use nix::{
-    pty::openpty,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -86,6 +87,19 @@ fn only_the_command_and_what_descends_from_it() {
             "a daemon that forked twice",
             "mkfifo $FIFO; busybox start-stop-daemon -S -b -x /bin/sh -- -c \
              'busybox nc 127.0.0.1 PORT; echo done > $FIFO'; read done < $FIFO; rm $FIFO",
+        ),
+        (
+            "vfork",
+            "exec python3 -c \"import os
+argv = ['busybox', 'nc', '127.0.0.1', 'PORT']
+os.waitpid(os.posix_spawnp('busybox', argv, os.environ), 0)\"",
+        ),
+        (
+            "exec by a thread that is not the first",
+            "exec python3 -c \"import os, threading
+argv = ['busybox', 'nc', '127.0.0.1', 'PORT']
+threading.Thread(target=os.execvp, args=('busybox', argv)).start()
+threading.Event().wait()\"",
         ),
     ];
     for (way, script) in ways {
@@ -186,34 +200,13 @@ fn a_signal_is_passed_on() {
 
 #[test]
 fn ctrl_c_is_the_commands() {
-    let pty = openpty(None, None).expect("a pseudo-terminal");
     let script = "trap 'echo caught; exit 5' INT; echo up; while :; do busybox sleep 1; done";
-    let traced = beside(&["-q"], script);
-    let end = || Stdio::from(pty.slave.try_clone().expect("duplicate a descriptor"));
-    let mut child = Command::new("setsid")
-        .args(["--ctty", "--wait"])
-        .arg(traced.get_program())
-        .args(traced.get_args())
-        .stdin(end())
-        .stdout(end())
-        .stderr(end())
-        .spawn()
-        .expect("start tcptrace on a terminal of its own");
-    drop(pty.slave);
-    let mut terminal = fs::File::from(pty.master);
-    read_until(&mut terminal, "up");
-    terminal.write_all(b"\x03").expect("press Ctrl-C");
-    read_until(&mut terminal, "caught");
-    assert_eq!(child.wait().expect("wait for tcptrace").code(), Some(5));
-}
-
-fn read_until(from: &mut impl Read, word: &str) {
-    let mut seen = String::new();
-    while !seen.contains(word) {
-        let mut bytes = [0; 1024];
-        let count = from.read(&mut bytes).unwrap_or_else(|error| panic!("{error} after {seen:?}"));
-        seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
-    }
+    let mut terminal = Terminal::run(&beside(&["-q"], script), 80, 24);
+    terminal.wait("the command", |text| text.contains("up"));
+    terminal.press("\x03");
+    let (text, status) = terminal.end();
+    assert!(text.contains("caught"), "{text}");
+    assert_eq!(status.code(), Some(5));
 }
 
 #[test]
@@ -240,6 +233,72 @@ fn it_runs_as_the_user_who_called_sudo() {
     );
     let file = fs::metadata(&out.0).expect("the output file");
     assert_eq!((file.uid(), file.gid(), file.mode() & 0o777), (65534, 54321, 0o600));
+}
+
+#[test]
+fn a_sudo_user_has_all_groups() {
+    let [passwd, group] = ["passwd", "group"].map(Scratch::new);
+    fs::write(&passwd.0, "ann:x:54321:54322::/home/ann:/bin/sh\n").expect("write a file");
+    let groups = "ann:x:54322:\nwheel:x:54323:bob,ann\ndocker:x:54324:annabel\nvideo:x:54325:ann\n";
+    fs::write(&group.0, groups).expect("write a file");
+    let traced = beside(&["-q"], "id -G; echo $HOME $SHELL");
+    let binds = "mount --bind $PASSWD /etc/passwd && mount --bind $GROUP /etc/group && exec \"$@\"";
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", binds, "sh"])
+        .arg(traced.get_program())
+        .args(traced.get_args())
+        .envs([("PASSWD", passwd.path()), ("GROUP", group.path())])
+        .envs([("SUDO_UID", "54321"), ("SUDO_GID", "54322"), ("SUDO_USER", "ann")])
+        .output()
+        .expect("run tcptrace");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said.lines().collect::<Vec<_>>(), ["54322 54323 54325", "/home/ann /bin/sh"], "{output:?}");
+}
+
+/// A shell line: connect a daemon to PORT, and end once it is connected. Descriptor 9 is the shell's
+/// alone, so the reader of $FIFO sees its end.
+const LEAVES_A_DAEMON: &str = "exec 9>$FIFO; busybox start-stop-daemon -S -b -x /bin/sh -- -c \
+     'exec 9>&-; exec busybox nc 127.0.0.1 PORT'; read connected";
+
+/// Runs that; `after` gets the connection when the command has ended.
+fn leave_a_daemon(after: impl FnOnce(TcpStream) + Send) -> Vec<Value> {
+    let (out, fifo) = (Scratch::new("daemon"), Scratch::new("daemon-fifo"));
+    nix::unistd::mkfifo(&fifo.0, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    let listener = net::listen(V4);
+    let port = listener.local_addr().expect("an address").port();
+    let mut child = beside(&["-j", "-o", out.path()], &LEAVES_A_DAEMON.replace("PORT", &port.to_string()))
+        .env("FIFO", fifo.path())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start tcptrace");
+    thread::scope(|scope| {
+        let mut command = fs::File::open(&fifo.0).expect("the command opens it");
+        let (stream, _) = listener.accept().expect("accept");
+        writeln!(child.stdin.take().expect("stdin is piped"), "connected").expect("tell the command");
+        command.read_to_string(&mut String::new()).expect("the command ends");
+        scope.spawn(move || after(stream));
+        assert!(child.wait().expect("wait for tcptrace").success());
+    });
+    out.events()
+}
+
+#[test]
+fn the_last_close_of_a_daemon_is_waited_for() {
+    let events = leave_a_daemon(drop);
+    assert_eq!(events.len(), 2, "{events:#?}");
+    let [connect, close] = ["TcpConnectionEstablish", "TcpConnectionClose"].map(|kind| the(&events, kind));
+    assert_eq!(connect["network_event"]["cookie"], close["network_event"]["cookie"]);
+}
+
+#[test]
+fn a_daemon_that_stays_is_not() {
+    let (keep, kept) = std::sync::mpsc::channel();
+    let events = leave_a_daemon(move |stream| keep.send(stream).expect("the test waits"));
+    assert_eq!(events.len(), 1, "{events:#?}");
+    let mut stream: TcpStream = kept.recv().expect("a connection");
+    net::half_close(&stream);
+    net::wait_for_end(&mut stream);
 }
 
 #[test]

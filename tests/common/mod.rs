@@ -8,6 +8,7 @@ pub mod network;
 pub mod schema;
 pub mod script;
 pub mod sys;
+pub mod terminal;
 pub mod ways;
 
 use std::{
