@@ -1,71 +1,135 @@
 //! A [`Summary`] for people, and for programs.
 
+use std::{hash::Hash, rc::Rc};
+
 use serde::Serialize;
 
 use crate::{
     cli::Format,
     session::Lost,
-    sink::{names::escape, units},
-    summary::{Remote, Summary, Traffic},
+    sink::{
+        names::escape,
+        text::{endpoint, shorten, width},
+        units,
+    },
+    summary::{Remote, Summary, Tally, Traffic},
 };
 
 /// How many processes and remote ends are shown.
 const SHOWN: usize = 5;
 
+/// What a connection goes through comes first, and in that order.
+const KINDS: [&str; 4] = ["connect", "accept", "close", "fail"];
+
+/// How wide a line may be, and what marks that something is left out of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Columns; none for no limit.
+    pub columns: Option<usize>,
+    /// The mark.
+    pub cut: &'static str,
+}
+
 /// Append it in a format; only table and JSON have a place for it.
-pub fn put(summary: &Summary, format: Format, out: &mut Vec<u8>) {
-    let lines = if format == Format::Json { vec![json(summary)] } else { lines(summary) };
+pub fn put(summary: &Summary, format: Format, room: Room, out: &mut Vec<u8>) {
+    let lines = if format == Format::Json {
+        vec![json(summary)]
+    } else {
+        [sentences(summary), tables(summary, room)].concat()
+    };
+    if room.columns.is_some() && format != Format::Json {
+        // The terminal may have left ^C on this line.
+        out.push(b'\n');
+    }
     for line in lines {
         out.extend_from_slice(line.as_bytes());
         out.push(b'\n');
     }
 }
 
-/// In lines.
-pub fn lines(summary: &Summary) -> Vec<String> {
-    let mut lines = vec![first_line(summary)];
+/// What happened, in a sentence or two.
+pub fn sentences(summary: &Summary) -> Vec<String> {
+    let mut kinds: Vec<_> = summary.events.iter().collect();
+    kinds.sort_by_key(|(name, _)| KINDS.iter().position(|kind| kind == *name).unwrap_or(KINDS.len()));
+    let total = summary.total();
+    let events = if total == 1 { "event" } else { "events" };
+    let lasted = units::time(summary.elapsed, false);
+    let mut lines = vec![format!("{total} {events} in {lasted}{}", list(": ", kinds))];
     if !summary.failures.is_empty() {
-        let failures: Vec<String> =
-            summary.failures.iter().map(|(error, count)| format!("{count} {error}")).collect();
-        lines.push(format!("failed: {}", failures.join(", ")));
+        let mut failures: Vec<_> = summary.failures.iter().collect();
+        failures.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        lines.push(format!("failed{}", list(": ", failures)));
     }
-    let processes: Vec<_> =
-        summary.processes.top(SHOWN).into_iter().map(|(path, traffic)| (escape(path), traffic)).collect();
-    table(&mut lines, "PROCESS", &processes, summary.processes.others());
-    let remotes: Vec<_> =
-        summary.remotes.top(SHOWN).into_iter().map(|(end, traffic)| (remote(end), traffic)).collect();
-    table(&mut lines, "REMOTE", &remotes, summary.remotes.others());
     lines
 }
 
-fn first_line(summary: &Summary) -> String {
-    let kinds: Vec<String> = summary.events.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
-    format!("{} events{kinds} in {:.1} s", summary.total(), summary.elapsed.as_secs_f64())
+fn list<T: std::fmt::Display>(before: &str, counts: Vec<(T, &u64)>) -> String {
+    let counts: Vec<String> = counts.into_iter().map(|(name, count)| format!("{count} {name}")).collect();
+    if counts.is_empty() { String::new() } else { format!("{before}{}", counts.join(", ")) }
 }
 
-fn remote(end: &Remote) -> String {
-    match end.port {
-        Some(port) => std::net::SocketAddr::new(end.address, port).to_string(),
-        None => end.address.to_string(),
+/// Who did most, and with whom; each after an empty line.
+pub fn tables(summary: &Summary, room: Room) -> Vec<String> {
+    let processes = summary.processes.top(SHOWN).into_iter();
+    let processes = processes.map(|(path, traffic)| (traffic, Name::Path(escape(path)))).collect();
+    let remotes = summary.remotes.top(SHOWN).into_iter();
+    let remotes = remotes
+        .map(|(end, traffic)| (traffic, Name::End(*end, summary.names.get(&end.address).cloned())))
+        .collect();
+    [
+        table("PROCESS", processes, summary.processes.others(), room),
+        table("REMOTE", remotes, summary.remotes.others(), room),
+    ]
+    .concat()
+}
+
+/// What a row is about.
+enum Name {
+    Path(String),
+    End(Remote, Option<Rc<str>>),
+    Others,
+}
+
+impl Name {
+    fn text(&self, room: usize, cut: &str) -> String {
+        match self {
+            Name::Path(path) => shorten(path, room, cut).into_owned(),
+            Name::End(Remote { address, port: Some(port) }, name) => {
+                let address = address.to_string();
+                let Some(name) = name else { return endpoint(&address, *port, room, cut) };
+                let both = format!("{name}:{port} ({address})");
+                if width(&both) <= room { both } else { endpoint(name, *port, room, cut) }
+            }
+            Name::End(Remote { address, port: None }, _) => {
+                shorten(&address.to_string(), room, cut).into_owned()
+            }
+            Name::Others => "(others)".to_owned(),
+        }
     }
 }
 
-fn table(lines: &mut Vec<String>, title: &str, rows: &[(String, Traffic)], others: Traffic) {
+fn table(title: &str, mut rows: Vec<(Traffic, Name)>, others: Traffic, room: Room) -> Vec<String> {
     if rows.is_empty() {
-        return;
+        return Vec::new();
     }
-    lines.push(format!("{:>11} {:>6} {:>9} {:>9}  {title}", "CONNECTIONS", "FAILED", "SENT", "RECEIVED"));
-    let others = (others != Traffic::default()).then(|| ("(others)".to_owned(), others));
-    for (name, traffic) in rows.iter().chain(&others) {
-        lines.push(format!(
-            "{:>11} {:>6} {:>9} {:>9}  {name}",
-            traffic.connections(),
-            traffic.failed,
-            units::bytes(traffic.bytes_sent, false),
-            units::bytes(traffic.bytes_received, false),
-        ));
+    if others != Traffic::default() {
+        rows.push((others, Name::Others));
     }
+    let figures = |[connections, failed, sent, received]: [&str; 4]| {
+        format!("{connections:>11}  {failed:>6}  {sent:>8}  {received:>8}  ")
+    };
+    let header = figures(["CONNECTIONS", "FAILED", "SENT", "RECEIVED"]);
+    let left = room.columns.map_or(usize::MAX, |columns| columns.saturating_sub(header.len()));
+    let rows = rows.iter().map(|(traffic, name)| {
+        let figures = figures([
+            &traffic.connections().to_string(),
+            &traffic.failed.to_string(),
+            &units::bytes(traffic.bytes_sent, false),
+            &units::bytes(traffic.bytes_received, false),
+        ]);
+        figures + &name.text(left, room.cut)
+    });
+    [String::new(), format!("{header}{title}")].into_iter().chain(rows).collect()
 }
 
 #[derive(Serialize)]
@@ -76,7 +140,7 @@ struct Document<'a> {
     events: &'a std::collections::BTreeMap<&'static str, u64>,
     failures: &'a std::collections::BTreeMap<String, u64>,
     processes: Vec<Row<ByProcess<'a>>>,
-    remotes: Vec<Row<ByRemote>>,
+    remotes: Vec<Row<ByRemote<'a>>>,
     lost: &'a Lost,
 }
 
@@ -96,41 +160,101 @@ struct ByProcess<'a> {
 }
 
 #[derive(Serialize)]
-struct ByRemote {
+struct ByRemote<'a> {
     addr: std::net::IpAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<&'a str>,
 }
 
 /// One object.
 fn json(summary: &Summary) -> String {
-    fn row<K>(key: K, traffic: Traffic) -> Row<K> {
-        Row {
-            key,
-            connections: traffic.connections(),
-            failed: traffic.failed,
-            bytes_sent: traffic.bytes_sent,
-            bytes_received: traffic.bytes_received,
-        }
-    }
+    let remote = |end: &Remote| ByRemote {
+        addr: end.address,
+        port: end.port,
+        dns: summary.names.get(&end.address).map(|name| &**name),
+    };
     let document = Document {
         kind: "Summary",
         duration_us: u64::try_from(summary.elapsed.as_micros()).unwrap_or(u64::MAX),
         events: &summary.events,
         failures: &summary.failures,
-        processes: summary
-            .processes
-            .top(SHOWN)
-            .into_iter()
-            .map(|(path, traffic)| row(ByProcess { binary_path: path }, traffic))
-            .collect(),
-        remotes: summary
-            .remotes
-            .top(SHOWN)
-            .into_iter()
-            .map(|(end, traffic)| row(ByRemote { addr: end.address, port: end.port }, traffic))
-            .collect(),
+        processes: rows(&summary.processes, |path| ByProcess { binary_path: path }),
+        remotes: rows(&summary.remotes, remote),
         lost: &summary.lost,
     };
     serde_json::to_string(&document).expect("strings and numbers always serialise")
+}
+
+fn rows<'a, K: Eq + Hash + Ord, R>(tally: &'a Tally<K>, key: impl Fn(&'a K) -> R) -> Vec<Row<R>> {
+    let top = tally.top(SHOWN).into_iter();
+    top.map(|(who, traffic)| Row {
+        key: key(who),
+        connections: traffic.connections(),
+        failed: traffic.failed,
+        bytes_sent: traffic.bytes_sent,
+        bytes_received: traffic.bytes_received,
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, time::Duration};
+
+    use super::*;
+
+    fn summary() -> Summary {
+        let mut summary = Summary { elapsed: Duration::from_millis(3_661_000), ..Summary::default() };
+        summary.events.extend([("fail", 3), ("accept", 1), ("state", 9), ("close", 2), ("connect", 1)]);
+        summary.failures.extend([("ECONNREFUSED".to_owned(), 1), ("ETIMEDOUT".to_owned(), 2)]);
+        let did =
+            Traffic { opened: 1, bytes_sent: 999_999, bytes_received: 123_456_789, ..Traffic::default() };
+        summary.processes.insert("/usr/lib/jvm/java-25-openjdk-amd64/bin/java".to_owned(), did);
+        let ends = [
+            ("2001:db8:81a6:3f56:3fd6:26ed:b655:ec7a", Some(65_535)),
+            ("192.0.2.1", Some(443)),
+            ("::1", None),
+        ];
+        for (address, port) in ends {
+            summary.remotes.insert(Remote { address: address.parse().expect("an address"), port }, did);
+        }
+        let named: IpAddr = "192.0.2.1".parse().expect("an address");
+        summary.names.insert(named, "www.example".into());
+        summary
+    }
+
+    #[test]
+    fn kinds_come_in_the_order_of_a_connection_and_failures_by_number() {
+        assert_eq!(
+            sentences(&summary()),
+            [
+                "16 events in 1h01m: 1 connect, 1 accept, 2 close, 3 fail, 9 state",
+                "failed: 2 ETIMEDOUT, 1 ECONNREFUSED"
+            ]
+        );
+        let one = Summary { events: [("close", 1)].into(), ..Summary::default() };
+        assert_eq!(sentences(&one), ["1 event in 0 us: 1 close"]);
+        assert_eq!(sentences(&Summary::default()), ["0 events in 0 us"]);
+    }
+
+    #[test]
+    fn rows_fit_and_keep_their_ports() {
+        let wide = tables(&summary(), Room { columns: None, cut: "…" }).join("\n");
+        for whole in [
+            "          1       0    1.0 MB  123.5 MB  /usr/lib/jvm/java-25-openjdk-amd64/bin/java\n",
+            "  [2001:db8:81a6:3f56:3fd6:26ed:b655:ec7a]:65535",
+            "  www.example:443 (192.0.2.1)",
+            "  ::1\n",
+        ] {
+            assert!(wide.contains(whole), "{whole} in {wide}");
+        }
+        for columns in [60, 72, 80] {
+            let lines = tables(&summary(), Room { columns: Some(columns), cut: "…" });
+            assert!(lines.iter().all(|line| width(line) <= columns), "{lines:#?}");
+            assert!(lines.iter().any(|line| line.ends_with("]:65535")), "{lines:#?}");
+            assert!(lines.iter().any(|line| line.contains(":443")), "{lines:#?}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::{
     io::{IsTerminal, Write, stderr, stdout},
     mem::MaybeUninit,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     process::ExitCode,
     sync::{
         Arc,
@@ -17,7 +17,8 @@ use clap::Parser;
 use tcptrace::{
     bpf::{self, Config, Tracer},
     cli::{Args, Format, envelope::EnvelopeArgs},
-    command, destination, diagnosis, digest,
+    command, destination, diagnosis,
+    digest::{self, Room},
     dns::Namer,
     docs,
     filter::{Filter, Program},
@@ -32,6 +33,7 @@ use tcptrace::{
         json::Json,
         odr::{Metadata, Odr, Shape},
         table::{Look, Table, Zone},
+        text,
     },
     stop::Stop,
     survey::Survey,
@@ -157,12 +159,19 @@ fn trace(
     }
     .run()?;
     if plan.summary_only {
-        digest::put(&summary, plan.format, output.buffer());
+        let room = room(output.fd());
+        digest::put(&summary, plan.format, room, output.buffer());
         output.flush(|| true).context("write the summary")?;
     }
     let told = plan.quiet || plan.summary_only || plan.at_start == AtStart::PrintOnly;
-    report::summary(&mut stderr(), &summary, told);
+    report::summary(&mut stderr(), &summary, told, room(stderr()));
     Ok(())
+}
+
+/// For a line of a summary.
+fn room(of: impl AsFd) -> Room {
+    let signs = if host::shows_utf8() { text::UNICODE } else { text::ASCII };
+    Room { columns: host::screen(of).map(|size| size.columns), cut: signs.cut }
 }
 
 fn sink(plan: &Plan, rules: Vec<Option<String>>, output: &OwnedFd) -> Result<Box<dyn Sink>> {

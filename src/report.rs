@@ -2,7 +2,13 @@
 
 use std::{ffi::OsStr, io::Write};
 
-use crate::{bpf::ProbeSet, digest, session::Lost, sink::names::escape, summary::Summary};
+use crate::{
+    bpf::ProbeSet,
+    digest::{self, Room},
+    session::Lost,
+    sink::names::escape,
+    summary::Summary,
+};
 
 /// One line, in one write. That stderr takes it is more than we can ask.
 pub fn line(to: &mut impl Write, text: &str) {
@@ -34,9 +40,15 @@ pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String], command: Opti
 }
 
 /// What happened, and what was lost. Losses are told even when nothing else is.
-pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool) {
+pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool, room: Room) {
     if !quiet {
-        digest::lines(summary).iter().for_each(|text| line(to, text));
+        if room.columns.is_some() {
+            // The terminal may have left ^C on this line.
+            let _ = to.write_all(b"\n");
+        }
+        digest::sentences(summary).iter().for_each(|text| line(to, text));
+        let tables: String = digest::tables(summary, room).iter().map(|line| format!("{line}\n")).collect();
+        let _ = to.write_all(tables.as_bytes());
     }
     for loss in losses(&summary.lost) {
         line(to, &loss);
@@ -73,7 +85,8 @@ mod tests {
     fn losses_are_told_even_when_quiet() {
         let summary_of = |lost| {
             let mut text = Vec::new();
-            summary(&mut text, &Summary { lost, ..Summary::default() }, true);
+            let room = Room { columns: None, cut: "..." };
+            summary(&mut text, &Summary { lost, ..Summary::default() }, true, room);
             String::from_utf8(text).expect("text")
         };
         assert_eq!(summary_of(Lost::default()), "");

@@ -5,6 +5,7 @@ pub mod json;
 pub mod names;
 pub mod odr;
 pub mod table;
+pub mod text;
 pub mod units;
 
 use crate::enrich::Record;

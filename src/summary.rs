@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     hash::Hash,
     net::IpAddr,
+    rc::Rc,
     time::Duration,
 };
 
@@ -30,6 +31,8 @@ pub struct Summary {
     pub processes: Tally<String>,
     /// By remote end.
     pub remotes: Tally<Remote>,
+    /// What remote ends were called last.
+    pub names: HashMap<IpAddr, Rc<str>>,
     /// What was lost.
     pub lost: Lost,
     /// How long it took.
@@ -114,6 +117,12 @@ impl<K: Eq + Hash + Ord> Tally<K> {
         new.add(what);
     }
 
+    /// Someone who did all this.
+    #[cfg(test)]
+    pub(crate) fn insert(&mut self, key: K, traffic: Traffic) {
+        self.known.insert(key, traffic);
+    }
+
     /// The most active, in order.
     pub fn top(&self, count: usize) -> Vec<(&K, Traffic)> {
         let mut all: Vec<_> = self.known.iter().map(|(key, traffic)| (key, *traffic)).collect();
@@ -145,7 +154,13 @@ impl Summary {
             _ => return,
         };
         let port = (direction == Direction::Egress).then_some(event.remote.port());
-        self.remotes.add(&Remote { address: event.remote.ip(), port }, &event.what);
+        let address = event.remote.ip();
+        self.remotes.add(&Remote { address, port }, &event.what);
+        if let Some(name) = record.names.names.first()
+            && (self.names.len() < TOLD_APART || self.names.contains_key(&address))
+        {
+            self.names.insert(address, Rc::clone(name));
+        }
         let process = record.process.as_deref().map(|known| &known.process);
         let path = process.map_or("?", |process| match process.binary_path.as_str() {
             "" => &process.filename,

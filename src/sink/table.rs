@@ -3,18 +3,17 @@
 mod clock;
 mod details;
 mod layout;
-mod text;
 
 use owo_colors::{AnsiColors, OwoColorize, Style};
 
 pub use clock::Zone;
 use details::{Fact, facts};
 use layout::Layout;
-use text::{Signs, endpoint, pad, shorten, width};
 
 use super::{
     Sink,
     names::{self, escape},
+    text::{self, Signs, endpoint, pad, shorten, width},
 };
 use crate::{enrich::Record, event::What};
 

@@ -20,6 +20,9 @@ pub const UNICODE: Signs = Signs { cut: "…", sent: "↑", received: "↓" };
 /// For all others.
 pub const ASCII: Signs = Signs { cut: "..", sent: ">", received: "<" };
 
+/// Columns below which what is left of an address tells nothing: `1…` may be anyone.
+const TELLING: usize = 5;
+
 /// Columns it takes.
 pub fn width(text: &str) -> usize {
     UnicodeWidthStr::width(text)
@@ -58,7 +61,7 @@ pub fn endpoint(host: &str, port: u16, room: usize, cut: &str) -> String {
     let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
     let around = width(open) + width(close) + width(&format!(":{port}"));
     let left = room.saturating_sub(around);
-    if left <= width(cut) && left < width(host) {
+    if left < TELLING && left < width(host) {
         return format!(":{port}");
     }
     format!("{open}{}{close}:{port}", shorten(host, left, cut))
@@ -86,6 +89,8 @@ mod tests {
         assert_eq!(endpoint("192.168.100.123", 51692, 15, "…"), "192.….123:51692");
         assert_eq!(endpoint(v6, 51692, 7, "…"), ":51692");
         assert_eq!(endpoint("10.0.0.1", 65535, 0, ".."), ":65535");
+        assert_eq!(endpoint("127.0.0.1", 443, 6, "…"), ":443");
+        assert_eq!(endpoint("::1", 1, 7, "…"), "[::1]:1");
     }
 
     proptest! {

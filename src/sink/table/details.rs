@@ -1,11 +1,11 @@
 //! What the last column says of an event.
 
-use super::text::Signs;
 use crate::{
     enrich::Record,
     event::{Backlog, Close, CloseReason, Direction, What},
     sink::{
         names::{self, escape},
+        text::Signs,
         units,
     },
 };
@@ -34,13 +34,15 @@ pub fn facts(record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
         let after = if brief.is_some() { "" } else { "after " };
         good(format!("{after}{}", units::time(duration, brief.is_some())))
     };
-    match &record.event.what {
+    let mut facts: Vec<Fact> = match &record.event.what {
         What::Request => vec![],
         What::Connect { latency } => latency.map(time).into_iter().collect(),
         What::Accept { backlog } | What::Listen { backlog } | What::Unlisten { backlog } => {
             backlog.map(queue).into_iter().collect()
         }
         What::Fail { error, latency } => {
+            // What failed at once took no time worth telling.
+            let latency = latency.filter(|latency| latency.as_micros() > 0);
             [Some(bad(names::failure(*error))), latency.map(after)].into_iter().flatten().collect()
         }
         What::Close(close) => closed(close, record, brief),
@@ -56,7 +58,12 @@ pub fn facts(record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
                 .flatten()
                 .collect()
         }
+    };
+    if !record.names.names.is_empty() {
+        // A name stands in its column.
+        facts.push(good(record.event.remote.ip().to_string()));
     }
+    facts
 }
 
 fn closed(close: &Close, record: &Record, brief: Option<&Signs>) -> Vec<Fact> {

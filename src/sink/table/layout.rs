@@ -1,6 +1,6 @@
 //! How wide the columns are.
 
-use super::{clock, text::pad};
+use super::{super::text::pad, clock};
 
 /// Columns of a process id.
 const PID: usize = 7;
