@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use nix::errno::Errno;
 
 /// Nanoseconds of CLOCK_BOOTTIME, the kernel's time in every record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct BootTime(pub u64);
 
 /// Names one process image with one set of credentials; unique in one run.
@@ -201,7 +201,7 @@ pub enum CloseReason {
 }
 
 /// One process image: what exec made of a process, with one set of credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Process {
     /// The parent's image; none for the first processes.
     pub parent: Option<ImageId>,

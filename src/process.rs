@@ -137,7 +137,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::SecureExec;
 
     /// A machine on which only the processes named have arguments.
     #[derive(Default)]
@@ -158,30 +157,7 @@ mod tests {
     }
 
     fn process(parent: Option<u64>, args: Option<&str>) -> Process {
-        Process {
-            parent: parent.map(ImageId),
-            pid: 1,
-            ppid: 1,
-            start: BootTime(1),
-            cloned_at: BootTime(1),
-            parent_start: BootTime(1),
-            cloned: false,
-            kernel_thread: false,
-            uid: 0,
-            euid: 0,
-            gid: 0,
-            egid: 0,
-            auid: 0,
-            cap_inheritable: 0,
-            cap_permitted: 0,
-            cap_effective: 0,
-            secureexec: SecureExec::default(),
-            binary_path: String::new(),
-            filename: String::new(),
-            args: args.map(str::to_owned),
-            container_id: None,
-            unit: None,
-        }
+        Process { parent: parent.map(ImageId), args: args.map(str::to_owned), ..Process::default() }
     }
 
     #[test]

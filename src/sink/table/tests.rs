@@ -5,37 +5,12 @@ use nix::errno::Errno;
 use super::*;
 use crate::{
     dns::Names,
-    event::{
-        Actor, Backlog, BootTime, Close, CloseReason, Direction, Event, Failure, ImageId, Process, SecureExec,
-    },
+    event::{Actor, Backlog, BootTime, Close, CloseReason, Direction, Event, Failure, ImageId, Process},
     process::Known,
 };
 
 fn process(filename: &str) -> Rc<Known> {
-    let process = Process {
-        parent: None,
-        pid: 4_194_303,
-        ppid: 1,
-        start: BootTime(0),
-        cloned_at: BootTime(0),
-        parent_start: BootTime(0),
-        cloned: false,
-        kernel_thread: false,
-        uid: 0,
-        euid: 0,
-        gid: 0,
-        egid: 0,
-        auid: 0,
-        cap_inheritable: 0,
-        cap_permitted: 0,
-        cap_effective: 0,
-        secureexec: SecureExec::default(),
-        binary_path: String::new(),
-        filename: filename.to_owned(),
-        args: None,
-        container_id: None,
-        unit: None,
-    };
+    let process = Process { pid: 4_194_303, filename: filename.to_owned(), ..Process::default() };
     Rc::new(Known { id: ImageId(1), process, rendered: std::cell::OnceCell::new() })
 }
 

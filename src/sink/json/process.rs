@@ -1,0 +1,72 @@
+//! The objects `process` and `parent`.
+
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use serde::Serialize;
+
+use super::text;
+use crate::{
+    event::{BootTime, Process},
+    sink::names,
+};
+
+#[derive(Serialize)]
+struct BeforeTid {
+    start_time: String,
+    cloned: bool,
+    pid: u32,
+}
+
+#[derive(Serialize)]
+struct AfterTid<'a> {
+    ppid: u32,
+    uid: u32,
+    euid: u32,
+    gid: u32,
+    egid: u32,
+    auid: u32,
+    cap_inheritable: String,
+    cap_permitted: String,
+    cap_effective: String,
+    secureexec: String,
+    filename: &'a str,
+    binary_path: &'a str,
+    args: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_id: Option<&'a str>,
+    exec_id: String,
+    parent_exec_id: String,
+}
+
+/// A process object but for the `tid` in its middle, which differs from event to event.
+pub fn render(process: &Process, all_capabilities: u64, wall_offset: i128) -> [String; 2] {
+    let &Process { pid, ppid, start, parent_start, .. } = process;
+    let caps = |set| names::capabilities(set, all_capabilities);
+    let before =
+        BeforeTid { start_time: names::time(i128::from(start.0) + wall_offset), cloned: process.cloned, pid };
+    let after = AfterTid {
+        ppid,
+        uid: process.uid,
+        euid: process.euid,
+        gid: process.gid,
+        egid: process.egid,
+        auid: process.auid,
+        cap_inheritable: caps(process.cap_inheritable),
+        cap_permitted: caps(process.cap_permitted),
+        cap_effective: caps(process.cap_effective),
+        secureexec: names::secureexec(process.secureexec),
+        filename: &process.filename,
+        binary_path: &process.binary_path,
+        args: process.args.as_deref().unwrap_or_default(),
+        container_id: process.container_id.as_deref(),
+        exec_id: exec_id(pid, start),
+        parent_exec_id: if ppid == 0 { String::new() } else { exec_id(ppid, parent_start) },
+    };
+    let before = text(&before);
+    let after = text(&after);
+    [before.trim_end_matches('}').to_owned(), after.trim_start_matches('{').to_owned()]
+}
+
+/// base64 without padding of `PID:START_NS`.
+fn exec_id(pid: u32, start: BootTime) -> String {
+    STANDARD_NO_PAD.encode(format!("{pid}:{}", start.0))
+}
