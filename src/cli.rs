@@ -5,14 +5,26 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 
+pub mod envelope;
 pub mod filter;
 
+use envelope::EnvelopeArgs;
 use filter::FilterArgs;
-pub mod envelope;
 
-/// Show TCP connections opened, accepted, failed and closed, with the process that did it.
+/// For those who want to try before they read.
+const EXAMPLES: &str = "\
+Examples:
+  sudo tcptrace                            every connection of this host, until Ctrl-C
+  sudo tcptrace -- curl -sO http://host/   what a command does
+  sudo tcptrace -e fail --timeout 1m       what fails in the next minute
+  sudo tcptrace -j -b curl | jq .          everything about what curl does
+  sudo tcptrace --snapshot                 what is open now
+
+All the rest is in tcptrace(8).";
+
+/// Show TCP connections, live, with the processes that make them
 #[derive(Debug, Parser)]
-#[command(name = "tcptrace", version, about, max_term_width = 100)]
+#[command(name = "tcptrace", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Args {
     /// One NetworkEvent JSON object per line; short for --format json
     #[arg(short, long, help_heading = "Output", conflicts_with = "format")]
@@ -82,7 +94,7 @@ pub struct Args {
     pub count: Option<u64>,
 
     /// Run COMMAND as the invoking user, and trace only it and its descendants until it ends
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", help_heading = "Command")]
     pub command: Vec<OsString>,
 
     /// Become COMMAND: how tcptrace starts it
@@ -103,7 +115,7 @@ pub struct Args {
 
     /// The envelope of the odr format.
     #[command(flatten)]
-    pub envelope: envelope::EnvelopeArgs,
+    pub envelope: EnvelopeArgs,
 
     /// Where to hook the kernel: auto takes trampolines (fentry) if it may, else tracepoints
     #[arg(long, value_enum, default_value_t = Probes::Auto, value_name = "SET", help_heading = "Tuning")]

@@ -121,7 +121,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         stop = stop.at_once();
     } else if !plan.quiet {
         let program = plan.command.first().map(|program| program.as_os_str());
-        report::ready(&mut stderr(), tracer.probe_set(), tracer.notes(), program);
+        report::ready(&mut stderr(), tracer.probe_set(), tracer.notes(), plan.verbose, program);
     }
     if plan.command.is_empty() {
         trace(&plan, filter, &mut tracer, survey, output, stop)?;

@@ -21,13 +21,17 @@ pub fn log(to: &mut impl Write, text: &str) {
 }
 
 /// Probes are attached: everything from here on is seen.
-pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String], command: Option<&OsStr>) {
+pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String], verbose: bool, command: Option<&OsStr>) {
     let name = match set {
         ProbeSet::Trampoline => "trampoline",
         ProbeSet::Tracepoint => "tracepoint",
     };
-    if !set.limits().is_empty() {
-        line(to, &format!("without BPF trampolines these are not seen: {}", set.limits().join("; ")));
+    let limits = set.limits();
+    if verbose && !limits.is_empty() {
+        line(to, &format!("without BPF trampolines these are not seen: {}", limits.join("; ")));
+    } else if !limits.is_empty() {
+        // Rare enough for few words, which leave a terminal's first lines to the events.
+        line(to, "no BPF trampolines here: some io_uring, Fast Open and 32-bit cases are not seen (-v)");
     }
     for note in notes {
         line(to, note);

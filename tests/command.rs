@@ -190,6 +190,7 @@ fn lines_go_to_stderr() {
 fn a_signal_is_passed_on() {
     let mut child = beside(&[], "echo up; exec busybox sleep 600")
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .expect("start tcptrace");
     let mut up = [0; 3];

@@ -96,7 +96,9 @@ fn roff(text: &str) -> String {
 fn options() -> String {
     let command = Args::command();
     let mut headings: Vec<&str> = Vec::new();
-    for heading in command.get_arguments().filter_map(Arg::get_help_heading) {
+    // The command itself is told by hand.
+    let told = command.get_arguments().filter(|arg| !arg.is_last_set());
+    for heading in told.filter_map(Arg::get_help_heading) {
         if !headings.contains(&heading) {
             headings.push(heading);
         }
@@ -178,14 +180,33 @@ fn fields() -> String {
             if name.starts_with("Tcp") && told.contains(field) && required.contains(&field.as_str().into()) {
                 continue;
             }
-            let about = about(shape, definitions);
             let presence = if required.contains(&field.as_str().into()) { "" } else { ", optional" };
-            write!(out, ".TP\n\\fB{field}\\fR ({}{presence})\n{about}\n", kind(shape, definitions))
-                .expect("text");
+            out.push_str(&field_of(field, shape, presence, definitions));
+            let parts = parts(shape, definitions);
+            if !parts.is_empty() && !told.contains(field) {
+                out.push_str(".RS\n");
+                for (part, shape) in parts {
+                    out.push_str(&field_of(part, shape, "", definitions));
+                }
+                out.push_str(".RE\n");
+            }
             told.push(field.clone());
         }
     }
     out
+}
+
+/// A paragraph.
+fn field_of(name: &str, shape: &Value, presence: &str, definitions: &Definitions) -> String {
+    let about = about(shape, definitions);
+    format!(".TP\n\\fB{name}\\fR ({}{presence})\n{about}\n", kind(shape, definitions))
+}
+
+/// What an object, or each object of a list, consists of.
+fn parts<'a>(shape: &'a Value, definitions: &'a Definitions) -> Vec<(&'a String, &'a Value)> {
+    let shape = resolve(shape, definitions);
+    let shape = shape.get("items").map_or(shape, |items| resolve(items, definitions));
+    shape["properties"].as_object().map(|parts| parts.iter().collect()).unwrap_or_default()
 }
 
 type Definitions = serde_json::Map<String, Value>;

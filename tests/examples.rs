@@ -1,4 +1,4 @@
-//! The examples of the manual page, run. Needs root.
+//! The examples of the manual page and of the README, run. Needs root.
 
 mod common;
 
@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use common::net::{Pair, V4};
+use common::{
+    Trace,
+    net::{self, Pair, V4},
+};
 
 /// What stands between .EX and .EE after a prompt.
 fn examples() -> Vec<String> {
@@ -109,4 +112,37 @@ fn every_example_works() {
     });
     let csv = fs::read_to_string(folder.0.join("connections.csv")).expect("the spreadsheet");
     assert!(csv.lines().count() > 1, "{csv}");
+}
+
+/// The jq programs of the README, each on a line after a prompt.
+fn readme_programs() -> Vec<String> {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
+    readme.lines().filter_map(|line| line.strip_prefix("$ jq ").map(|rest| format!("jq {rest}"))).collect()
+}
+
+#[test]
+fn every_jq_program_of_the_readme_finds_something() {
+    let mut trace = Trace::start(&["-p", &std::process::id().to_string()]);
+    let closed = Pair::new(V4).port();
+    TcpStream::connect((V4, closed)).expect_err("nobody listens");
+    let mut pair = Pair::new(V4);
+    let port = pair.port();
+    net::reset(pair.client);
+    net::wait_for_end(&mut pair.server);
+    drop(pair.server);
+    trace.wait_port(closed, 5);
+    trace.wait_port(port, 4);
+    let lines: String = trace.stop().events.iter().map(|event| format!("{event}\n")).collect();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("readme-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("make a folder");
+    fs::write(folder.join("events.jsonl"), lines).expect("write the events");
+
+    let programs = readme_programs();
+    assert!(programs.len() >= 6, "{programs:#?}");
+    for program in programs {
+        let output = Command::new("sh").args(["-c", &program]).current_dir(&folder).output().expect("run jq");
+        assert!(output.status.success(), "{program}: {output:?}");
+        assert!(!output.stdout.is_empty(), "{program} finds nothing");
+    }
+    fs::remove_dir_all(&folder).expect("tidy up");
 }

@@ -20,10 +20,11 @@ const DETAILS: usize = 5;
 /// Which column gets what there is beyond the narrowest, and up to which width.
 const GROWTH: [(usize, usize); 12] = [
     (REMOTE, 21),
-    (LOCAL, 15),
+    // most IPv4 addresses, with a port
+    (LOCAL, 16),
     (DETAILS, 21),
     (COMMAND, 10),
-    (DETAILS, 25),
+    (DETAILS, 24),
     (TIME, clock::LONG),
     (EVENT, 8),
     (LOCAL, 21),
