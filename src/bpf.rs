@@ -269,6 +269,8 @@ impl Source for Tracer<'_> {
         while let Some(link) = self.links.pop() {
             drop(link);
         }
+        // A record that is still being filled hides those behind it from the reader.
+        wait_for_programs();
     }
 }
 
