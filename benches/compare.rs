@@ -18,8 +18,19 @@ use nix::{
     unistd::Pid,
 };
 
-/// Loopback connections; tcptrace tells four events of each.
-const CONNECTIONS: u32 = 20_000;
+/// Loopback connections, one after the other; tcptrace tells four events of each.
+#[derive(Clone, Copy)]
+struct Load {
+    name: &'static str,
+    connections: u32,
+    /// Between one and the next: a reader that is woken for each then sleeps.
+    pause: Duration,
+}
+
+const LOADS: [Load; 2] = [
+    Load { name: "as fast as they go", connections: 20_000, pause: Duration::ZERO },
+    Load { name: "with a millisecond in between", connections: 3_000, pause: Duration::from_millis(1) },
+];
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 const TCPLIFE: &str = "/usr/sbin/tcplife";
 
@@ -29,9 +40,13 @@ fn main() {
         return;
     }
     let _stats = Stats::enable();
+    LOADS.iter().for_each(|&load| compare(load));
+}
+
+fn compare(load: Load) {
     let mut rows = Vec::new();
     if fs::exists(TCPLIFE).unwrap_or(false) {
-        rows.push(measure("tcplife", tcplife(), None));
+        rows.push(measure("tcplife", tcplife(), None, load));
     } else {
         eprintln!("{TCPLIFE} is missing (package libbpf-tools): no side by side");
     }
@@ -40,9 +55,9 @@ fn main() {
     for (name, arguments) in variants {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
         command.args(arguments);
-        rows.push(measure(name, command, Some("tcptrace: ready")));
+        rows.push(measure(name, command, Some("tcptrace: ready"), load));
     }
-    report(&rows);
+    report(&rows, load);
 }
 
 /// It needs tracefs at its usual place; a mount namespace of its own leaves nothing behind.
@@ -81,7 +96,7 @@ struct Row {
     lines: usize,
 }
 
-fn measure(name: &'static str, mut command: Command, ready: Option<&str>) -> Row {
+fn measure(name: &'static str, mut command: Command, ready: Option<&str>, load: Load) -> Row {
     let started = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
@@ -114,7 +129,7 @@ fn measure(name: &'static str, mut command: Command, ready: Option<&str>) -> Row
     let said = thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default());
 
     let before = Totals::of(&child);
-    let took = connections();
+    let took = connections(load);
     wait_until_read(&child);
     let after = Totals::of(&child);
 
@@ -123,7 +138,7 @@ fn measure(name: &'static str, mut command: Command, ready: Option<&str>) -> Row
     for line in said.join().expect("stderr").lines().filter(|line| line.contains("lost")) {
         println!("{name}: {line}");
     }
-    let each = |total: u64| total as f64 / f64::from(CONNECTIONS);
+    let each = |total: u64| total as f64 / f64::from(load.connections);
     Row {
         name,
         kernel_ns: each(after.ns - before.ns),
@@ -131,25 +146,26 @@ fn measure(name: &'static str, mut command: Command, ready: Option<&str>) -> Row
         misses: after.misses - before.misses,
         cpu_us: each(after.cpu_us - before.cpu_us),
         start,
-        rate: f64::from(CONNECTIONS) / took.as_secs_f64(),
+        rate: f64::from(load.connections) / took.as_secs_f64(),
         lines: counter.join().expect("stdout"),
     }
 }
 
-/// Open and close connections one after the other. The server closes first and keeps the
+/// Open and close connections. The server closes first and keeps the
 /// TIME_WAIT, so that ports do not run out.
-fn connections() -> Duration {
+fn connections(load: Load) -> Duration {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
     let started = Instant::now();
     let server = thread::spawn(move || {
-        for _ in 0..CONNECTIONS {
+        for _ in 0..load.connections {
             drop(listener.accept().expect("accept"));
         }
     });
-    for _ in 0..CONNECTIONS {
+    for _ in 0..load.connections {
         let mut stream = TcpStream::connect(address).expect("connect");
         let _ = stream.read(&mut [0]);
+        thread::sleep(load.pause);
     }
     server.join().expect("the server");
     started.elapsed()
@@ -214,8 +230,8 @@ fn cpu_us(child: &Child) -> u64 {
     [11, 12].iter().map(|&at| fields[at].parse::<u64>().expect("ticks") * 10_000).sum()
 }
 
-fn report(rows: &[Row]) {
-    println!("{CONNECTIONS} loopback connections, both ends traced; per connection:");
+fn report(rows: &[Row], load: Load) {
+    println!("{} loopback connections {}, both ends traced; per connection:", load.connections, load.name);
     println!(
         "{:<22} {:>10} {:>6} {:>9} {:>9} {:>9} {:>8} {:>7}",
         "", "kernel ns", "runs", "CPU us", "start ms", "conn/s", "lines", "missed"

@@ -5,22 +5,20 @@ use std::{
     cell::RefCell,
     collections::HashSet,
     mem::MaybeUninit,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd},
     rc::Rc,
     sync::Mutex,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use libbpf_rs::{
-    ErrorKind, Link, MapCore, MapFlags, OpenObject, PrintLevel, ProgramMut, ProgramType, RingBuffer,
-    RingBufferBuilder,
+    Link, MapCore, MapFlags, OpenObject, PrintLevel, ProgramMut, RingBuffer, RingBufferBuilder,
     skel::{OpenSkel, SkelBuilder},
 };
 
 use crate::{
     event::ImageId,
     filter::Program,
-    host,
     plan::{AtStart, Events, Probes},
     session::{Batch, Lost, Source},
 };
@@ -35,36 +33,15 @@ mod filter;
 mod follow;
 mod iterate;
 pub mod layout;
+mod probes;
 
 use iterate::Iterators;
 use layout::netmon_survey as survey;
-use skel::{NetmonProgs, NetmonSkel, NetmonSkelBuilder, OpenNetmonProgs};
+pub use probes::{ProbeSet, is_denied, refuses_trampolines};
+use skel::{NetmonSkel, NetmonSkelBuilder};
 
 /// Records taken from the ring at a time: bounds memory, and how late a stop can be noticed.
 const BATCH: usize = 4096;
-
-/// Where the kernel side is hooked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProbeSet {
-    /// fentry and fexit on kernel functions.
-    Trampoline,
-    /// System call, io_uring and cgroup hooks, for kernels that refuse trampolines.
-    Tracepoint,
-}
-
-impl ProbeSet {
-    /// What this set cannot see that the other can; empty for none.
-    pub fn limits(self) -> &'static [&'static str] {
-        match self {
-            ProbeSet::Trampoline => &[],
-            ProbeSet::Tracepoint => &[
-                "accepts through io_uring with multishot or direct descriptors",
-                "failures before the SYN of sendto(MSG_FASTOPEN)",
-                "accepts of 32-bit programs, and their connects that fail before any SYN",
-            ],
-        }
-    }
-}
 
 /// What the kernel side is told before it is loaded.
 #[derive(Debug, Clone, Copy)]
@@ -129,8 +106,11 @@ impl<'obj> Tracer<'obj> {
         match config.probes {
             Probes::Trampoline => Self::start_set(config, ProbeSet::Trampoline, first),
             Probes::Tracepoint => Self::start_set(config, ProbeSet::Tracepoint, first),
+            Probes::Auto if probes::are_trampolines_forbidden() => {
+                Self::start_set(config, ProbeSet::Tracepoint, first)
+            }
             Probes::Auto => match Self::start_set(config, ProbeSet::Trampoline, first) {
-                Err(error) if refuses_trampolines(&error) => {
+                Err(error) if probes::refuses_trampolines(&error) => {
                     Self::start_set(config, ProbeSet::Tracepoint, second)
                 }
                 result => result,
@@ -158,15 +138,11 @@ impl<'obj> Tracer<'obj> {
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         let values = filter::configure(config.filter, &mut open.maps)?;
         let mut notes = Vec::new();
-        choose(&mut open.progs, set, config);
-        let dns = config.dns && can_watch_dns(&mut notes);
-        open.progs.on_dns.set_autoload(dns);
+        probes::choose(&mut open.progs, set, config, &mut notes);
         if config.figures {
             const BPF_LOG_STATS: u32 = 4;
             open.open_object_mut().progs_mut().for_each(|mut prog| prog.set_log_level(BPF_LOG_STATS));
         }
-        open.progs.on_listen.set_autoload(config.events.has_listeners());
-        iterate::choose(&mut open.progs, config.at_start);
 
         let mut skel = open.load().context("load the BPF programs")?;
         values.fill(&skel.maps)?;
@@ -183,7 +159,7 @@ impl<'obj> Tracer<'obj> {
         let ring = builder.build().context("map the ring")?;
         let links = match config.at_start {
             AtStart::PrintOnly => Default::default(),
-            _ => attach(&skel.progs, set, config.net_admin, &mut notes)?,
+            _ => probes::attach(&skel.progs, set, config.net_admin, &mut notes)?,
         };
         if config.follow {
             follow::mark_self(&skel.maps.followed)?;
@@ -221,146 +197,6 @@ pub fn raise_priority() {
     const NICE: libc::c_int = -15;
     // SAFETY: no memory is involved; 0 is this process.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
-}
-
-/// Switch off the programs of the other set, and those this kernel has no place for.
-fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config) {
-    let trampoline = set == ProbeSet::Trampoline;
-    let requests = config.events.has_requests();
-    progs.on_request.set_autoload(trampoline && requests);
-    progs.on_connect_enter.set_autoload(!trampoline && requests);
-    for prog in [&mut progs.on_accept, &mut progs.on_connect_v4, &mut progs.on_connect_v6] {
-        prog.set_autoload(trampoline);
-    }
-    for prog in [&mut progs.on_connect_exit, &mut progs.on_accept_exit, &mut progs.on_uring] {
-        prog.set_autoload(!trampoline);
-    }
-    for prog in [&mut progs.on_attempt_v4, &mut progs.on_attempt_v6] {
-        prog.set_autoload(!trampoline && config.net_admin);
-    }
-}
-
-/// What `-e request` cannot do in the tracepoint set.
-const REQUEST_LIMITS: &str = "without BPF trampolines requests show what the caller's memory says when \
-    connect() is called; unseen are MPTCP ones through io_uring, and io_uring ones that are refused by \
-    a security module";
-
-/// Names are a comfort: where they cannot be had, tracing goes on without.
-fn can_watch_dns(notes: &mut Vec<String>) -> bool {
-    let missing = if !ProgramType::CgroupSkb.is_supported().unwrap_or(true) {
-        "this kernel has no BPF for cgroups (CONFIG_CGROUP_BPF)"
-    } else if host::cgroup2_root().is_none() {
-        "cgroup2 is not mounted"
-    } else {
-        return true;
-    };
-    notes.push(no_names(missing));
-    false
-}
-
-fn no_names(why: &str) -> String {
-    format!("remote ends have no DNS names: {why}")
-}
-
-/// Attach all of a set: first what learns of processes and names, last what starts stories.
-fn attach(
-    progs: &NetmonProgs<'_>,
-    set: ProbeSet,
-    net_admin: bool,
-    notes: &mut Vec<String>,
-) -> Result<Vec<Link>> {
-    let mut links = Vec::new();
-    if progs.on_dns.autoload() {
-        match attach_cgroup(&[&progs.on_dns]) {
-            Ok(attached) => links.extend(attached),
-            Err(error) if is_denied(&error) => notes.push(no_names("watching them needs CAP_NET_ADMIN")),
-            Err(error) => notes.push(no_names(&format!("{error:#}"))),
-        }
-    }
-    let mut trace = |prog: &ProgramMut<'_>| -> Result<()> {
-        let link = prog.attach().with_context(|| format!("attach {}", prog.name().display()))?;
-        links.push(link);
-        Ok(())
-    };
-    trace(&progs.on_exec)?;
-    trace(&progs.on_fork)?;
-    if progs.on_listen.autoload() {
-        trace(&progs.on_listen)?;
-    }
-    match set {
-        ProbeSet::Trampoline => {
-            trace(&progs.on_connect_v4)?;
-            trace(&progs.on_connect_v6)?;
-            trace(&progs.on_accept)?;
-            if progs.on_request.autoload() {
-                trace(&progs.on_request)?;
-            }
-        }
-        ProbeSet::Tracepoint => {
-            trace(&progs.on_uring)?;
-            if progs.on_connect_enter.autoload() {
-                notes.push(REQUEST_LIMITS.to_owned());
-                trace(&progs.on_connect_enter)?;
-            }
-            trace(&progs.on_connect_exit)?;
-            trace(&progs.on_accept_exit)?;
-            let attempts = [&progs.on_attempt_v4, &progs.on_attempt_v6];
-            let attached = match net_admin {
-                true => attach_cgroup(&attempts),
-                false => Err(anyhow!("CAP_NET_ADMIN is missing")),
-            };
-            match attached {
-                Ok(attached) => links.extend(attached),
-                Err(error) => {
-                    notes.push(format!("connects that fail before any SYN are not seen: {error:#}"))
-                }
-            }
-        }
-    }
-    for prog in [&progs.on_connect, &progs.on_state] {
-        links.push(prog.attach().with_context(|| format!("attach {}", prog.name().display()))?);
-    }
-    Ok(links)
-}
-
-fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
-    let root = host::cgroup2_root().ok_or_else(|| anyhow!("cgroup2 is not mounted"))?;
-    let cgroup: OwnedFd =
-        std::fs::File::open(&root).with_context(|| format!("open {}", root.display()))?.into();
-    progs
-        .iter()
-        .map(|prog| {
-            prog.attach_cgroup(cgroup.as_raw_fd())
-                .with_context(|| format!("attach {} to {}", prog.name().display(), root.display()))
-        })
-        .collect()
-}
-
-/// ENOTSUPP: no trampolines on this architecture or configuration. ESRCH, ENOENT: the function to
-/// hook is not there. EBUSY: something else has patched it.
-pub fn refuses_trampolines(error: &anyhow::Error) -> bool {
-    const ENOTSUPP: i32 = 524;
-    is_denied(error)
-        || kind_of(error) == Some(ErrorKind::NotFound)
-        || errno_of(error)
-            .is_some_and(|raw| [libc::ESRCH, libc::ENOENT, libc::EBUSY, ENOTSUPP].contains(&raw))
-}
-
-/// A capability is missing, or a policy is against it.
-pub fn is_denied(error: &anyhow::Error) -> bool {
-    kind_of(error) == Some(ErrorKind::PermissionDenied)
-        || errno_of(error).is_some_and(|raw| [libc::EPERM, libc::EACCES].contains(&raw))
-}
-
-fn kind_of(error: &anyhow::Error) -> Option<ErrorKind> {
-    error.downcast_ref::<libbpf_rs::Error>().map(libbpf_rs::Error::kind)
-}
-
-/// The errno at the root of an error, where there is one.
-fn errno_of(error: &anyhow::Error) -> Option<i32> {
-    error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error))
 }
 
 impl Source for Tracer<'_> {
@@ -433,6 +269,8 @@ impl Source for Tracer<'_> {
         while let Some(link) = self.links.pop() {
             drop(link);
         }
+        // A record that is still being filled hides those behind it from the reader.
+        wait_for_programs();
     }
 }
 
@@ -450,10 +288,22 @@ fn wait_for_programs() {
 impl Tracer<'_> {
     /// Runs the kernel refused because the program was already running on that CPU.
     fn missed(&self) -> u64 {
-        [&self.skel.progs.on_state, &self.skel.progs.on_connect, &self.skel.progs.on_accept]
-            .into_iter()
-            .filter_map(|prog| misses(prog))
-            .sum()
+        let progs = &self.skel.progs;
+        [
+            &progs.on_state,
+            &progs.on_connect,
+            &progs.on_listen,
+            &progs.on_accept,
+            &progs.on_connect_v4,
+            &progs.on_connect_v6,
+            &progs.on_request,
+            &progs.on_sys_exit,
+            &progs.on_connect_enter,
+            &progs.on_uring,
+        ]
+        .into_iter()
+        .filter_map(|prog| misses(prog))
+        .sum()
     }
 }
 

@@ -110,7 +110,7 @@ pub struct Args {
     pub schema: bool,
 
     /// Room for events that wait to be printed: 64K to 1G, rounded up to a power of two
-    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_size, help_heading = "Tuning")]
+    #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = ring_size, help_heading = "Tuning")]
     pub ring_size: u32,
 
     /// The envelope of the odr format.

@@ -33,8 +33,7 @@ static __always_inline void put_flow(struct filter_flow *flow, struct sock *sk, 
 		put_mapped(flow->saddr, get(sk, __sk_common.skc_rcv_saddr, raw));
 		put_mapped(flow->daddr, to ? to->addr[0] : get(sk, __sk_common.skc_daddr, raw));
 	}
-	flow->netns = raw ? BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum)
-			  : sk->__sk_common.skc_net.net->ns.inum;
+	flow->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	flow->sport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
 	flow->dport = bpf_ntohs(to ? to->port : get(sk, __sk_common.skc_dport, raw));
 }

@@ -5,18 +5,23 @@
 #ifndef __CGROUP_H__
 #define __CGROUP_H__
 
-/* The names of a cgroup and those above it, last name first. */
-static __noinline void put_cgroup(struct scratch *s, struct cgroup *cgroup)
+/*
+ * The names of a cgroup, by its address, and of those above it, last name first. A global function:
+ * the verifier follows its rounds once.
+ */
+__noinline int put_cgroup(struct scratch *s, __u64 address)
 {
+	struct cgroup *cgroup = (void *)address;
 	struct cgroup_subsys_state *up;
 	int i;
 
-	for (i = 0; i < NETMON_CGROUP_PARTS && cgroup; i++) {
+	for (i = 0; s && i < NETMON_CGROUP_PARTS && cgroup; i++) {
 		up = BPF_CORE_READ(cgroup, self.parent);
 		if (!up || !put_name(s, BPF_CORE_READ(cgroup, kn, name), CGROUP_END))
 			break;
 		cgroup = BPF_CORE_READ(up, cgroup);
 	}
+	return 0;
 }
 
 /* The cgroup of one v1 controller, or NULL where the kernel is built without it. */
@@ -35,12 +40,12 @@ static __always_inline struct cgroup *cgroup_of_subsys(struct css_set *set, __u3
 
 static __always_inline void put_cgroups(struct scratch *s, struct task_struct *task)
 {
-	struct css_set *set = task->cgroups;
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
 	struct cgroup *v2 = BPF_CORE_READ(set, dfl_cgrp);
 	struct cgroup *v1 = v1_cgroup(set, pids_cgrp_id);
 	__u32 used;
 
-	put_cgroup(s, v2);
+	put_cgroup(s, (__u64)v2);
 	if (!v1)
 		v1 = v1_cgroup(set, memory_cgrp_id);
 	used = s->used;
@@ -48,7 +53,7 @@ static __always_inline void put_cgroups(struct scratch *s, struct task_struct *t
 		return;
 	s->data[used] = 0;
 	s->used = used + 1;
-	put_cgroup(s, v1);
+	put_cgroup(s, (__u64)v1);
 }
 
 #endif

@@ -37,14 +37,15 @@ static __always_inline __u64 caps(const kernel_cap_t *set)
  * The credentials are the thread's own, and the objective ones, as /proc tells them: what io_uring
  * and overlayfs put on for a moment is not who the process is.
  */
-static __always_inline void identity_of(struct task_struct *task, struct identity *who)
+static __always_inline void identity_of(struct task_struct *task, struct task_struct *leader,
+					struct identity *who)
 {
 	const struct cred *cred = task->real_cred;
 
 	who->cap_inheritable = caps(&cred->cap_inheritable);
 	who->cap_permitted = caps(&cred->cap_permitted);
 	who->cap_effective = caps(&cred->cap_effective);
-	who->cgroups = (__u64)task->group_leader->cgroups;
+	who->cgroups = (__u64)BPF_CORE_READ(leader, cgroups);
 	who->uid = cred->uid.val;
 	who->gid = cred->gid.val;
 	who->euid = cred->euid.val;
@@ -64,9 +65,9 @@ static __always_inline bool same_identity(const struct identity *a, const struct
 /* The kuid that is 0 inside the credentials' user namespace: the privileges of "root" are its. */
 static __always_inline __u32 root_of(const struct cred *cred)
 {
-	struct uid_gid_map *map = &cred->user_ns->uid_map;
+	struct uid_gid_map *map = &BPF_CORE_READ(cred, user_ns)->uid_map;
 	struct uid_gid_extent *extent = map->extent;
-	__u32 i, count = map->nr_extents;
+	__u32 i, count = BPF_CORE_READ(map, nr_extents);
 
 	/* More of them are kept elsewhere, in order. */
 	if (count > MAX_EXTENTS) {
@@ -87,7 +88,8 @@ static __always_inline __u32 root_of(const struct cred *cred)
 static __always_inline __u8 secureexec_of(struct file *exe, const struct cred *cred, bool at_exec)
 {
 	__u32 root = root_of(cred);
-	__u16 mode = exe->f_inode->i_mode;
+	struct inode *inode = BPF_CORE_READ(exe, f_inode);
+	__u16 mode = BPF_CORE_READ(inode, i_mode);
 	__u8 flags = 0;
 
 	if (mode & S_ISUID && cred->euid.val != cred->uid.val)
@@ -101,7 +103,7 @@ static __always_inline __u8 secureexec_of(struct file *exe, const struct cred *c
 	 * No name leads to it. Later the file may just have been replaced, as upgrades do; and
 	 * some file systems count no links at all, but a file with a name is hashed.
 	 */
-	if (at_exec && exe->f_inode->i_nlink == 0 &&
+	if (at_exec && BPF_CORE_READ(inode, i_nlink) == 0 &&
 	    !BPF_CORE_READ(exe, f_path.dentry, d_hash.pprev))
 		flags |= NETMON_SECUREEXEC_FILELESS;
 	return flags;

@@ -11,10 +11,7 @@ use anyhow::{Context, Result};
 use libbpf_rs::{Link, libbpf_sys};
 use nix::sched::{CloneFlags, setns};
 
-use super::{
-    Config,
-    skel::{NetmonProgs, OpenNetmonProgs},
-};
+use super::{Config, skel::NetmonProgs};
 use crate::{
     host::{self, Netns},
     plan::AtStart,
@@ -22,32 +19,6 @@ use crate::{
 
 /// Room in the ring for a socket that is visited, and for its process's record.
 const BYTES_PER_TURN: u32 = 4096;
-
-/// Switch off the iterators where nobody asks, and everything else where nobody asks for that.
-pub fn choose(progs: &mut OpenNetmonProgs<'_>, at_start: AtStart) {
-    for iterator in [&mut progs.on_survey_tcp, &mut progs.on_survey_file] {
-        iterator.set_autoload(at_start != AtStart::Ignore);
-    }
-    if at_start == AtStart::PrintOnly {
-        for probe in [
-            &mut progs.on_connect,
-            &mut progs.on_state,
-            &mut progs.on_listen,
-            &mut progs.on_exec,
-            &mut progs.on_fork,
-            &mut progs.on_accept,
-            &mut progs.on_connect_v4,
-            &mut progs.on_connect_v6,
-            &mut progs.on_connect_exit,
-            &mut progs.on_accept_exit,
-            &mut progs.on_uring,
-            &mut progs.on_attempt_v4,
-            &mut progs.on_attempt_v6,
-        ] {
-            probe.set_autoload(false);
-        }
-    }
-}
 
 /// All there is to visit: the sockets of each network namespace, then everyone's descriptors.
 pub struct Iterators {

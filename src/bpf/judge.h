@@ -267,10 +267,11 @@ static __noinline void judge_who(struct filter_set *left, struct filter_who *who
 /* The image that `task` acts as, forgotten if it has another identity than when it was judged. */
 static __noinline struct image *image_to_judge(struct filter_scratch *s, struct task_struct *task)
 {
+	struct task_struct *leader = task->group_leader;
 	struct image *image;
 
-	identity_of(task, &s->identity);
-	image = acting_image(task, &s->identity);
+	identity_of(task, leader, &s->identity);
+	image = acting_image(task, leader, &s->identity);
 	if (image && !same_identity(&image->identity, &s->identity)) {
 		/* With another identity it is another image: its record has to be sent. */
 		image->identity = s->identity;

@@ -171,7 +171,6 @@ int on_attempt_v6(struct bpf_sock_addr *ctx)
 /*
  * The raw tracepoints of all system calls: those of connect() and accept() alone would cost the
  * others a little less, but need tracefs, which is for root only and not there under lockdown.
- * Two programs at the exit, because the stack of one does not hold both.
  */
 SEC("tp_btf/sys_enter")
 int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
@@ -186,23 +185,16 @@ int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
 }
 
 SEC("tp_btf/sys_exit")
-int BPF_PROG(on_connect_exit, struct pt_regs *regs, long ret)
-{
-	if (SYSCALL_NR(regs) != SYS_CONNECT || is_compat())
-		return 0;
-	if (ret < 0)
-		attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret);
-	call_ended();
-	return 0;
-}
-
-SEC("tp_btf/sys_exit")
-int BPF_PROG(on_accept_exit, struct pt_regs *regs, long ret)
+int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 {
 	long nr = SYSCALL_NR(regs);
 
-	if ((nr == SYS_ACCEPT || nr == SYS_ACCEPT4) && ret >= 0 && !is_compat())
-		accept_returned(ret, NULL);
+	if ((nr != SYS_CONNECT && nr != SYS_ACCEPT && nr != SYS_ACCEPT4) || is_compat())
+		return 0;
+	if (nr == SYS_CONNECT)
+		connect_exits(regs, ret);
+	else if (ret >= 0)
+		accept_exits(ret);
 	return 0;
 }
 

@@ -61,12 +61,14 @@ static __noinline long walk_up(__u32 i, struct walk *w)
 }
 
 /*
- * The path of `exe` as a process with this root directory sees it, as NUL-ended names, last name
- * first. Before 5.17 there is no bpf_loop(), and the verifier follows every round of a loop, so
- * there are fewer.
+ * The path of the file at the address `exe`, as a process with the fs_struct at `fs` sees it: as
+ * NUL-ended names, last name first. Before 5.17 there is no bpf_loop(), and the verifier follows
+ * every round of a loop, so there are fewer. A global function: it follows them once.
  */
-static __always_inline void put_path(struct scratch *s, struct file *exe, struct fs_struct *fs)
+__noinline int put_path(struct scratch *s, __u64 file, __u64 root)
 {
+	struct file *exe = (void *)file;
+	struct fs_struct *fs = (void *)root;
 	struct walk w = {
 		.s = s,
 		.dentry = BPF_CORE_READ(exe, f_path.dentry),
@@ -74,6 +76,8 @@ static __always_inline void put_path(struct scratch *s, struct file *exe, struct
 	};
 	int i;
 
+	if (!s)
+		return 0;
 	if (fs) {
 		w.root = BPF_CORE_READ(fs, root.dentry);
 		w.root_mount = mount_of(BPF_CORE_READ(fs, root.mnt));
@@ -87,6 +91,7 @@ static __always_inline void put_path(struct scratch *s, struct file *exe, struct
 	}
 	if (!w.ended)
 		s->head.flags |= NETMON_PROCESS_PATH_CUT;
+	return 0;
 }
 
 #endif

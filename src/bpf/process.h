@@ -66,19 +66,22 @@ static __always_inline struct image *image_of(struct task_struct *task)
 	return image;
 }
 
-/* A function of its own, for what is on its stack: that of its callers is nearly used up. */
+/*
+ * Of a thread group leader. A function of its own, for what is on its stack: that of its callers is
+ * nearly used up.
+ */
 static __noinline bool has_identity(struct task_struct *task, struct identity *who)
 {
 	struct identity its;
 
-	identity_of(task, &its);
+	identity_of(task, task, &its);
 	return same_identity(&its, who);
 }
 
 /* The image of the process that the current task acts for. */
-static __always_inline struct image *acting_image(struct task_struct *task, struct identity *who)
+static __always_inline struct image *acting_image(struct task_struct *task,
+						  struct task_struct *leader, struct identity *who)
 {
-	struct task_struct *leader = task->group_leader;
 	struct image *image = image_of(leader), *own;
 
 	if (!image || task == leader || same_identity(&image->identity, who))
@@ -169,11 +172,11 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 	mm = leader->flags & PF_KTHREAD ? NULL : task->mm;
 	s->head.secureexec = image->secureexec;
 	if (mm)
-		exe = mm->exe_file;
+		exe = BPF_CORE_READ(mm, exe_file);
 	if (exe) {
 		if (!image->exec_time)
 			s->head.secureexec |= secureexec_of(exe, task->real_cred, false);
-		put_path(s, exe, task->fs);
+		put_path(s, (__u64)exe, (__u64)BPF_CORE_READ(task, fs));
 	}
 	s->head.path_len = s->used;
 	put_cgroups(s, leader);
@@ -221,16 +224,17 @@ static __always_inline bool is_known(struct image *image, struct identity *who)
 /* The parent's record comes before its child's. */
 static __always_inline void send_parent(struct scratch *s, struct task_struct *leader)
 {
-	struct task_struct *thread = leader->real_parent;
+	struct task_struct *thread = leader->real_parent, *parent;
 	struct identity *who = &s->parent;
 	struct image *image;
 
 	if (!thread->tgid)
 		return;
-	image = image_of(thread->group_leader);
+	parent = thread->group_leader;
+	image = image_of(parent);
 	if (!image)
 		return;
-	identity_of(thread->group_leader, who);
+	identity_of(parent, parent, who);
 	if (!is_known(image, who))
 		send_image(s, thread, image, who, false);
 }
@@ -241,13 +245,14 @@ static __always_inline void send_parent(struct scratch *s, struct task_struct *l
  */
 static __always_inline __u64 record_of(struct task_struct *task, __u32 slot, bool current)
 {
+	struct task_struct *leader = task->group_leader;
 	struct identity who;
 	struct image *image;
 	struct scratch *s;
 	__u64 id;
 
-	identity_of(task, &who);
-	image = acting_image(task, &who);
+	identity_of(task, leader, &who);
+	image = acting_image(task, leader, &who);
 	if (image && is_known(image, &who) && (image->complete || !current))
 		return image->id;
 	s = image ? take_scratch(slot) : NULL;
@@ -255,7 +260,7 @@ static __always_inline __u64 record_of(struct task_struct *task, __u32 slot, boo
 		count_lost(NETMON_LOST_PROCESS);
 		return 0;
 	}
-	send_parent(s, task->group_leader);
+	send_parent(s, leader);
 	id = send_image(s, task, image, &who, current);
 	give_scratch(s);
 	return id;
@@ -279,7 +284,8 @@ static __always_inline void image_replaced(struct task_struct *task)
 		image->id = 0;
 		image->judged = 0;
 		image->exec_time = bpf_ktime_get_boot_ns();
-		image->secureexec = secureexec_of(task->mm->exe_file, task->real_cred, true);
+		image->secureexec =
+			secureexec_of(BPF_CORE_READ(task, mm, exe_file), task->real_cred, true);
 	}
 	renew_kept_args(task);
 }

@@ -98,4 +98,17 @@ static __always_inline void accept_returned(long fd, struct sock *listener)
 		accepted(sk, listener, true);
 }
 
+/* Functions of their own, for a stack of their own: one does not hold both. */
+static __noinline void connect_exits(struct pt_regs *regs, long ret)
+{
+	if (ret < 0)
+		attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret);
+	call_ended();
+}
+
+static __noinline void accept_exits(long fd)
+{
+	accept_returned(fd, NULL);
+}
+
 #endif
