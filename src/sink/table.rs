@@ -15,7 +15,10 @@ use super::{
     names::{self, escape},
     text::{self, Signs, endpoint, pad, shorten, width},
 };
-use crate::{enrich::Record, event::What};
+use crate::{
+    enrich::Record,
+    event::{State, What},
+};
 
 /// Columns and rows of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,22 +121,53 @@ impl<S: Fn() -> Option<Size>> Sink for Table<S> {
         let command = command(record);
         let pid = event.owner.pid;
         // The kind is what the eye looks for.
-        let kind = pad(&shorten(names::event(&event.what), layout.event, cut), layout.event);
+        let kind = pad(&shorten(kind(&event.what), layout.event, cut), layout.event);
+        let (local, remote) = ends(record, &layout, cut);
         let columns = layout.line(
             &self.look.zone.clock(record.wall_ns, layout.time),
             &self.paint(&kind, style(&event.what)),
             &if pid == 0 { "-".to_owned() } else { pid.to_string() },
             &shorten(&command, layout.room(layout.command), cut),
-            &endpoint(&event.local.ip().to_string(), event.local.port(), layout.room(layout.local), cut),
-            &endpoint(&remote(record), event.remote.port(), layout.room(layout.remote), cut),
+            &local,
+            &remote,
         );
         let brief = layout.details.is_some_and(|room| room < layout::WORDS);
-        let details = self.details(
-            &facts(record, brief.then_some(&self.signs)),
-            layout.details,
-            if brief { " " } else { ", " },
-        );
+        let mut facts = facts(record, brief.then_some(&self.signs));
+        let address = event.local.ip().to_string();
+        if is_listener(record) && !local.contains(&address) {
+            // Where it listens is half of what there is to say.
+            facts.insert(0, details::good(address));
+        }
+        let details = self.details(&facts, layout.details, if brief { " " } else { ", " });
         put(out, format!("{columns}{details}").trim_end());
+    }
+}
+
+/// The two ends, as far as there is room for them.
+fn ends(record: &Record, layout: &Layout, cut: &str) -> (String, String) {
+    let event = &record.event;
+    let local = endpoint(&event.local.ip().to_string(), event.local.port(), layout.room(layout.local), cut);
+    let remote = match is_listener(record) {
+        true => "*".to_owned(),
+        false => endpoint(&remote(record), event.remote.port(), layout.room(layout.remote), cut),
+    };
+    (local, remote)
+}
+
+/// Whether it has no other end yet.
+fn is_listener(record: &Record) -> bool {
+    match &record.event.what {
+        What::Listen { .. } | What::Unlisten { .. } => true,
+        What::Existing(existing) => existing.state == State::Listen,
+        _ => false,
+    }
+}
+
+/// A kind of event in seven letters where that can be.
+fn kind(what: &What) -> &'static str {
+    match what {
+        What::Existing(_) => "exists",
+        _ => names::event(what),
     }
 }
 

@@ -19,7 +19,8 @@ pub struct Fact {
     pub bad: bool,
 }
 
-fn good(text: String) -> Fact {
+/// A fact that nobody needs to worry about.
+pub fn good(text: String) -> Fact {
     Fact { text, bad: false }
 }
 

@@ -160,3 +160,12 @@ fn the_columns_follow_the_terminal() {
     let text = String::from_utf8(out).expect("text");
     assert_eq!(text.matches("DETAILS").count(), 2, "{text}");
 }
+
+#[test]
+fn a_listener_has_an_address_and_no_other_end() {
+    let backlog = Some(Backlog { len: 0, max: 128 });
+    let records = [record("sshd", "127.0.0.53:22", "0.0.0.0:0", What::Listen { backlog })];
+    let at = |columns| print(&records, PLAIN(), Some(Size { columns, rows: 100 }));
+    assert!(at(80).contains(" :22    *                    127.0.0.53\n"), "{}", at(80));
+    assert!(at(100).contains(" 127.0.0.53:22    *"), "{}", at(100));
+}
