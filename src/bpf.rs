@@ -58,8 +58,8 @@ pub struct Config<'a> {
     pub ring_size: u32,
     /// Which probe sets to try.
     pub probes: Probes,
-    /// Let the kernel's verifier tell its figures, into the log.
-    pub figures: bool,
+    /// Let libbpf tell what it does, and the kernel's verifier its figures, into the log.
+    pub verbose: bool,
     /// The programs that need CAP_NET_ADMIN may be loaded.
     pub net_admin: bool,
     /// Trace only what this process starts.
@@ -101,7 +101,8 @@ impl<'obj> Tracer<'obj> {
     /// # Errors
     /// The error of the last attempt, with its errno as the root cause.
     pub fn start(config: Config<'_>, storage: &'obj mut Storage) -> Result<Self> {
-        libbpf_rs::set_print(Some((PrintLevel::Debug, keep_log)));
+        let level = if config.verbose { PrintLevel::Debug } else { PrintLevel::Warn };
+        libbpf_rs::set_print(Some((level, keep_log)));
         let [first, second] = storage;
         match config.probes {
             Probes::Trampoline => Self::start_set(config, ProbeSet::Trampoline, first),
@@ -139,7 +140,7 @@ impl<'obj> Tracer<'obj> {
         let values = filter::configure(config.filter, &mut open.maps)?;
         let mut notes = Vec::new();
         probes::choose(&mut open.progs, set, config, &mut notes);
-        if config.figures {
+        if config.verbose {
             const BPF_LOG_STATS: u32 = 4;
             open.open_object_mut().progs_mut().for_each(|mut prog| prog.set_log_level(BPF_LOG_STATS));
         }

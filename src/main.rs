@@ -104,7 +104,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         at_start: plan.at_start,
         ring_size: plan.ring_size,
         probes: plan.probes,
-        figures: plan.verbose,
+        verbose: plan.verbose,
         net_admin: facts.net_admin(),
         follow: !plan.command.is_empty(),
     };

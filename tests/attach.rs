@@ -30,7 +30,7 @@ fn once() -> Duration {
         probes: Probes::Auto,
         at_start: AtStart::Ignore,
         follow: false,
-        figures: false,
+        verbose: false,
         net_admin: true,
     };
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
