@@ -31,7 +31,7 @@ pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String], verbose: bool
         line(to, &format!("without BPF trampolines these are not seen: {}", limits.join("; ")));
     } else if !limits.is_empty() {
         // Rare enough for few words, which leave a terminal's first lines to the events.
-        line(to, "no BPF trampolines here: some io_uring, Fast Open and 32-bit cases are not seen (-v)");
+        line(to, "without BPF trampolines some io_uring, Fast Open and 32-bit cases are not seen (-v)");
     }
     for note in notes {
         line(to, note);
