@@ -8,7 +8,6 @@
 //! first that holds names the event.
 
 mod dnf;
-mod names;
 mod options;
 mod program;
 mod subject;
@@ -77,7 +76,7 @@ impl Filter {
     }
 
     /// Does it mention `dns`? Then the kernel admits whatever the names could still admit, and
-    /// [`Filter::judge_named`] has the last word, in user space.
+    /// [`Filter::judge`] has the last word, in user space.
     pub fn needs_names(&self) -> bool {
         let clauses = self.all.iter().map(|clause| &clause.predicate);
         let mut predicates = clauses.chain(self.rules.iter().map(|rule| &rule.predicate));

@@ -73,8 +73,8 @@ fn main() -> ExitCode {
 /// What to report. Whatever is wrong here is wrong with the usage.
 fn compile(args: &Args) -> Result<(Filter, Program)> {
     let filter = args.filter.filter()?;
-    if filter.needs_names() && (args.no_dns || args.snapshot) {
-        bail!("the attribute dns needs names, and with --no-dns or --snapshot there are none");
+    if filter.needs_names() {
+        bail!("the attribute dns is not available in this build");
     }
     let program = filter.compile()?;
     Ok((filter, program))
@@ -156,7 +156,6 @@ fn trace(
         stop,
         survey,
         namer: Namer::default(),
-        by_name: filter.needs_names().then_some(filter),
     }
     .run()?;
     if plan.summary_only {

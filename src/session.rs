@@ -13,7 +13,6 @@ use crate::{
     dns::Namer,
     enrich::Record,
     event::{Event, ImageId},
-    filter::{Filter, Verdict},
     host::Host,
     output::{Flushed, Output, is_gone},
     process::ProcessTable,
@@ -130,8 +129,6 @@ pub struct Session<'a, S, H, Fd> {
     pub survey: Survey,
     /// What remote ends are called.
     pub namer: Namer,
-    /// The filter, where it asks for their names: the one thing that is judged here.
-    pub by_name: Option<&'a Filter>,
 }
 
 impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
@@ -175,7 +172,6 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             }
         }
 
-        summary.elapsed = started.elapsed();
         // In this order what is counted as lost is lost, and nothing else.
         self.source.detach();
         while end == Flushed::All && self.stop.admits() {
@@ -194,6 +190,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         if end == Flushed::GaveUp {
             summary.lost.undelivered = self.output.pending_lines() + self.abandon(&mut batch)?;
         }
+        summary.elapsed = started.elapsed();
         Ok(summary)
     }
 
@@ -210,13 +207,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
 
     fn show(&mut self, event: Event, table: &ProcessTable, wall_offset: i128, summary: &mut Summary) {
         let names = self.namer.names(&event);
-        let mut record = Record::new(event, names, table, wall_offset);
-        if let Some(filter) = self.by_name {
-            match filter.judge_named(&record) {
-                Verdict::Rejected => return,
-                Verdict::Admitted(rule) => record.event.rule = rule.and_then(|rule| rule.try_into().ok()),
-            }
-        }
+        let record = Record::new(event, names, table, wall_offset);
         summary.add(&record);
         self.sink.write(&record, self.output.buffer());
         self.stop.counted();

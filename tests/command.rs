@@ -15,7 +15,7 @@ use std::{
 use common::{
     all,
     net::{self, Pair, V4},
-    of_port, tcptrace,
+    of_port, script, tcptrace,
     terminal::Terminal,
     the,
 };
@@ -75,8 +75,16 @@ fn serve(listener: TcpListener, count: usize) -> thread::JoinHandle<()> {
 }
 
 #[test]
+#[ignore = "run by other tests, in another process"]
+fn actor() {
+    script::play(&common::actor::part().expect("a part"));
+}
+
+#[test]
 fn only_the_command_and_what_descends_from_it() {
     let out = Scratch::new("descendants");
+    let this = std::env::current_exe().expect("this program");
+    let actor = format!("{} --exact actor --ignored --nocapture --quiet", this.display());
     // Each way to have a child, each to a port of its own.
     let ways = [
         ("the command itself", "exec busybox nc 127.0.0.1 PORT"),
@@ -88,18 +96,10 @@ fn only_the_command_and_what_descends_from_it() {
             "mkfifo $FIFO; busybox start-stop-daemon -S -b -x /bin/sh -- -c \
              'busybox nc 127.0.0.1 PORT; echo done > $FIFO'; read done < $FIFO; rm $FIFO",
         ),
-        (
-            "vfork",
-            "exec python3 -c \"import os
-argv = ['busybox', 'nc', '127.0.0.1', 'PORT']
-os.waitpid(os.posix_spawnp('busybox', argv, os.environ), 0)\"",
-        ),
+        ("vfork", "TCPTRACE_TEST_ACTOR='spawn busybox nc 127.0.0.1 PORT' exec $ACTOR"),
         (
             "exec by a thread that is not the first",
-            "exec python3 -c \"import os, threading
-argv = ['busybox', 'nc', '127.0.0.1', 'PORT']
-threading.Thread(target=os.execvp, args=('busybox', argv)).start()
-threading.Event().wait()\"",
+            "TCPTRACE_TEST_ACTOR='thread\nexec busybox nc 127.0.0.1 PORT' exec $ACTOR",
         ),
     ];
     for (way, script) in ways {
@@ -111,6 +111,7 @@ threading.Event().wait()\"",
         let script = script.replace("PORT", &port.to_string());
         let output = beside(&["-j", "-o", out.path()], &script)
             .env("FIFO", fifo.path())
+            .env("ACTOR", &actor)
             .stdin(Stdio::null())
             .output()
             .expect("run tcptrace");

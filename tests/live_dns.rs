@@ -301,30 +301,3 @@ client.recv(1000)";
         assert_eq!(names(&event), [format!("{name}.example")], "{event}");
     }
 }
-
-#[test]
-fn a_filter_asks_for_names() {
-    let lab = Lab::new();
-    let _server = lab.serve(
-        "host-record=www.one.example,192.0.2.150\nhost-record=one.example,192.0.2.151\n\
-         host-record=two.example,192.0.2.152",
-    );
-    let listener = lab.listen();
-    let port = listener.port.to_string();
-    let mut trace = Trace::start(&["--port", &port, "dns == \"*.one.example\" OR dns == \"two.example\""]);
-    lab.connect(&["one.example", "www.one.example", "192.0.2.153", "two.example"], listener.port);
-    let connects = connects(&mut trace, &listener, 2);
-    assert_eq!(connects.iter().map(names).collect::<Vec<_>>(), [["www.one.example"], ["two.example"]]);
-    about(&mut trace, &listener, "TcpConnectionClose", 2);
-    let all = trace.stop().events;
-    let kinds: Vec<_> = all.iter().map(|event| &common::net(event)["type"]).collect();
-    assert_eq!(kinds.len(), 4, "only what was asked for: {all:#?}");
-}
-
-#[test]
-fn a_filter_for_names_needs_them() {
-    let output =
-        common::tcptrace().args(["--no-dns", "dns == \"a.example\""]).output().expect("run tcptrace");
-    assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("--no-dns"), "{output:?}");
-}

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// What to report. Different options must all hold; of one option repeated, one value must.
 #[derive(clap::Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Filter options (evaluated in the kernel, all but dns)")]
+#[command(next_help_heading = "Filter options (all evaluated in the kernel)")]
 pub struct FilterArgs {
     /// Only processes of this executable: NAME, /full/path, or /prefix/ ending in a slash
     #[arg(short, long, value_name = "X", value_parser = clap::value_parser!(OsString))]

@@ -3,12 +3,8 @@
 //! The compiled program and the kernel must agree with this file; property tests compare them.
 //! It is also what judges the one attribute that user space alone knows, `dns`.
 
+use crate::predicate::{Attribute as A, Net, Predicate, Set, unmap};
 use std::net::IpAddr;
-
-use crate::{
-    dns,
-    predicate::{Attribute as A, Net, Predicate, Set, unmap},
-};
 
 /// Who opened the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +96,7 @@ impl Subject {
 
     fn has_text(&self, attribute: A, text: &[u8]) -> bool {
         match attribute {
-            A::Dns => {
-                let pattern = String::from_utf8_lossy(text);
-                self.dns.iter().any(|name| dns::matches(&pattern, name))
-            }
+            A::Dns => self.dns.iter().any(|name| domain_matches(name, text)),
             // As everywhere with containers, the beginning of an id stands for the id.
             A::BinaryPrefix | A::ParentBinaryPrefix | A::ContainerId => {
                 self.text(attribute).starts_with(text)
@@ -131,5 +124,14 @@ impl Subject {
             A::Ipv4Dst | A::Ipv6Dst | A::Daddr => destination(),
             _ => source() || destination(),
         }
+    }
+}
+
+/// Is `name` the domain `pattern`, or below it when the pattern begins with `*.`?
+fn domain_matches(name: &str, pattern: &[u8]) -> bool {
+    let name = name.trim_end_matches('.').as_bytes();
+    match pattern.strip_prefix(b"*") {
+        None => name.eq_ignore_ascii_case(pattern),
+        Some(tail) => name.len() > tail.len() && name[name.len() - tail.len()..].eq_ignore_ascii_case(tail),
     }
 }
