@@ -172,6 +172,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             }
         }
 
+        summary.elapsed = started.elapsed();
         // In this order what is counted as lost is lost, and nothing else.
         self.source.detach();
         while end == Flushed::All && self.stop.admits() {
@@ -190,7 +191,6 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         if end == Flushed::GaveUp {
             summary.lost.undelivered = self.output.pending_lines() + self.abandon(&mut batch)?;
         }
-        summary.elapsed = started.elapsed();
         Ok(summary)
     }
 
