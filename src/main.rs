@@ -22,6 +22,7 @@ use tcptrace::{
     docs,
     filter::{Filter, Program},
     host::{self, Machine},
+    judge::Judge,
     output::Output,
     plan::{AtStart, Plan, Surroundings},
     report,
@@ -71,8 +72,8 @@ fn main() -> ExitCode {
 /// What to report. Whatever is wrong here is wrong with the usage.
 fn compile(args: &Args) -> Result<(Filter, Program)> {
     let filter = args.filter.filter()?;
-    if filter.needs_names() {
-        bail!("the attribute dns is not available in this build");
+    if filter.needs_names() && args.no_dns {
+        bail!("the filter compares dns, and with --no-dns no connection has a name: leave out one of them");
     }
     let program = filter.compile()?;
     Ok((filter, program))
@@ -154,6 +155,7 @@ fn trace(
         stop,
         survey,
         namer: Namer::default(),
+        judge: Judge::new(filter),
     }
     .run()?;
     if plan.summary_only {

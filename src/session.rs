@@ -14,6 +14,7 @@ use crate::{
     enrich::Record,
     event::{Event, ImageId},
     host::Host,
+    judge::Judge,
     output::{Flushed, Output, is_gone},
     process::ProcessTable,
     sink::Sink,
@@ -129,6 +130,8 @@ pub struct Session<'a, S, H, Fd> {
     pub survey: Survey,
     /// What remote ends are called.
     pub namer: Namer,
+    /// Who has the last word on what is shown, where the kernel cannot.
+    pub judge: Option<Judge>,
 }
 
 impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
@@ -207,7 +210,10 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
 
     fn show(&mut self, event: Event, table: &ProcessTable, wall_offset: i128, summary: &mut Summary) {
         let names = self.namer.names(&event);
-        let record = Record::new(event, names, table, wall_offset);
+        let mut record = Record::new(event, names, table, wall_offset);
+        if self.judge.as_mut().is_some_and(|judge| !judge.admits(&mut record)) {
+            return;
+        }
         summary.add(&record);
         self.sink.write(&record, self.output.buffer());
         self.stop.counted();
