@@ -163,6 +163,9 @@ fn trace(
         output.flush(|| true).context("write the summary")?;
     }
     let told = plan.quiet || plan.summary_only || plan.at_start == AtStart::PrintOnly;
+    if plan.verbose {
+        report::figures(&mut stderr(), &summary);
+    }
     report::summary(&mut stderr(), &summary, told);
     Ok(())
 }

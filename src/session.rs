@@ -142,7 +142,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
     pub fn run(mut self) -> Result<Summary> {
         let started = Instant::now();
         let Survey { sockets, mut table, pending } = std::mem::take(&mut self.survey);
-        let mut summary = Summary::default();
+        let mut summary = Summary { images: table.len() as u64, ..Summary::default() };
         let mut batch = Batch::default();
 
         self.sink.begin(self.output.buffer());
@@ -230,7 +230,10 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
                     self.show(event, table, wall_offset, summary);
                 }
                 Ok(Decoded::Event(_)) => break,
-                Ok(Decoded::Process(id, process)) => table.insert(id, *process, self.host),
+                Ok(Decoded::Process(id, process)) => {
+                    summary.images += 1;
+                    table.insert(id, *process, self.host);
+                }
                 Ok(Decoded::Answer(answer)) => {
                     summary.lost.bad_answers += u64::from(self.namer.hear(&answer).is_err());
                 }

@@ -30,6 +30,8 @@ pub struct Summary {
     pub processes: Tally<String>,
     /// By remote end.
     pub remotes: Tally<Remote>,
+    /// Process images the kernel side told of.
+    pub images: u64,
     /// What was lost.
     pub lost: Lost,
     /// How long it took.
