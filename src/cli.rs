@@ -62,16 +62,8 @@ pub struct Args {
     #[arg(long, help_heading = "Output")]
     pub summary_only: bool,
 
-    /// Which events to show, separated by commas
-    #[arg(
-        short,
-        long,
-        value_enum,
-        value_delimiter = ',',
-        value_name = "LIST",
-        default_values_t = [Kind::Connect, Kind::Accept, Kind::Close, Kind::Fail],
-        help_heading = "Events"
-    )]
+    /// Which events to show, separated by commas; if not given, connect,accept,close,fail
+    #[arg(short, long, value_enum, value_delimiter = ',', value_name = "LIST", help_heading = "Events")]
     pub events: Vec<Kind>,
 
     /// What to report.
@@ -82,7 +74,11 @@ pub struct Args {
     pub existing: bool,
 
     /// Print the connections and listeners that exist, and exit; no probe is attached
-    #[arg(long, help_heading = "Events", conflicts_with_all = ["events", "timeout", "count", "command"])]
+    #[arg(
+        long,
+        help_heading = "Events",
+        conflicts_with_all = ["events", "failed", "timeout", "count", "command"]
+    )]
     pub snapshot: bool,
 
     /// Stop after this long, as in 30s, 5min, 1h
@@ -130,6 +126,11 @@ impl Args {
     pub fn check(&self) -> Result<(), clap::Error> {
         if self.summary_only && !matches!(self.format, Format::Table | Format::Json) {
             let text = "--summary-only is printed as table or json; leave out --format, or use --json";
+            return Err(Args::command().error(ErrorKind::ArgumentConflict, text));
+        }
+        let fails = |kind: &Kind| matches!(kind, Kind::Fail | Kind::All);
+        if self.filter.failed && !self.events.is_empty() && !self.events.iter().any(fails) {
+            let text = "--failed shows fail events only, which --events does not list; leave out one of them";
             return Err(Args::command().error(ErrorKind::ArgumentConflict, text));
         }
         Ok(())

@@ -1,21 +1,22 @@
 //! Names of remote ends, learned by listening to the DNS answers that programs receive.
 //!
 //! ```text
-//! Answer --message--> Binding --> NameCache --at the opening--> Names --> NameBook, until the close
+//! Answer --message--> Binding --> NameCache --at the opening--> Names --> Book, until the close
 //! ```
 //!
 //! Everything here is pure: bytes and kernel times come in as values. Nothing is ever looked up.
 
-mod book;
 mod cache;
 mod message;
 mod pattern;
 
 use std::time::Duration;
 
-use crate::event::{Answer, Direction, Event, What};
+use crate::{
+    book::Book,
+    event::{Answer, Direction, Event, State, What},
+};
 
-use book::NameBook;
 use cache::NameCache;
 pub use cache::Names;
 pub use message::{BadMessage, Binding, read};
@@ -25,7 +26,7 @@ pub use pattern::matches;
 #[derive(Debug, Default)]
 pub struct Namer {
     cache: NameCache,
-    book: NameBook,
+    book: Book<Names>,
 }
 
 impl Namer {
@@ -45,18 +46,17 @@ impl Namer {
     pub fn names(&mut self, event: &Event) -> Names {
         match &event.what {
             What::Request => self.at(event, None),
-            What::Fail { latency, .. } => self.at(event, *latency),
-            What::Connect { latency } => {
-                let names = self.at(event, *latency);
-                self.book.open(event.cookie, &names);
-                names
+            What::Fail { latency, .. } => {
+                self.book.close(event.cookie);
+                self.at(event, *latency)
             }
-            // Not ours, or of no one moment.
-            What::Accept { .. }
-            | What::Listen { .. }
-            | What::Unlisten { .. }
-            | What::Step { .. }
-            | What::Existing(_) => Names::default(),
+            What::Connect { latency } => self.keep(event, *latency),
+            What::Step { to: State::SynSent, .. } => self.keep(event, None),
+            What::Step { .. } => self.book.get(event.cookie).cloned().unwrap_or_default(),
+            // Not ours, or opened before anything was heard.
+            What::Accept { .. } | What::Listen { .. } | What::Unlisten { .. } | What::Existing(_) => {
+                Names::default()
+            }
             What::Close(close) => {
                 let kept = self.book.close(event.cookie);
                 match (close.direction, close.duration) {
@@ -66,6 +66,17 @@ impl Namer {
                 }
             }
         }
+    }
+
+    /// The names of a connection that opens, which it keeps.
+    fn keep(&mut self, event: &Event, ago: Option<Duration>) -> Names {
+        let names = self.at(event, ago);
+        if names.names.is_empty() {
+            self.book.close(event.cookie);
+        } else {
+            self.book.open(event.cookie, names.clone());
+        }
+        names
     }
 
     /// The names at a time before the event.

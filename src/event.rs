@@ -93,6 +93,8 @@ pub enum What {
     },
     /// A socket went from one state to another.
     Step {
+        /// Who opened the connection; a listener is there for others.
+        direction: Direction,
         /// The one it left.
         from: State,
         /// The one it is in.

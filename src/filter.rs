@@ -76,11 +76,11 @@ impl Filter {
     }
 
     /// Does it mention `dns`? Then the kernel admits whatever the names could still admit, and
-    /// [`Filter::judge`] has the last word, in user space.
+    /// [`Judge`](crate::judge::Judge) has the last word, in user space.
     pub fn needs_names(&self) -> bool {
         let clauses = self.all.iter().map(|clause| &clause.predicate);
         let mut predicates = clauses.chain(self.rules.iter().map(|rule| &rule.predicate));
-        predicates.any(|p| p.mentions(Attribute::Dns))
+        predicates.any(|p| p.mentions(Attribute::is_name))
     }
 
     /// The names of the rules, by number; none for what is enabled without a rule.

@@ -5,7 +5,7 @@
 //!  inet_sock_set_state --+                     |
 //!  accept probe ---------+-> netmon.bpf.c -> ring -> Source -> wire -> enrich -> Sink -> Output
 //!  connect result probe -+   owner, counters   |    (bpf)     Event    Record   table, json
-//!  exec probe -----------+                     |           ProcessTable, Namer
+//!  exec probe -----------+                     |           ProcessTable, Namer, Judge
 //!  DNS answers ----------+                     |
 //! ```
 //!
@@ -15,6 +15,7 @@
 #![deny(unsafe_code)]
 
 pub mod args;
+pub mod book;
 pub mod bpf;
 pub mod cli;
 pub mod command;
@@ -30,6 +31,7 @@ pub mod event;
 pub mod filter;
 pub mod host;
 pub mod invoker;
+pub mod judge;
 pub mod output;
 pub mod plan;
 pub mod predicate;

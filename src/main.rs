@@ -23,6 +23,7 @@ use tcptrace::{
     docs,
     filter::{Filter, Program},
     host::{self, Machine},
+    judge::Judge,
     output::Output,
     plan::{AtStart, Plan, Surroundings},
     report,
@@ -73,8 +74,8 @@ fn main() -> ExitCode {
 /// What to report. Whatever is wrong here is wrong with the usage.
 fn compile(args: &Args) -> Result<(Filter, Program)> {
     let filter = args.filter.filter()?;
-    if filter.needs_names() {
-        bail!("the attribute dns is not available in this build");
+    if filter.needs_names() && args.no_dns {
+        bail!("the filter compares dns, and with --no-dns no connection has a name: leave out one of them");
     }
     let program = filter.compile()?;
     Ok((filter, program))
@@ -156,6 +157,7 @@ fn trace(
         stop,
         survey,
         namer: Namer::default(),
+        judge: Judge::new(filter),
     }
     .run()?;
     if plan.summary_only {
@@ -164,6 +166,9 @@ fn trace(
         output.flush(|| true).context("write the summary")?;
     }
     let told = plan.quiet || plan.summary_only || plan.at_start == AtStart::PrintOnly;
+    if plan.verbose {
+        report::figures(&mut stderr(), &summary);
+    }
     report::summary(&mut stderr(), &summary, told, room(stderr()));
     Ok(())
 }

@@ -111,10 +111,12 @@ pub struct Surroundings {
 impl Plan {
     /// Decide.
     pub fn new(args: &Args, around: Surroundings) -> Plan {
-        let events: Events = match args.filter.failed {
-            true => [Kind::Fail].into_iter().collect(),
-            false => args.events.iter().copied().collect(),
+        let kinds: &[Kind] = match &args.events[..] {
+            _ if args.filter.failed => &[Kind::Fail],
+            [] => &[Kind::Connect, Kind::Accept, Kind::Close, Kind::Fail],
+            listed => listed,
         };
+        let events: Events = kinds.iter().copied().collect();
         Plan {
             events,
             dns: !args.no_dns && !args.snapshot && events.has_outgoing(),
@@ -175,6 +177,9 @@ mod tests {
             events(&["-e", "close", "-e", "fail"]),
             want::NETMON_WANT_CLOSE.0 | want::NETMON_WANT_FAIL.0
         );
+        for failed in [&["--failed"][..], &["--failed", "-e", "fail,close"], &["-e", "all", "--failed"]] {
+            assert_eq!(events(failed), want::NETMON_WANT_FAIL.0, "{failed:?}");
+        }
     }
 
     #[test]

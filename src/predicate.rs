@@ -47,12 +47,12 @@ impl Predicate {
         }
     }
 
-    /// Does any comparison look at `attribute`?
-    pub fn mentions(&self, attribute: Attribute) -> bool {
+    /// Does any comparison look at an attribute of this sort?
+    pub fn mentions(&self, sort: fn(Attribute) -> bool) -> bool {
         match self {
-            Predicate::Test(tested, _) => *tested == attribute,
-            Predicate::Not(inner) => inner.mentions(attribute),
-            Predicate::All(list) | Predicate::Any(list) => list.iter().any(|p| p.mentions(attribute)),
+            Predicate::Test(tested, _) => sort(*tested),
+            Predicate::Not(inner) => inner.mentions(sort),
+            Predicate::All(list) | Predicate::Any(list) => list.iter().any(|p| p.mentions(sort)),
         }
     }
 }

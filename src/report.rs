@@ -43,6 +43,11 @@ pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String], verbose: bool
     line(to, &format!("ready ({name} probes); {next}"));
 }
 
+/// For `--verbose`: what came that is no event.
+pub fn figures(to: &mut impl Write, summary: &Summary) {
+    line(to, &format!("{} process records read", summary.images));
+}
+
 /// What happened, and what was lost. Losses are told even when nothing else is.
 pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool, room: Room) {
     if !quiet {

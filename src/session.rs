@@ -14,6 +14,7 @@ use crate::{
     enrich::Record,
     event::{Event, ImageId},
     host::Host,
+    judge::Judge,
     output::{Flushed, Output, is_gone},
     process::ProcessTable,
     sink::Sink,
@@ -129,6 +130,8 @@ pub struct Session<'a, S, H, Fd> {
     pub survey: Survey,
     /// What remote ends are called.
     pub namer: Namer,
+    /// Who has the last word on what is shown, where the kernel cannot.
+    pub judge: Option<Judge>,
 }
 
 impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
@@ -139,7 +142,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
     pub fn run(mut self) -> Result<Summary> {
         let started = Instant::now();
         let Survey { sockets, mut table, pending } = std::mem::take(&mut self.survey);
-        let mut summary = Summary::default();
+        let mut summary = Summary { images: table.len() as u64, ..Summary::default() };
         let mut batch = Batch::default();
 
         self.sink.begin(self.output.buffer());
@@ -207,7 +210,10 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
 
     fn show(&mut self, event: Event, table: &ProcessTable, wall_offset: i128, summary: &mut Summary) {
         let names = self.namer.names(&event);
-        let record = Record::new(event, names, table, wall_offset);
+        let mut record = Record::new(event, names, table, wall_offset);
+        if self.judge.as_mut().is_some_and(|judge| !judge.admits(&mut record)) {
+            return;
+        }
         summary.add(&record);
         self.sink.write(&record, self.output.buffer());
         self.stop.counted();
@@ -224,7 +230,10 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
                     self.show(event, table, wall_offset, summary);
                 }
                 Ok(Decoded::Event(_)) => break,
-                Ok(Decoded::Process(id, process)) => table.insert(id, *process, self.host),
+                Ok(Decoded::Process(id, process)) => {
+                    summary.images += 1;
+                    table.insert(id, *process, self.host);
+                }
                 Ok(Decoded::Answer(answer)) => {
                     summary.lost.bad_answers += u64::from(self.namer.hear(&answer).is_err());
                 }

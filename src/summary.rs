@@ -33,6 +33,8 @@ pub struct Summary {
     pub remotes: Tally<Remote>,
     /// What remote ends were called last.
     pub names: HashMap<IpAddr, Rc<str>>,
+    /// Process images the kernel side told of.
+    pub images: u64,
     /// What was lost.
     pub lost: Lost,
     /// How long it took.

@@ -68,13 +68,14 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
         has(flag::NETMON_FLAG_BACKLOG).then_some(Backlog { len: raw.backlog_len, max: raw.backlog_max });
     let [from, to] = [raw.states & 15, raw.states >> 4].map(state);
     let owner = Actor { image: image(raw.image), pid: raw.pid, tid: raw.tid };
+    let direction = if has(flag::NETMON_FLAG_EGRESS) { Direction::Egress } else { Direction::Ingress };
     let what = match u32::from(raw.kind) {
         k if k == kind::NETMON_KIND_REQUEST.0 => What::Request,
         k if k == kind::NETMON_KIND_CONNECT.0 => What::Connect { latency: elapsed },
         k if k == kind::NETMON_KIND_ACCEPT.0 => What::Accept { backlog },
         k if k == kind::NETMON_KIND_FAIL.0 => What::Fail { error: failure(raw.error), latency: elapsed },
         k if k == kind::NETMON_KIND_CLOSE.0 => What::Close(Close {
-            direction: if has(flag::NETMON_FLAG_EGRESS) { Direction::Egress } else { Direction::Ingress },
+            direction,
             duration: elapsed,
             bytes_sent: raw.bytes_sent,
             bytes_received: raw.bytes_received,
@@ -85,7 +86,7 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
         }),
         k if k == kind::NETMON_KIND_LISTEN.0 => What::Listen { backlog },
         k if k == kind::NETMON_KIND_UNLISTEN.0 => What::Unlisten { backlog },
-        k if k == kind::NETMON_KIND_STATE.0 => What::Step { from, to, after: elapsed },
+        k if k == kind::NETMON_KIND_STATE.0 => What::Step { direction, from, to, after: elapsed },
         k if k == kind::NETMON_KIND_EXISTING.0 => What::Existing(Existing {
             state: to,
             direction: if has(flag::NETMON_FLAG_INGRESS) {

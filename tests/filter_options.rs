@@ -120,6 +120,9 @@ fn repeats_widen_and_different_options_narrow() {
         ("--deny -b curl -u 0", true),
         ("--deny -b wget --dport 80", false),
         ("--deny -b curl --dport 443", false),
+        ("--deny -b wget -p 77", true),
+        ("--deny -b wget -p 78", false),
+        ("--deny -b curl -p 78", false),
     ] {
         let options: Vec<&str> = options.split_whitespace().collect();
         assert_eq!(admits(&options, &curl()), expected, "{options:?}");
@@ -155,6 +158,8 @@ fn errors_teach() {
         (&["-b", ""], &["--binary", "never empty"]),
         (&["--deny"], &["nothing to deny"]),
         (&["--deny", "--dport", "80"], &["nothing to deny"]),
+        (&["--deny", "-p", "1"], &["nothing to deny", "'pid != 123'"]),
+        (&["dns == \"münchen.example\""], &["FILTER, column 8", "begins with xn--"]),
         (&["prot == 1"], &["FILTER, column 1", "did you mean `port`?", "\n  ^^^^"]),
         (&["--dport", "80", "port_dst == 443"], &["--dport and FILTER", "no connection can ever match"]),
         (&["-c", "/no/such/file"], &["/no/such/file", "No such file"]),

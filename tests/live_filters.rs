@@ -159,6 +159,7 @@ impl Stage {
             .replace("{beta}", &self.beta.pid().to_string())
             .replace("{gamma}", &self.gamma.pid().to_string())
             .replace("{gamma_tid}", &self.gamma_tid)
+            .replace("{own}", &std::env::current_exe().map(|own| path(&own)).expect("this program"))
             .replace("{self}", &std::process::id().to_string());
         for (index, address) in addresses.iter().enumerate() {
             filled = filled.replace(&format!("{{{}}}", index + 1), &address.port().to_string());
@@ -222,7 +223,9 @@ fn options_about_the_process() {
         (&["--deny", "-b", "alpha"], "1i 2e 2i 3i 5f"),
         (&["--deny", "-b", "alpha", "-b", "{folder}/sub/"], "1i 2i 3i 5f"),
         // The servers are this test: a denied binary is denied what it accepts, too.
-        (&["--deny", "-p", "{self}"], "1e 2e 3e 4f 5f"),
+        (&["--deny", "-b", "{own}"], "1e 2e 3e 4f 5f"),
+        // It turns round what a NetMon process_filter can say, and that has no pid.
+        (&["-p", "{alpha},{beta}", "--deny", "-u", "0"], "2e"),
         (&["-u", "4242"], "2e"),
         (&["--uid", "0,4242", "-b", "beta"], "2e"),
         (&["--euid", "4242"], "2e"),
@@ -257,6 +260,7 @@ fn options_about_the_connection() {
         (&["-6"], "3e 3i"),
         (&["-4", "-6"], ALL),
         (&["--failed"], "4f 5f"),
+        (&["--failed", "-e", "all"], "4f 5f"),
         (&["--failed", "-b", "alpha"], "4f"),
         (&["--netns", "/proc/{self}/ns/net"], "1e 1i 2e 2i 3e 3i 4f"),
         (&["--netns", "/proc/{gamma}/task/{gamma_tid}/ns/net"], "5f"),
@@ -413,6 +417,9 @@ fn errors_are_usage_errors_and_point_at_the_place() {
         (&["--addr", "10.0.0.0/40"], "0 to 32"),
         (&["-b", "a/b"], "begins with a slash"),
         (&["--deny"], "nothing to deny"),
+        (&["--deny", "-p", "1"], "for a pid, use FILTER: 'pid != 123'"),
+        (&["--failed", "-e", "connect,close"], "--failed shows fail events only"),
+        (&["--failed", "--snapshot"], "cannot be used with"),
     ] {
         let output = common::tcptrace().args(arguments).output().expect("run tcptrace");
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -176,3 +176,49 @@ fn an_ipv6_attempt() {
     let event = trace.events.iter().map(net).find(|net| net["dstPort"] == port).expect("the request");
     assert_eq!(event, &json!({"type": "NetTCPConnect", "dstIP": "::1", "dstPort": port, "results": []}));
 }
+
+/// Filters see an attempt as they see the connection it may become: the caller, and where to.
+#[test]
+fn filters_apply_to_attempts() {
+    let listener = TcpListener::bind("127.99.3.1:0").expect("listen");
+    let address = listener.local_addr().expect("an address");
+    let other = TcpListener::bind("127.99.3.2:0").expect("listen");
+    let other_address = other.local_addr().expect("an address");
+    let (port, other_port) = (address.port(), other_address.port());
+    let yaml = std::env::temp_dir().join(format!("tcptrace-request-{}.yaml", std::process::id()));
+    let name = yaml.to_string_lossy().into_owned();
+    let this = std::env::current_exe().expect("this program");
+    let this = this.to_string_lossy();
+    let rules = format!(
+        "egress:\n  rules:\n  - rule: first\n    scope: binary_path == \"{this}\"\n    \
+         event: port_dst == {port}\n  - rule: second\n    event: ipv4_dst in [\"127.99.3.2\"]\n"
+    );
+    std::fs::write(&yaml, rules).expect("write the rules");
+    let dport = port.to_string();
+    let pid = std::process::id().to_string();
+    for (arguments, expected) in [
+        (&["--dport", &dport][..], vec![(port, None)]),
+        (&["--daddr", "127.99.3.2"], vec![(other_port, None)]),
+        (&["--daddr", "127.99.3.0/24", "-p", &pid, "-b", &this], vec![(port, None), (other_port, None)]),
+        (&["--daddr", "127.99.3.0/24", "--deny", "-b", &this], vec![]),
+        (&["-6", "-p", &pid], vec![]),
+        (&[&format!("daddr == \"127.99.3.0/24\" AND NOT port_dst == {port}")], vec![(other_port, None)]),
+        (&["-c", &name], vec![(port, Some("first")), (other_port, Some("second"))]),
+        (&["-c", &name, "--dport", &dport], vec![(port, Some("first"))]),
+    ] {
+        let trace = Trace::start(&[&["-e", "request"], arguments].concat());
+        for to in [address, other_address] {
+            drop(TcpStream::connect(to).expect("connect"));
+        }
+        // They are told before connect() returns.
+        let events = ours(&trace.stop().events);
+        let told: Vec<_> = events
+            .iter()
+            .filter(|event| net(event)["dstIP"].as_str().is_some_and(|ip| ip.starts_with("127.99.3.")))
+            .map(|event| (net(event)["dstPort"].clone(), event["rule"].as_str()))
+            .collect();
+        let expected: Vec<_> = expected.into_iter().map(|(port, rule)| (Value::from(port), rule)).collect();
+        assert_eq!(told, expected, "{arguments:?}");
+    }
+    std::fs::remove_file(&yaml).expect("remove the rules");
+}

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// What to report. Different options must all hold; of one option repeated, one value must.
 #[derive(clap::Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Filter options (all evaluated in the kernel)")]
+#[command(next_help_heading = "Filter options (evaluated in the kernel, all but the attribute dns)")]
 pub struct FilterArgs {
     /// Only processes of this executable: NAME, /full/path, or /prefix/ ending in a slash
     #[arg(short, long, value_name = "X", value_parser = clap::value_parser!(OsString))]
@@ -30,7 +30,7 @@ pub struct FilterArgs {
     /// Only this process
     #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = parse_number)]
     pub pid: Vec<u32>,
-    /// Report all processes except those that --binary, --uid, --euid, --auid and --pid describe together
+    /// Report all processes except those that --binary, --uid, --euid and --auid describe together
     #[arg(long)]
     pub deny: bool,
     /// Only connections with this address at either end
@@ -57,7 +57,7 @@ pub struct FilterArgs {
     /// Only IPv6
     #[arg(short = '6')]
     pub ipv6: bool,
-    /// Only connections that failed to come up
+    /// Only fail events: connections that did not come up
     #[arg(long)]
     pub failed: bool,
     /// Only processes of this container; the beginning of its id is enough
@@ -101,16 +101,19 @@ impl FilterArgs {
             uid: self.uid.clone(),
             euid: self.euid.clone(),
             auid: self.auid.clone(),
-            pid: self.pid.clone(),
             binary: self.binary.iter().map(|text| binary(text.as_bytes())).collect::<Result<_>>()?,
             deny: self.deny,
         };
         if self.deny && process.is_empty() {
-            bail!("--deny has nothing to deny: name processes with --binary, --uid, --euid, --auid or --pid");
+            bail!(
+                "--deny has nothing to deny: name processes with --binary, --uid, --euid or --auid \
+                 (for a pid, use FILTER: 'pid != 123')"
+            );
         }
         let families = [(self.ipv4, 4), (self.ipv6, 6)];
         Ok(FilterOptions {
             process,
+            pid: self.pid.clone(),
             addr: self.addr.clone(),
             saddr: self.saddr.clone(),
             daddr: self.daddr.clone(),

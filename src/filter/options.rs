@@ -15,14 +15,14 @@ pub enum BinaryPattern {
     Prefix(Vec<u8>),
 }
 
-/// Which processes are meant: `--uid` and its like, or `process_filter` of the configuration.
+/// Which processes are meant: `--binary`, `--uid` and their like, or `process_filter` of the
+/// configuration. This is what `--deny` turns round; `--pid` stands apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the attributes, by their names")]
 pub struct ProcessFilter {
     pub uid: Vec<u32>,
     pub euid: Vec<u32>,
     pub auid: Vec<u32>,
-    pub pid: Vec<u32>,
     pub binary: Vec<BinaryPattern>,
     /// Report all the others instead.
     pub deny: bool,
@@ -31,17 +31,16 @@ pub struct ProcessFilter {
 impl ProcessFilter {
     /// Does it name no process at all?
     pub fn is_empty(&self) -> bool {
-        let numbers = [&self.uid, &self.euid, &self.auid, &self.pid];
+        let numbers = [&self.uid, &self.euid, &self.auid];
         numbers.iter().all(|list| list.is_empty()) && self.binary.is_empty()
     }
 
-    /// `uid AND euid AND auid AND pid AND (name OR path OR prefix)`, or the opposite.
+    /// `uid AND euid AND auid AND (name OR path OR prefix)`, or the opposite.
     pub fn predicate(&self) -> Option<Predicate> {
         if self.is_empty() {
             return None;
         }
-        let numbers =
-            [(A::Uid, &self.uid), (A::Euid, &self.euid), (A::Auid, &self.auid), (A::Pid, &self.pid)];
+        let numbers = [(A::Uid, &self.uid), (A::Euid, &self.euid), (A::Auid, &self.auid)];
         let mut all: Vec<Predicate> = numbers
             .into_iter()
             .filter(|(_, list)| !list.is_empty())
@@ -68,6 +67,7 @@ impl ProcessFilter {
 #[allow(missing_docs, reason = "the options, by their names")]
 pub struct FilterOptions {
     pub process: ProcessFilter,
+    pub pid: Vec<u32>,
     pub addr: Vec<Net>,
     pub saddr: Vec<Net>,
     pub daddr: Vec<Net>,
@@ -93,6 +93,7 @@ impl FilterOptions {
         let cgroup = self.cgroup.iter().map(|_| 1).take(1).collect();
         let process = self.process.predicate().map(|predicate| ("the process options".to_owned(), predicate));
         let tests = [
+            test("--pid", A::Pid, Set::Numbers(self.pid.clone())),
             test("--addr", A::Addr, Set::Nets(self.addr.clone())),
             test("--saddr", A::Saddr, Set::Nets(self.saddr.clone())),
             test("--daddr", A::Daddr, Set::Nets(self.daddr.clone())),

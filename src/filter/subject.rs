@@ -3,17 +3,10 @@
 //! The compiled program and the kernel must agree with this file; property tests compare them.
 //! It is also what judges the one attribute that user space alone knows, `dns`.
 
+use crate::dns;
+pub use crate::event::Direction;
 use crate::predicate::{Attribute as A, Net, Predicate, Set, unmap};
 use std::net::IpAddr;
-
-/// Who opened the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// This host.
-    Egress,
-    /// The other end.
-    Ingress,
-}
 
 /// Everything a filter can look at: the owner of a connection and the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +89,10 @@ impl Subject {
 
     fn has_text(&self, attribute: A, text: &[u8]) -> bool {
         match attribute {
-            A::Dns => self.dns.iter().any(|name| domain_matches(name, text)),
+            A::Dns => {
+                let matches = |pattern: &str| self.dns.iter().any(|name| dns::matches(pattern, name));
+                std::str::from_utf8(text).is_ok_and(matches)
+            }
             // As everywhere with containers, the beginning of an id stands for the id.
             A::BinaryPrefix | A::ParentBinaryPrefix | A::ContainerId => {
                 self.text(attribute).starts_with(text)
@@ -124,14 +120,5 @@ impl Subject {
             A::Ipv4Dst | A::Ipv6Dst | A::Daddr => destination(),
             _ => source() || destination(),
         }
-    }
-}
-
-/// Is `name` the domain `pattern`, or below it when the pattern begins with `*.`?
-fn domain_matches(name: &str, pattern: &[u8]) -> bool {
-    let name = name.trim_end_matches('.').as_bytes();
-    match pattern.strip_prefix(b"*") {
-        None => name.eq_ignore_ascii_case(pattern),
-        Some(tail) => name.len() > tail.len() && name[name.len() - tail.len()..].eq_ignore_ascii_case(tail),
     }
 }

@@ -127,6 +127,16 @@ impl Attribute {
         NAMES.iter().find(|(_, a, _)| *a == self).map_or(Kind::Number, |(.., k)| *k)
     }
 
+    /// Is it one of the process, not of the connection?
+    pub fn is_of_process(self) -> bool {
+        self <= A::ContainerId || self == A::Cgroup
+    }
+
+    /// Does user space alone know it?
+    pub fn is_name(self) -> bool {
+        self == A::Dns
+    }
+
     /// The attribute that the author of `wrong` most likely had in mind.
     pub fn nearest(wrong: &str) -> Option<&'static str> {
         let wrong = wrong.to_ascii_lowercase();

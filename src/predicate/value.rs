@@ -96,6 +96,9 @@ pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, Strin
                     "\"{text}\" is no domain name: as in \"example.com\" or \"*.example.com\""
                 ));
             }
+            if !domain.is_ascii() {
+                return Err(format!("\"{text}\" is not how DNS writes it: such a part begins with xn--"));
+            }
             Ok(Set::Texts(vec![domain.into_bytes()]))
         }
         (Kind::Number, Token::Number(n)) => u32::try_from(*n)

@@ -164,7 +164,7 @@ fn details(what: &What) -> Details {
         What::Listen { backlog } | What::Unlisten { backlog } => {
             Details { backlog: *backlog, ..Details::default() }
         }
-        What::Step { from, to, after } => {
+        What::Step { from, to, after, .. } => {
             Details { state: Some(*to), old_state: Some(*from), duration: *after, ..Details::default() }
         }
         What::Existing(existing) => Details {

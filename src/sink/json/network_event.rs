@@ -150,7 +150,7 @@ pub fn network_event(record: &Record) -> String {
         What::Unlisten { backlog } => {
             ("TcpListenStop", Details::Listen { backlog: backlog.map(BacklogObject::from) })
         }
-        What::Step { from, to, after } => (
+        What::Step { from, to, after, .. } => (
             "TcpStateChange",
             Details::Step {
                 old_state: names::state(*from),

@@ -47,7 +47,7 @@ pub fn facts(record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
             [Some(bad(names::failure(*error))), latency.map(after)].into_iter().flatten().collect()
         }
         What::Close(close) => closed(close, record, brief),
-        What::Step { from, to, after: lasted } => {
+        What::Step { from, to, after: lasted, .. } => {
             let arrow = if brief.is_some() { ">" } else { " -> " };
             let step = good(format!("{}{arrow}{}", names::state(*from), names::state(*to)));
             [Some(step), lasted.map(after)].into_iter().flatten().collect()

@@ -1,0 +1,197 @@
+//! What becomes of events as the names of their connections change.
+
+use std::{cell::OnceCell, rc::Rc, time::Duration};
+
+use super::*;
+use crate::{
+    config::Config,
+    dns::Names,
+    event::{Actor, BootTime, Close, CloseReason, Event, Failure, ImageId, Process, SecureExec},
+    filter::FilterOptions,
+    predicate::parse,
+    process::Known,
+};
+
+fn judge(predicate: &str) -> Judge {
+    let predicate = parse(predicate).expect("a predicate");
+    Judge::new(&Filter::new(&FilterOptions::default(), Some(predicate), None)).expect("names are asked for")
+}
+
+fn rules(text: &str) -> Judge {
+    let config = Config::parse("rules.yaml", text).expect("rules");
+    Judge::new(&Filter::new(&FilterOptions::default(), None, Some(&config))).expect("names are asked for")
+}
+
+const CONNECT: What = What::Connect { latency: None };
+const FAIL: What = What::Fail { error: Failure::Aborted, latency: None };
+
+fn close() -> What {
+    What::Close(Close {
+        direction: Direction::Egress,
+        duration: None,
+        bytes_sent: 0,
+        bytes_received: 0,
+        retransmits: 0,
+        srtt: Duration::ZERO,
+        reason: CloseReason::LocalClose,
+        closer: None,
+    })
+}
+
+/// About connection 7, to a host of this name, as user 1000; the kernel chose rule 0.
+fn record(what: What, name: &str) -> Record {
+    let names: Vec<Rc<str>> = (!name.is_empty()).then(|| name.into()).into_iter().collect();
+    let process = Process {
+        parent: None,
+        pid: 1,
+        ppid: 1,
+        start: BootTime(1),
+        cloned_at: BootTime(1),
+        parent_start: BootTime(1),
+        cloned: false,
+        kernel_thread: false,
+        uid: 1000,
+        euid: 1000,
+        gid: 1000,
+        egid: 1000,
+        auid: 1000,
+        cap_inheritable: 0,
+        cap_permitted: 0,
+        cap_effective: 0,
+        secureexec: SecureExec::default(),
+        binary_path: "/usr/bin/curl".to_owned(),
+        filename: "curl".to_owned(),
+        args: None,
+        container_id: None,
+        unit: None,
+    };
+    Record {
+        event: Event {
+            time: BootTime(1),
+            cookie: 7,
+            local: "192.0.2.9:40000".parse().expect("an address"),
+            remote: "192.0.2.1:443".parse().expect("an address"),
+            netns: 1,
+            mptcp: false,
+            owner: Actor { image: Some(ImageId(1)), pid: 1, tid: 1 },
+            rule: Some(0),
+            what,
+        },
+        wall_ns: 0,
+        wall_offset: 0,
+        process: Some(Rc::new(Known { id: ImageId(1), process, rendered: OnceCell::new() })),
+        parent: None,
+        closer: None,
+        names: Names { names: names.into(), guess: false },
+        owners: Vec::new(),
+    }
+}
+
+fn admits(judge: &mut Judge, what: What, name: &str) -> bool {
+    judge.admits(&mut record(what, name))
+}
+
+fn step(from: State, to: State) -> What {
+    What::Step { direction: Direction::Egress, from, to, after: None }
+}
+
+#[test]
+fn what_the_kernel_can_judge_needs_no_judge() {
+    let predicate = parse("port == 443").expect("a predicate");
+    assert!(Judge::new(&Filter::new(&FilterOptions::default(), Some(predicate), None)).is_none());
+}
+
+#[test]
+fn comparisons_of_names() {
+    for (predicate, name, expected) in [
+        (r#"dns == "a.example""#, "a.example", true),
+        (r#"dns == "A.Example.""#, "a.example", true),
+        (r#"dns == "a.example""#, "b.example", false),
+        (r#"dns == "a.example""#, "", false),
+        (r#"dns != "a.example""#, "a.example", false),
+        (r#"dns != "a.example""#, "", true),
+        (r#"dns in ["b.example", "*.a.example"]"#, "x.a.example", true),
+        (r#"dns in ["b.example", "*.a.example"]"#, "a.example", false),
+        (r#"NOT dns in ["*.a.example"]"#, "x.a.example", false),
+        (r#"dns == "a.example" OR port_dst == 443"#, "", true),
+        (r#"dns == "a.example" OR port_dst == 80"#, "", false),
+        (r#"NOT (dns == "a.example" OR port_dst == 80)"#, "b.example", true),
+        (r#"dns == "a.example" OR NOT binary_name == "curl""#, "", false),
+        (r#"dns == "a.example" OR binary_prefix == "/usr/" AND uid == 1000"#, "", true),
+        (r#"dns == "a.example" OR direction == "egress""#, "", true),
+    ] {
+        assert_eq!(admits(&mut judge(predicate), CONNECT, name), expected, "{predicate} of {name:?}");
+    }
+}
+
+#[test]
+fn the_end_follows_the_beginning_whatever_is_known_by_then() {
+    let mut judge = judge(r#"dns == "a.example""#);
+    assert!(admits(&mut judge, CONNECT, "a.example"));
+    assert!(admits(&mut judge, step(State::Established, State::FinWait1), ""));
+    assert!(admits(&mut judge, close(), ""));
+    assert!(!admits(&mut judge, CONNECT, "b.example"));
+    assert!(!admits(&mut judge, close(), "a.example"));
+}
+
+#[test]
+fn an_end_is_forgotten() {
+    for end in [close(), FAIL] {
+        let mut judge = judge(r#"dns == "a.example""#);
+        assert!(admits(&mut judge, step(State::Closed, State::SynSent), "a.example"));
+        assert!(admits(&mut judge, end.clone(), ""));
+        // Alone it is judged by itself.
+        assert!(!admits(&mut judge, end.clone(), ""));
+        assert!(admits(&mut judge, end, "a.example"));
+    }
+}
+
+#[test]
+fn a_socket_that_connects_again_is_judged_again() {
+    let mut judge = judge(r#"dns == "a.example""#);
+    // An attempt decides nothing for what follows.
+    assert!(admits(&mut judge, What::Request, "a.example"));
+    assert!(!admits(&mut judge, What::Request, "b.example"));
+    // Its end was not asked for, or lost.
+    assert!(admits(&mut judge, CONNECT, "a.example"));
+    assert!(!admits(&mut judge, CONNECT, "b.example"));
+    assert!(!admits(&mut judge, close(), ""));
+}
+
+#[test]
+fn the_first_rule_that_holds_names_the_event() {
+    let mut judge = rules(
+        "egress:\n  rules:\n  - rule: a\n    scope: uid == 1000\n    event: dns == \"a.example\"\n  \
+         - rule: b\n    event: dns == \"*.example\" AND uid == 0\n  - rule: c\n    event: port_dst == 443\n    scope: dns == \"b.example\"\n",
+    );
+    let mut rule = |what, name, chosen| {
+        let mut record = record(what, name);
+        record.event.rule = chosen;
+        judge.admits(&mut record).then_some(record.event.rule)
+    };
+    assert_eq!(rule(CONNECT, "a.example", Some(0)), Some(Some(0)));
+    assert_eq!(rule(close(), "", Some(0)), Some(Some(0)));
+    assert_eq!(rule(CONNECT, "b.example", Some(0)), Some(Some(2)));
+    assert_eq!(rule(close(), "", Some(0)), Some(Some(2)));
+    assert_eq!(rule(CONNECT, "c.example", Some(0)), None);
+    assert_eq!(rule(close(), "a.example", Some(0)), None);
+    // The kernel had ruled out those before; of its own only the names are asked for.
+    assert_eq!(rule(What::Request, "a.example", Some(2)), None);
+    assert_eq!(rule(What::Request, "b.example", Some(1)), Some(Some(1)));
+    assert_eq!(rule(What::Request, "b.example", None), Some(Some(2)));
+}
+
+#[test]
+fn what_nobody_is_known_to_own_meets_no_condition_on_its_owner() {
+    for (predicate, expected) in [
+        // The kernel has judged the user.
+        (r#"uid == 1000 AND dns == "a.example""#, true),
+        (r#"uid == 0 OR dns == "a.example""#, false),
+        (r#"uid != 5 OR dns == "a.example""#, false),
+        (r#"port == 443 OR dns == "b.example""#, true),
+    ] {
+        let mut record = record(CONNECT, "a.example");
+        record.process = None;
+        assert_eq!(judge(predicate).admits(&mut record), expected, "{predicate}");
+    }
+}
