@@ -116,7 +116,9 @@ while True:
         let code = "
 import socket, sys
 for host in sys.argv[2:]:
-    try: socket.create_connection((host, int(sys.argv[1])), 10).recv(1)
+    try:
+        with socket.create_connection((host, int(sys.argv[1])), 10) as end:
+            while end.recv(9): pass
     except ConnectionRefusedError: pass";
         let port = port.to_string();
         self.run("python3", &[&["-c", code, &port], hosts].concat());
