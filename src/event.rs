@@ -162,10 +162,8 @@ pub struct Close {
     pub direction: Direction,
     /// Since the handshake, where that was seen.
     pub duration: Option<Duration>,
-    /// Payload bytes sent at least once.
-    pub bytes_sent: u64,
-    /// Payload bytes received in order.
-    pub bytes_received: u64,
+    /// Payload, where the kernel counts it (of MPTCP since 6.5).
+    pub bytes: Option<Bytes>,
     /// Segments sent again.
     pub retransmits: u32,
     /// Smoothed round-trip time.
@@ -174,6 +172,15 @@ pub struct Close {
     pub reason: CloseReason,
     /// The process that closed it, when that is not the owner.
     pub closer: Option<ImageId>,
+}
+
+/// Payload of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes {
+    /// Sent at least once.
+    pub sent: u64,
+    /// Received in order.
+    pub received: u64,
 }
 
 /// Who opened a connection.

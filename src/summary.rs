@@ -72,8 +72,8 @@ impl Traffic {
             What::Fail { .. } => self.failed += 1,
             What::Close(close) => {
                 self.closed += 1;
-                self.bytes_sent += close.bytes_sent;
-                self.bytes_received += close.bytes_received;
+                self.bytes_sent += close.bytes.map_or(0, |bytes| bytes.sent);
+                self.bytes_received += close.bytes.map_or(0, |bytes| bytes.received);
             }
             _ => {}
         }

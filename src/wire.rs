@@ -77,8 +77,8 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
         k if k == kind::NETMON_KIND_CLOSE.0 => What::Close(Close {
             direction,
             duration: elapsed,
-            bytes_sent: raw.bytes_sent,
-            bytes_received: raw.bytes_received,
+            bytes: (!has(flag::NETMON_FLAG_UNCOUNTED))
+                .then_some(Bytes { sent: raw.bytes_sent, received: raw.bytes_received }),
             retransmits: raw.retransmits,
             srtt: Duration::from_micros(raw.srtt_us.into()),
             reason: reason(raw.error, from, has(flag::NETMON_FLAG_ABORTED_DATA)),

@@ -33,7 +33,7 @@ enum netmon_flag {
 	NETMON_FLAG_ABORTED_DATA = 16, /* the peer sent data after our close(): we reset it */
 	NETMON_FLAG_EXISTING = 32,     /* it was there before the probes */
 	NETMON_FLAG_INGRESS = 64,      /* EXISTING: the other host opened it */
-	NETMON_FLAG_OWN_COOKIE = 128,  /* the kernel's cookie cannot be had: it is a time */
+	NETMON_FLAG_UNCOUNTED = 128,   /* CLOSE: the kernel does not count its bytes */
 };
 
 /* one thing that happened to one connection */
@@ -45,7 +45,7 @@ struct netmon_event {
 	__u16 rule;	   /* 1 + index of the rule that admitted it, 0: none */
 	__u16 error;	   /* errno: sk_err, or the failing call's */
 	__u64 time;	   /* when */
-	__u64 cookie;	   /* sock_gen_cookie() */
+	__u64 cookie;	   /* sock_gen_cookie(), or a time where that cannot be had */
 	__u64 image;	   /* netmon_process.id of the owner, 0: its record was lost */
 	__u64 closer;	   /* the same of the process that closed it, 0: the owner or nobody */
 	__u64 duration_ns; /* CONNECT, FAIL: since the SYN; CLOSE: since ESTABLISHED; STATE: in it

@@ -52,6 +52,7 @@ static __always_inline void connect_called(struct sock *sk, const void *address,
 	    !read_target(&to, address, len, from_user))
 		return;
 	conn.flags |= flags_of(sk, true);
+	conn.cookie = cookie_of(sk, true);
 	if (!admit(sk, &conn, &to, SCRATCH_REQUEST, true))
 		return;
 	own(&conn, SCRATCH_REQUEST);
@@ -82,7 +83,7 @@ static __always_inline void attempt_failed(struct sock *sk, int error)
 	if (!sk || error == EINPROGRESS || error == EALREADY || error == EISCONN ||
 	    error == EINTR || error >= ERESTARTSYS)
 		return;
-	conn = conn_of(sk);
+	conn = conn_of(sk, true);
 	noted = bpf_map_lookup_elem(&attempts, &key);
 	if (!noted || (conn && conn->phase != PHASE_FAILED))
 		return;

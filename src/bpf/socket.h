@@ -42,6 +42,7 @@ struct conn {
 	__u64 state_since;
 	__u64 image;  /* owner */
 	__u64 closer; /* who closed it, if not the owner */
+	__u64 cookie; /* 0: the kernel's cannot be had, and `since` stands for it */
 	__u32 pid;
 	__u32 tid;
 	__u32 data_segs_in; /* when we closed */
@@ -76,18 +77,27 @@ static __always_inline struct tcp_sock *tcp_of(struct sock *sk, bool raw)
 	return raw ? (struct tcp_sock *)sk : bpf_skc_to_tcp_sock(sk);
 }
 
-static __always_inline struct conn *conn_of(struct sock *sk)
-{
-	__u64 key = (__u64)sk;
-
-	return bpf_map_lookup_elem(&conns, &key);
-}
-
 static __always_inline void forget(struct sock *sk)
 {
 	__u64 key = (__u64)sk;
 
 	bpf_map_delete_elem(&conns, &key);
+}
+
+/*
+ * What is known of the socket. An entry under another cookie is of a socket that was here before
+ * and whose end went unseen, since the kernel skips a program that it has just interrupted.
+ */
+static __always_inline struct conn *conn_of(struct sock *sk, bool raw)
+{
+	__u64 key = (__u64)sk;
+	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
+
+	if (!conn || !conn->cookie ||
+	    conn->cookie == (__u64)get(sk, __sk_common.skc_cookie.counter, raw))
+		return conn;
+	forget(sk);
+	return NULL;
 }
 
 static __always_inline bool remember(struct sock *sk, struct conn *conn)
@@ -161,6 +171,13 @@ static __always_inline void put_ends(struct netmon_event *e, struct sock *sk, st
 	e->dport = bpf_ntohs(to ? to->port : get(sk, __sk_common.skc_dport, raw));
 }
 
+/* It is made when it is first asked for; of a raw socket nobody can ask, and it may be 0. */
+static __always_inline __u64 cookie_of(struct sock *sk, bool raw)
+{
+	return raw ? (__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter)
+		   : bpf_get_socket_cookie(sk);
+}
+
 static __always_inline __u8 flags_of(struct sock *sk, bool raw)
 {
 	return get(sk, sk_protocol, raw) == IPPROTO_MPTCP ? NETMON_FLAG_MPTCP : 0;
@@ -178,9 +195,11 @@ static __always_inline struct conn *new_conn(struct sock *sk, bool raw)
 
 	if (!remember(sk, (struct conn *)&blank))
 		return NULL;
-	conn = conn_of(sk);
-	if (conn)
+	conn = conn_of(sk, raw);
+	if (conn) {
 		conn->flags = flags_of(sk, raw);
+		conn->cookie = cookie_of(sk, raw);
+	}
 	return conn;
 }
 
@@ -199,12 +218,7 @@ new_event(struct sock *sk, struct conn *conn, struct target *to, __u8 kind, __u6
 	e->flags = conn->flags;
 	e->rule = conn->rule;
 	e->time = now;
-	if (conn->flags & NETMON_FLAG_OWN_COOKIE)
-		e->cookie = conn->since;
-	else if (raw)
-		e->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	else
-		e->cookie = bpf_get_socket_cookie(sk);
+	e->cookie = conn->cookie ? conn->cookie : conn->since;
 	e->image = conn->image;
 	e->pid = conn->pid;
 	e->tid = conn->tid;
@@ -254,6 +268,7 @@ static __always_inline void connect_begins(struct sock *sk)
 {
 	struct conn conn = {
 		.since = bpf_ktime_get_boot_ns(),
+		.cookie = cookie_of(sk, false),
 		.flags = NETMON_FLAG_EGRESS | flags_of(sk, false),
 	};
 
@@ -289,25 +304,19 @@ static __always_inline void connected(struct sock *sk, struct conn *conn)
 /* SYN_SENT or SYN_RECV -> ESTABLISHED. A child of a listener waits here for its accept. */
 static __always_inline void established(struct sock *sk, int oldstate)
 {
-	struct conn *conn = conn_of(sk);
+	struct conn *conn = conn_of(sk, false);
 
 	if (conn && conn->phase != PHASE_BURIED) {
 		if (conn->flags & NETMON_FLAG_EGRESS)
 			connected(sk, conn);
-		else if (!(conn->flags & NETMON_FLAG_OWN_COOKIE))
+		else if (conn->cookie)
 			conn->since = bpf_ktime_get_boot_ns();
 	} else if (oldstate == TCP_SYN_RECV && config.want & WANT_ACCEPTED) {
-		struct conn child = {
-			.since = bpf_ktime_get_boot_ns(),
-			.flags = flags_of(sk, false),
-		};
-
-		/* A cookie is made when it is first asked for; the accept's exit cannot ask. */
-		if (config.tracepoints)
-			bpf_get_socket_cookie(sk);
 		if (!admit_child(sk))
 			return;
-		remember(sk, &child);
+		conn = new_conn(sk, false);
+		if (conn)
+			conn->since = bpf_ktime_get_boot_ns();
 	}
 }
 
@@ -324,19 +333,22 @@ static __always_inline void note_closer(struct conn *conn)
 		conn->image = current_image(SCRATCH_CLOSE);
 }
 
-/* The survey may have met it in SYN_SENT just when it left that state, and we knew nothing of it.
+/*
+ * Its way out of SYN_SENT went unseen: the kernel has skipped that program run, or the survey met
+ * it just then.
  */
 static __always_inline void catch_up(struct conn *conn, int oldstate)
 {
-	if (conn->phase == PHASE_OPENING && conn->flags & NETMON_FLAG_EXISTING &&
-	    oldstate != TCP_SYN_SENT)
+	if (conn->phase == PHASE_OPENING &&
+	    conn->flags & (NETMON_FLAG_EGRESS | NETMON_FLAG_EXISTING) && oldstate != TCP_SYN_SENT &&
+	    oldstate != TCP_SYN_RECV)
 		conn->phase = PHASE_OPEN;
 }
 
 /* -> FIN_WAIT1 or LAST_ACK: always in the task that calls close() or shutdown(). */
 static __always_inline void closing(struct sock *sk, int oldstate)
 {
-	struct conn *conn = conn_of(sk);
+	struct conn *conn = conn_of(sk, false);
 	struct tcp_sock *tp;
 
 	if (!conn || !(config.want & NETMON_WANT_CLOSE))
@@ -353,8 +365,10 @@ static __always_inline void put_mptcp_counts(struct netmon_event *e, struct sock
 {
 	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
 
-	if (!bpf_core_field_exists(msk->bytes_sent))
+	if (!bpf_core_field_exists(msk->bytes_sent)) {
+		e->flags |= NETMON_FLAG_UNCOUNTED;
 		return;
+	}
 	e->bytes_sent = BPF_CORE_READ(msk, bytes_sent);
 	e->bytes_received = BPF_CORE_READ(msk, bytes_received);
 }
@@ -453,18 +467,19 @@ static __always_inline void send_failure(struct sock *sk, struct conn *conn)
  * While the survey is under way: a socket that nothing is known of has closed. The survey must not
  * take it for open any more, and where it just has, its entry counts.
  */
+static const struct conn grave = {.phase = PHASE_BURIED};
+
 static __always_inline struct conn *bury(struct sock *sk)
 {
-	struct conn grave = {.phase = PHASE_BURIED};
 	__u64 key = (__u64)sk;
 
-	return bpf_map_update_elem(&conns, &key, &grave, BPF_NOEXIST) ? conn_of(sk) : NULL;
+	return bpf_map_update_elem(&conns, &key, &grave, BPF_NOEXIST) ? conn_of(sk, false) : NULL;
 }
 
 /* -> CLOSE: the end, with the final counts; sk_err is why, if it was not closed in order. */
 static __always_inline void closed(struct sock *sk, int oldstate)
 {
-	struct conn *conn = conn_of(sk);
+	struct conn *conn = conn_of(sk, false);
 
 	if (!conn && surveying)
 		conn = bury(sk);
@@ -504,7 +519,7 @@ static __always_inline struct sock *current_listener(__u16 sport)
 /* accept() returned `sk` to the current task. `listener` may be NULL: it is looked for. */
 static __always_inline void accepted(struct sock *sk, struct sock *listener, bool raw)
 {
-	struct conn *conn = conn_of(sk);
+	struct conn *conn = conn_of(sk, raw);
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
 
@@ -521,14 +536,9 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 		forget(sk);
 		return;
 	}
-	/*
-	 * A cookie is made when it is first asked for, and of a raw socket nobody can ask. One that
-	 * nobody saw before its accept (MPTCP, or older than tcptrace) gets the time for a cookie.
-	 */
-	if (raw && !BPF_CORE_READ(sk, __sk_common.skc_cookie.counter)) {
-		conn->flags |= NETMON_FLAG_OWN_COOKIE;
+	/* Nobody saw it before (MPTCP, or older than tcptrace): it gets the time for a cookie. */
+	if (!conn->cookie)
 		conn->since = now;
-	}
 	own(conn, SCRATCH_ACCEPT);
 	conn->phase = PHASE_OPEN;
 	if (config.want & NETMON_WANT_ACCEPT) {
@@ -556,7 +566,7 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
  */
 static __always_inline void connect_refused(struct sock *sk, struct target *to, int error, bool raw)
 {
-	struct conn *conn = conn_of(sk);
+	struct conn *conn = conn_of(sk, raw);
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
 

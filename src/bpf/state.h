@@ -14,7 +14,7 @@ static __always_inline bool state_changed(struct sock *sk, int oldstate, int new
 
 	if (!(config.want & NETMON_WANT_STATE))
 		return false;
-	conn = conn_of(sk);
+	conn = conn_of(sk, false);
 	if (!conn || conn->phase == PHASE_BURIED)
 		return false;
 	e = new_event(sk, conn, NULL, NETMON_KIND_STATE, now, false);
@@ -46,6 +46,7 @@ static __always_inline void send_listen(struct sock *sk, struct conn *conn, __u8
 static __always_inline void listen_begins(struct sock *sk)
 {
 	struct conn conn = {
+		.cookie = cookie_of(sk, false),
 		.phase = PHASE_LISTEN,
 		.flags = flags_of(sk, false),
 	};
@@ -62,7 +63,7 @@ static __always_inline void listen_begins(struct sock *sk)
 /* LISTEN -> CLOSE */
 static __always_inline void listen_ends(struct sock *sk)
 {
-	struct conn *conn = conn_of(sk);
+	struct conn *conn = conn_of(sk, false);
 
 	if (!conn && surveying)
 		conn = bury(sk);

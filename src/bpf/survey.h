@@ -109,7 +109,7 @@ static __always_inline void learn(struct sock *sk, struct conn *conn, int state)
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
 		conn->data_segs_in = tp->data_segs_in;
-	if (bpf_map_update_elem(&conns, &key, conn, BPF_NOEXIST) && !conn_of(sk))
+	if (bpf_map_update_elem(&conns, &key, conn, BPF_NOEXIST) && !conn_of(sk, false))
 		count_lost(NETMON_LOST_TABLE);
 }
 
@@ -117,7 +117,7 @@ static __always_inline void learn(struct sock *sk, struct conn *conn, int state)
 static __always_inline void survey_socket(struct seq_file *seq, struct sock *sk,
 					  struct task_struct *task)
 {
-	struct conn fresh = {}, *conn = conn_of(sk);
+	struct conn fresh = {}, *conn = conn_of(sk, false);
 	int state = sk->__sk_common.skc_state;
 	struct netmon_event *e;
 
@@ -135,8 +135,7 @@ static __always_inline void survey_socket(struct seq_file *seq, struct sock *sk,
 		fresh.pid = task->tgid;
 		fresh.tid = task->pid;
 	}
-	/* Made now, for the probes of the tracepoint set cannot make one. */
-	bpf_get_socket_cookie(sk);
+	fresh.cookie = cookie_of(sk, false);
 	if (config.survey & NETMON_SURVEY_LEARN) {
 		if (!conn) {
 			learn(sk, &fresh, state);

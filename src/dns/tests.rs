@@ -33,8 +33,7 @@ fn close(direction: Direction, duration: Option<u64>) -> What {
     What::Close(Close {
         direction,
         duration: duration.map(Duration::from_nanos),
-        bytes_sent: 0,
-        bytes_received: 0,
+        bytes: None,
         retransmits: 0,
         srtt: Duration::ZERO,
         reason: CloseReason::LocalClose,

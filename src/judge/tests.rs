@@ -29,8 +29,7 @@ fn close() -> What {
     What::Close(Close {
         direction: Direction::Egress,
         duration: None,
-        bytes_sent: 0,
-        bytes_received: 0,
+        bytes: None,
         retransmits: 0,
         srtt: Duration::ZERO,
         reason: CloseReason::LocalClose,

@@ -63,8 +63,10 @@ enum Details<'a> {
         direction: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
         duration_us: Option<u64>,
-        bytes_sent: u64,
-        bytes_received: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes_sent: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes_received: Option<u64>,
         retransmits: u32,
         srtt_us: u64,
         reason: String,
@@ -133,8 +135,8 @@ pub fn network_event(record: &Record) -> String {
             Details::Close {
                 direction: names::direction(close.direction),
                 duration_us: close.duration.map(micros),
-                bytes_sent: close.bytes_sent,
-                bytes_received: close.bytes_received,
+                bytes_sent: close.bytes.map(|bytes| bytes.sent),
+                bytes_received: close.bytes.map(|bytes| bytes.received),
                 retransmits: close.retransmits,
                 srtt_us: micros(close.srtt),
                 reason: names::reason(close.reason),

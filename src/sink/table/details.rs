@@ -72,10 +72,11 @@ fn closed(close: &Close, record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
     let mut facts = Vec::with_capacity(6);
     let lasted = close.duration.map_or("?".to_owned(), |duration| units::time(duration, is_brief));
     facts.push(good(lasted));
-    let (sent, received) =
-        (units::bytes(close.bytes_sent, is_brief), units::bytes(close.bytes_received, is_brief));
-    let (up, down) = brief.map_or(("sent ", "received "), |signs| (signs.sent, signs.received));
-    facts.extend([good(format!("{up}{sent}")), good(format!("{down}{received}"))]);
+    if let Some(bytes) = close.bytes {
+        let (sent, received) = (units::bytes(bytes.sent, is_brief), units::bytes(bytes.received, is_brief));
+        let (up, down) = brief.map_or(("sent ", "received "), |signs| (signs.sent, signs.received));
+        facts.extend([good(format!("{up}{sent}")), good(format!("{down}{received}"))]);
+    }
     match (close.reason, is_brief) {
         (CloseReason::LocalClose, true) => facts.push(good("local".to_owned())),
         (CloseReason::RemoteClose, true) => facts.push(good("remote".to_owned())),

@@ -5,7 +5,9 @@ use nix::errno::Errno;
 use super::*;
 use crate::{
     dns::Names,
-    event::{Actor, Backlog, BootTime, Close, CloseReason, Direction, Event, Failure, ImageId, Process},
+    event::{
+        Actor, Backlog, BootTime, Bytes, Close, CloseReason, Direction, Event, Failure, ImageId, Process,
+    },
     process::Known,
 };
 
@@ -42,8 +44,7 @@ fn close(reason: CloseReason) -> What {
     What::Close(Close {
         direction: Direction::Egress,
         duration: Some(Duration::from_micros(23_240)),
-        bytes_sent: 81,
-        bytes_received: 1_200_205,
+        bytes: Some(Bytes { sent: 81, received: 1_200_205 }),
         retransmits: 2,
         srtt: Duration::ZERO,
         reason,
