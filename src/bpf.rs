@@ -30,14 +30,19 @@ mod skel {
 
 pub mod classifier;
 mod filter;
+#[cfg(test)]
+mod floor;
 mod follow;
 mod iterate;
 pub mod layout;
 mod probes;
+mod refusal;
 
 use iterate::Iterators;
 use layout::netmon_survey as survey;
-pub use probes::{ProbeSet, is_denied, refuses_trampolines};
+pub use probes::ProbeSet;
+use refusal::Rejection;
+pub use refusal::{is_denied, refuses_trampolines};
 use skel::{NetmonSkel, NetmonSkelBuilder};
 
 /// Records taken from the ring at a time: bounds memory, and how late a stop can be noticed.
@@ -111,8 +116,10 @@ impl<'obj> Tracer<'obj> {
                 Self::start_set(config, ProbeSet::Tracepoint, first)
             }
             Probes::Auto => match Self::start_set(config, ProbeSet::Trampoline, first) {
-                Err(error) if probes::refuses_trampolines(&error) => {
-                    Self::start_set(config, ProbeSet::Tracepoint, second)
+                Err(error) if refuses_trampolines(&error) => {
+                    let mut tracer = Self::start_set(config, ProbeSet::Tracepoint, second)?;
+                    tracer.notes.extend(error.is::<Rejection>().then(|| error.to_string()));
+                    Ok(tracer)
                 }
                 result => result,
             },
@@ -145,7 +152,12 @@ impl<'obj> Tracer<'obj> {
             open.open_object_mut().progs_mut().for_each(|mut prog| prog.set_log_level(BPF_LOG_STATS));
         }
 
-        let mut skel = open.load().context("load the BPF programs")?;
+        let loaded =
+            open.load().map_err(|error| match LOG.lock().ok().and_then(|log| Rejection::find(&log)) {
+                Some(rejection) => rejection.into(),
+                None => anyhow::Error::from(error).context("load the BPF programs"),
+            });
+        let mut skel = loaded?;
         values.fill(&skel.maps)?;
         let batch = Rc::new(RefCell::new(Batch::default()));
         let mut builder = RingBufferBuilder::new();

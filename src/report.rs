@@ -26,10 +26,10 @@ pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String], verbose: bool
         ProbeSet::Trampoline => "trampoline",
         ProbeSet::Tracepoint => "tracepoint",
     };
-    let limits = set.limits();
-    if verbose && !limits.is_empty() {
-        line(to, &format!("without BPF trampolines these are not seen: {}", limits.join("; ")));
-    } else if !limits.is_empty() {
+    if verbose {
+        let which = if set == ProbeSet::Tracepoint { "without" } else { "with" };
+        line(to, &format!("{which} BPF trampolines these are not seen: {}", set.limits().join("; ")));
+    } else if set == ProbeSet::Tracepoint {
         // Rare enough for few words, which leave a terminal's first lines to the events.
         line(to, "without BPF trampolines some io_uring, Fast Open and 32-bit cases are not seen (-v)");
     }

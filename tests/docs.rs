@@ -234,8 +234,14 @@ fn about(shape: &Value, definitions: &Definitions) -> String {
 }
 
 fn limits() -> String {
-    let limits = ProbeSet::Tracepoint.limits();
-    limits.iter().map(|limit| format!(".IP \\(bu 2\n{}\n", roff(limit))).collect()
+    let list = |set: ProbeSet| -> String {
+        set.limits().iter().map(|limit| format!(".IP \\(bu 2\n{}\n", roff(limit))).collect()
+    };
+    format!(
+        "{}.PP\nWith BPF trampolines these are not seen:\n{}",
+        list(ProbeSet::Tracepoint),
+        list(ProbeSet::Trampoline)
+    )
 }
 
 #[test]

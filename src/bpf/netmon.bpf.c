@@ -203,10 +203,12 @@ SEC("tp_btf/io_uring_complete")
 int on_uring(__u64 *ctx)
 {
 	struct io_kiocb *req = (struct io_kiocb *)ctx[1];
-	int res = req ? BPF_CORE_READ(req, cqe.res) : 0;
+	int res;
 
-	if (!req)
+	/* Before 5.19 it is none, or of another shape. */
+	if (!bpf_core_field_exists(req->cqe) || !req)
 		return 0;
+	res = BPF_CORE_READ(req, cqe.res);
 	if (BPF_CORE_READ(req, opcode) == IORING_OP_ACCEPT)
 		accept_returned(res, sock_of_file(BPF_CORE_READ(req, file)));
 	else if (BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT && res < 0)

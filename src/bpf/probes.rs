@@ -6,10 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use libbpf_rs::{ErrorKind, Link, OpenProgramMut, ProgramMut, ProgramType, libbpf_sys};
+use libbpf_rs::{Link, OpenProgramMut, ProgramMut, ProgramType, libbpf_sys};
 
 use super::{
     Config,
+    refusal::is_denied,
     skel::{NetmonProgs, OpenNetmonProgs},
 };
 use crate::{host, plan::AtStart};
@@ -24,12 +25,12 @@ pub enum ProbeSet {
 }
 
 impl ProbeSet {
-    /// What this set cannot see that the other can; empty for none.
+    /// What this set cannot see that the other can.
     pub fn limits(self) -> &'static [&'static str] {
         match self {
-            ProbeSet::Trampoline => &[],
+            ProbeSet::Trampoline => &["the backlog of accepts through io_uring"],
             ProbeSet::Tracepoint => &[
-                "accepts through io_uring with multishot or direct descriptors",
+                "accepts through io_uring with multishot or direct descriptors, and before Linux 5.19 all of them",
                 "failures before the SYN of sendto(MSG_FASTOPEN)",
                 "accepts of 32-bit programs, and their connects that fail before any SYN",
             ],
@@ -187,7 +188,8 @@ pub fn attach(
             }
         }
     }
-    for prog in [&progs.on_connect, &progs.on_state] {
+    // A connect that is seen to begin must be seen to succeed.
+    for prog in [&progs.on_state, &progs.on_connect] {
         links.push(prog.attach().with_context(|| format!("attach {}", prog.name().display()))?);
     }
     Ok(links)
@@ -203,31 +205,4 @@ fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
                 .with_context(|| format!("attach {} to {}", prog.name().display(), root.display()))
         })
         .collect()
-}
-
-/// ENOTSUPP: no trampolines on this architecture or configuration. ESRCH, ENOENT: the function to
-/// hook is not there. EBUSY: something else has patched it.
-pub fn refuses_trampolines(error: &anyhow::Error) -> bool {
-    const ENOTSUPP: i32 = 524;
-    is_denied(error)
-        || kind_of(error) == Some(ErrorKind::NotFound)
-        || errno_of(error)
-            .is_some_and(|raw| [libc::ESRCH, libc::ENOENT, libc::EBUSY, ENOTSUPP].contains(&raw))
-}
-
-/// A capability is missing, or a policy is against it.
-pub fn is_denied(error: &anyhow::Error) -> bool {
-    kind_of(error) == Some(ErrorKind::PermissionDenied)
-        || errno_of(error).is_some_and(|raw| [libc::EPERM, libc::EACCES].contains(&raw))
-}
-
-fn kind_of(error: &anyhow::Error) -> Option<ErrorKind> {
-    error.downcast_ref::<libbpf_rs::Error>().map(libbpf_rs::Error::kind)
-}
-
-/// The errno at the root of an error, where there is one.
-fn errno_of(error: &anyhow::Error) -> Option<i32> {
-    error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error))
 }

@@ -1,0 +1,174 @@
+//! Tests that hold for the oldest supported kernel, 5.15, without running it.
+//!
+//! Debian has no such kernel, but has one older and one newer. What both of them have, 5.15 has:
+//! the types below are lists of their members, made from each kernel's BTF. What came later is
+//! named here with the question the programs ask before they touch it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    mem::MaybeUninit,
+};
+
+use libbpf_rs::{
+    btf::{
+        Btf, BtfType,
+        types::{Composite, Typedef},
+    },
+    libbpf_sys,
+    skel::{OpenSkel, SkelBuilder},
+};
+
+use super::skel::NetmonSkelBuilder;
+
+/// The kernel types the programs read.
+const HEADER: &str = include_str!("vmlinux.h");
+const OLDER: &str = include_str!("../../tests/kernels/layouts/5.10");
+const NEWER: &str = include_str!("../../tests/kernels/layouts/6.1");
+const PROGRAMS: [&str; 4] = [
+    include_str!("netmon.bpf.c"),
+    include_str!("socket.h"),
+    include_str!("judge.h"),
+    include_str!("identity.h"),
+];
+
+/// Members that not all kernels since 5.15 have, and how the programs make sure.
+const ASKED_FOR: [(&str, &str, &str); 5] = [
+    ("mptcp_sock", "bytes_sent", "bpf_core_field_exists(msk->bytes_sent)"),
+    ("mptcp_sock", "bytes_received", "bpf_core_field_exists(msk->bytes_sent)"),
+    ("io_kiocb", "cqe", "bpf_core_field_exists(req->cqe)"),
+    ("io_cqe", "res", "bpf_core_field_exists(req->cqe)"),
+    // an array before 6.3, of the same size; its name is not used
+    ("kernel_cap_t", "val", "bpf_core_read(&bits, sizeof(bits), set)"),
+];
+
+/// Helpers that came after 5.15, in the same way.
+const LAST_HELPER: i32 = 175; // bpf_task_pt_regs
+const NEWER_HELPERS: [(i32, &str); 1] =
+    [(181, "bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)")];
+
+type Members = BTreeMap<String, BTreeSet<String>>;
+
+/// The structures of a header and the names in them, those of anonymous parts included.
+fn declared(header: &str) -> Members {
+    let (_, rest) = header.split_once("#pragma clang attribute push").expect("relocated types");
+    let (text, _) = rest.split_once("#pragma clang attribute pop").expect("their end");
+    let mut code = String::new();
+    for (index, part) in text.split("/*").enumerate() {
+        code.push_str(if index == 0 { part } else { part.split_once("*/").expect("a comment ends").1 });
+    }
+    let code: Vec<&str> = code.lines().skip(1).filter(|line| !line.starts_with('#')).collect();
+    let (mut found, mut depth) = (Members::new(), 0);
+    let (mut head, mut word, mut names) = (String::new(), String::new(), BTreeSet::new());
+    for character in code.join(" ").chars() {
+        match character {
+            '{' => {
+                depth += 1;
+                if depth == 1 {
+                    head = word.trim().to_owned();
+                }
+                word.clear();
+            }
+            '}' => {
+                depth -= 1;
+                word.clear();
+            }
+            ';' => {
+                let name = word.split('[').next().and_then(|text| text.rsplit([' ', '\t', '*']).next());
+                let name = name.unwrap_or_default().to_owned();
+                word.clear();
+                if depth > 0 {
+                    names.insert(name);
+                } else if !names.is_empty() {
+                    let own = head.strip_prefix("struct ").map(str::to_owned).unwrap_or(name);
+                    names.remove("");
+                    found.entry(own).or_default().append(&mut names);
+                }
+            }
+            _ => word.push(character),
+        }
+    }
+    found
+}
+
+/// One structure a line: `name: member member`.
+fn listed(list: &str) -> Members {
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    let pairs = lines.filter_map(|line| line.split_once(": "));
+    pairs.map(|(name, rest)| (name.to_owned(), rest.split(' ').map(str::to_owned).collect())).collect()
+}
+
+#[test]
+fn every_member_is_in_5_15_or_asked_for() {
+    let (older, newer) = (listed(OLDER), listed(NEWER));
+    let has = |kernel: &Members, name: &str, member: &str| {
+        kernel.get(name).is_some_and(|members| members.contains(member))
+    };
+    let wanted = declared(HEADER);
+    assert!(wanted["tcp_sock"].contains("bytes_acked") && wanted["kuid_t"].contains("val"), "{wanted:#?}");
+    for (name, members) in &wanted {
+        for member in members {
+            let old = has(&older, name, member) && has(&newer, name, member);
+            match ASKED_FOR.iter().find(|(asked, field, _)| (asked, field) == (&&**name, &&**member)) {
+                None => assert!(old, "{name}.{member}: is it in 5.15? Not in 5.10, or not in 6.1"),
+                Some((_, _, question)) => {
+                    assert!(!old, "{name}.{member} has always been there");
+                    assert!(PROGRAMS.iter().any(|text| text.contains(question)), "{question}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_helper_is_in_5_15_or_asked_for() {
+    let mut storage = MaybeUninit::uninit();
+    let mut open = NetmonSkelBuilder::default().open(&mut storage).expect("open the object");
+    let mut helpers = BTreeSet::new();
+    for program in open.open_object_mut().progs_mut() {
+        let calls = program.insns().iter().filter(|insn| {
+            u32::from(insn.code) == libbpf_sys::BPF_JMP | libbpf_sys::BPF_CALL && insn.src_reg() == 0
+        });
+        helpers.extend(calls.map(|call| call.imm));
+    }
+    assert!(helpers.contains(&2), "every program looks something up: {helpers:?}");
+    for helper in helpers.into_iter().filter(|&helper| helper > LAST_HELPER) {
+        let asked = NEWER_HELPERS.iter().find(|(newer, _)| *newer == helper);
+        let (_, question) = asked.unwrap_or_else(|| panic!("helper {helper} is not in 5.15"));
+        assert!(PROGRAMS.iter().any(|text| text.contains(question)), "{question}");
+    }
+}
+
+/// The members of a structure, and of what is anonymous in it.
+fn members(btf: &Btf<'_>, kind: BtfType<'_>, names: &mut BTreeSet<String>) {
+    let Ok(composite) = Composite::try_from(kind.skip_mods_and_typedefs()) else { return };
+    for member in composite.iter() {
+        names.extend(member.name.map(|name| name.to_string_lossy().into_owned()));
+        let its: Option<BtfType<'_>> = btf.type_by_id(member.ty);
+        if let Some(its) = its.filter(|its| its.name().is_none()) {
+            members(btf, its, names);
+        }
+    }
+}
+
+#[test]
+#[ignore = "writes the list of a kernel: tests/kernels/layouts says how"]
+fn write_list() {
+    let [from, to] = ["BTF", "LIST"].map(|name| std::env::var(name).expect(name));
+    let btf = Btf::from_path(from).expect("raw BTF");
+    let before = std::fs::read_to_string(&to).unwrap_or_default();
+    let head = before.lines().filter(|line| line.starts_with('#'));
+    let mut text: String = head.flat_map(|line| [line, "\n"]).collect();
+    for name in declared(HEADER).keys() {
+        let mut names = BTreeSet::new();
+        if let Some(composite) = btf.type_by_name::<Composite<'_>>(name) {
+            members(&btf, *composite, &mut names);
+        } else if let Some(typedef) = btf.type_by_name::<Typedef<'_>>(name) {
+            members(&btf, *typedef, &mut names);
+        }
+        if !names.is_empty() {
+            writeln!(text, "{name}: {}", Vec::from_iter(names).join(" ")).expect("memory");
+        }
+    }
+    std::fs::write(to, text).expect("write the list");
+}
