@@ -50,7 +50,7 @@ test: test-deps
 # The same tests on other kernels, in virtual machines. Installs nothing: it says what is missing.
 test-kernels:
 	tests/kernels/check
-	tests/kernels/run
+	tests/kernels/run --again
 
 lint:
 	cargo fmt --check

@@ -267,20 +267,21 @@ fn wait_acceptable(listener: &TcpListener) {
 
 #[test]
 fn mapped_connects_leave_nothing_behind() {
-    const MAPPED: usize = 40_000;
+    let mapped_connects =
+        std::env::var("TCPTRACE_TEST_MAPPED").map_or(40_000, |n| n.parse().expect("a number"));
     const PLAIN: usize = 500;
     let mut trace = Trace::start(&["-e", "connect,fail"]);
     // Refused at once: no TIME_WAIT keeps a port.
     let to = refusing(V4);
     let mapped: SocketAddr = format!("[::ffff:127.0.0.1]:{}", to.port()).parse().expect("an address");
-    for _ in 0..MAPPED {
+    for _ in 0..mapped_connects {
         TcpStream::connect(mapped).expect_err("nobody listens");
     }
     for _ in 0..PLAIN {
         TcpStream::connect(to).expect_err("nobody listens");
     }
-    let events = trace.wait_port(to.port(), MAPPED + PLAIN);
-    assert_eq!(events.len(), MAPPED + PLAIN);
+    let events = trace.wait_port(to.port(), mapped_connects + PLAIN);
+    assert_eq!(events.len(), mapped_connects + PLAIN);
     assert!(events.iter().all(|event| part(event)["daddr"] == "127.0.0.1"));
     let ended = trace.stop();
     assert!(!ended.stderr.contains("lost"), "{}", ended.stderr);

@@ -6,22 +6,24 @@ splats='WARNING: |BUG: |Oops|Kernel panic|general protection fault|INFO: task .*
 # The same, as /proc/sys/kernel/tainted remembers it: machine check, bad page, oops, warning, soft lockup.
 tainted_mask=$((16 | 32 | 128 | 512 | 16384))
 
-# boot FOLDER CMDLINE: boots the kernel in FOLDER and prints the guest's second serial line; the first goes to $work/console.
-# The status is qemu's, or 124 where the time was over. KVM is not used: it hangs on some hosts, and CI has to be the same everywhere.
+# boot GUEST FOLDER CMDLINE: boots the kernel in FOLDER and prints the second serial line of the guest in $work/GUEST; its
+# first goes to the file `console` there. The status is qemu's, or 124 where the time was over.
+# KVM is not used: it hangs on some hosts, and CI has to be the same everywhere.
 # One thread for both processors: with one each, qemu loses the race when the kernel patches its own code (attaching a
 # trampoline does), and the guest dies of "Oops: int3" in one boot of thirty.
 boot() {
   timeout --foreground --kill-after 5 "$limit" qemu-system-x86_64 -accel tcg,thread=single -cpu max -smp 2 -m 1536 \
-    -nic none -display none -monitor none -no-reboot -kernel "$1/vmlinuz" -initrd "$work/initrd" \
-    -serial "file:$work/console" -serial stdio \
-    -append "console=ttyS0 loglevel=5 panic=-1 no_timer_check $2" < /dev/null
+    -nic none -display none -monitor none -no-reboot -kernel "$2/vmlinuz" -initrd "$work/$1/initrd" \
+    -serial "file:$work/$1/console" -serial stdio \
+    -append "console=ttyS0 loglevel=5 panic=-1 no_timer_check $3" < /dev/null
 }
 
-# exec_in_guest: boots for --exec; the status is the command's.
+# exec_in_guest KERNEL COMMAND CMDLINE SETTINGS: boots for --exec; the status is the command's.
 exec_in_guest() {
   local folder line status=1 ended=''
-  folder=$("$here/fetch" "$kernel") || exit 1
-  pack_guest "$folder" "$settings"
+  folder=$("$here/fetch" "$1") || exit 1
+  mkdir "$work/exec"
+  pack_guest exec "$folder" "$4" <<< "job exec sh -c $(printf %q "$2")"
   while IFS= read -r line || [[ $line ]]; do
     case $line in
       '@@start '* | '@@tainted '*) ;;
@@ -29,8 +31,8 @@ exec_in_guest() {
       '@@done') ended=yes ;;
       *) printf '%s\n' "$line" ;;
     esac
-  done < <(boot "$folder" "$cmdline")
-  if [[ $console || ! $ended ]]; then sed 's/^/console: /' "$work/console" >&2; fi
+  done < <(boot exec "$folder" "$3")
+  if [[ $console || ! $ended ]]; then sed 's/^/console: /' "$work/exec/console" >&2; fi
   [[ $ended ]] || die "the guest did not come to its end"
   exit "$status"
 }
@@ -64,13 +66,18 @@ fail() {
   echo "$1| FAILED: $2"
 }
 
-# test_in_guest NAME KERNEL CMDLINE SETTINGS: runs the jobs, prints the results, adds to the counts.
+# test_in_guest NAME KERNEL CMDLINE SETTINGS JOBS: runs the jobs, prints the results, leaves their number in $work/NAME/counts.
 test_in_guest() {
   local name=$1 folder line job='' last='' ended='' results=0 failures=0 began=$SECONDS p f s
+  local passed=0 failed=0 skipped=0
   local result='^test result: [a-zA-Z]+\. ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored;'
-  folder=$("$here/fetch" "$2") || { fail "$name" "no kernel $2"; return; }
-  pack_guest "$folder" "$4 situation=$name kernel=$2"
-  exec 3< <(boot "$folder" "$3")
+  rm -rf "${work:?}/$name"
+  mkdir "$work/$name"
+  folder=$("$here/fetch" "$2")
+  write_jobs "$5" > "$work/$name/jobs"
+  pack_guest "$name" "$folder" "$4 situation=$name kernel=$2" < "$work/$name/jobs"
+  began=$SECONDS
+  exec 3< <(boot "$name" "$folder" "$3")
   local pid=$!
   while IFS= read -r line <&3 || [[ $line ]]; do
     case $line in
@@ -99,10 +106,11 @@ test_in_guest() {
   wait "$pid" || status=$?
   if ((status == 124 || status == 137)); then fail "$name" "the guest was still running after $limit s${job:+, in $job}"
   elif [[ ! $ended ]]; then fail "$name" "the guest ended early${job:+, in $job}"; fi
-  if grep --extended-regexp --quiet "$splats" "$work/console"; then
+  if grep --extended-regexp --quiet "$splats" "$work/$name/console"; then
     fail "$name" "the kernel complained"
     ended=''
   fi
-  if [[ $console || ! $ended ]]; then tail --lines 80 "$work/console" | sed "s/^/$name| console: /"; fi
-  echo "$name| $((SECONDS - began)) s"
+  if [[ $console || ! $ended ]]; then tail --lines 80 "$work/$name/console" | sed "s/^/$name| console: /"; fi
+  echo "$name| $passed passed, $failed failed, $skipped skipped in $((SECONDS - began)) s"
+  echo "$passed $failed $skipped" > "$work/$name/counts"
 }

@@ -18,23 +18,31 @@ build_tests() {
 # dynamic FILE: is it a program that needs libraries? (ldd is content with a static-pie and says nothing of the kind.)
 dynamic() { ldd "$1" 2> /dev/null | grep --quiet '=>'; }
 
-# place FILE: puts a file, and the libraries it is linked with, into the guest at its own path.
+# place ROOT FILE: puts a file, and the libraries it is linked with, into the guest at its own path.
 place() {
-  local file library
-  file=$(realpath --no-symlinks "$1")
+  local root=$1 file library
+  file=$(realpath --no-symlinks "$2")
   [[ -f $file ]] || die "no such file: $file"
+  [[ -e $root$file ]] && return
   mkdir -p "$root${file%/*}"
   cp --dereference "$file" "$root$file"
   strip --strip-debug "$root$file" 2> /dev/null || true
   for library in $(ldd "$file" 2> /dev/null | grep --only-matching '/[^ ]*'); do
-    [[ -e $root$library ]] || place "$library"
+    place "$root" "$library"
   done
+}
+
+# place_test ROOT FILE: a test program, with the tcptrace it was built for.
+place_test() {
+  local tcptrace=${2%/deps/*}/tcptrace
+  dynamic "$2" && die "$2 is not statically linked"
+  place "$1" "$2"
+  [[ ! -e $tcptrace ]] || place "$1" "$tcptrace"
 }
 
 # pack_base: what all guests share, as an archive.
 pack_base() {
-  local file
-  root=$work/root
+  local file root=$work/root
   mkdir -p "$root"/{bin,sbin,etc,dev,proc,sys,root,guest,lib,usr/bin,usr/sbin}
   cp "$(type -p busybox)" "$root/bin/busybox"
   cp "$here/init" "$root/init"
@@ -42,33 +50,30 @@ pack_base() {
   printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' 'nobody:x:65534:65534:nobody:/:/bin/sh' > "$root/etc/passwd"
   printf '%s\n' 'root:x:0:' 'nogroup:x:65534:' > "$root/etc/group"
   printf '127.0.0.1 localhost\n::1 localhost\n' > "$root/etc/hosts"
-  for file in ${tests[@]+"${tests[@]}"}; do
-    dynamic "$file" && die "$file is not statically linked"
-    place "$file"
-    file=${file%/deps/*}/tcptrace
-    [[ -e $file && ! -e $root$file ]] && place "$file"
-  done
   for file in "${tools[@]}"; do
     file=$(PATH=$PATH:/usr/sbin:/sbin type -p "$file") || die "the tests need the program $file: make test-deps"
-    place "$file"
+    place "$root" "$file"
   done
-  for file in ${added[@]+"${added[@]}"}; do place "$(type -p "$file" || echo "$file")"; done
+  for file in ${added[@]+"${added[@]}"}; do place "$root" "$(type -p "$file" || echo "$file")"; done
   archive "$root" > "$work/base"
 }
 
 archive() { (cd "$1" && find . | cpio --quiet --create --format newc --owner 0:0); }
 
-# pack_guest FOLDER SETTINGS: the archive of one guest: what all share, the modules of the kernel in FOLDER, its settings and jobs.
+# pack_guest GUEST FOLDER SETTINGS < JOBS: the archive of one guest: what all share, the test programs its jobs name, the
+# modules of the kernel in FOLDER, its settings and jobs.
 pack_guest() {
-  local own=$work/own setting
-  [[ -e $work/base ]] || pack_base
-  rm -rf "$own"
+  local own=$work/$1/own setting file
   mkdir -p "$own/guest"
-  cp -r "$1/modules" "$own/guest/"
-  cp "$work/jobs" "$own/guest/jobs"
-  for setting in $2; do
+  cp -r "$2/modules" "$own/guest/"
+  cat > "$own/guest/jobs"
+  for setting in $3; do
     [[ $setting == *=* ]] || die "not a setting (NAME=VALUE): $setting"
     printf '%s=%q\n' "${setting%%=*}" "${setting#*=}"
   done > "$own/guest/settings"
-  { cat "$work/base"; archive "$own"; } > "$work/initrd"
+  for file in ${tests[@]+"${tests[@]}"}; do
+    if grep --quiet --fixed-strings --word-regexp "$(printf %q "$file")" "$own/guest/jobs"; then place_test "$own" "$file"; fi
+  done
+  { cat "$work/base"; archive "$own"; } > "$work/$1/initrd"
+  rm -rf "$own"
 }

@@ -24,6 +24,12 @@ fn crowd() -> u32 {
     if in_guest() { 100 } else { 2000 }
 }
 
+/// How many at the same time. Since 7.0 a program that is preempted makes the kernel skip those of
+/// others: counted as lost, and frequent where all is as slow as in a virtual machine.
+fn side_by_side() -> usize {
+    if in_guest() { 1 } else { 8 }
+}
+
 pub fn many_that_live_a_moment() {
     let folder = Folder::new();
     let program = folder.program("moment", (0, 0), 0o755);
@@ -39,7 +45,7 @@ pub fn many_that_live_a_moment() {
         let child = command.args(&arguments).env(PART, &script).uid(uid).gid(gid).spawn().expect("spawn");
         truth.insert(arguments.join(" "), (child.id(), uid, gid));
         running.push(child);
-        if running.len() == 8 {
+        if running.len() == side_by_side() {
             running.remove(0).wait().expect("wait");
         }
     }
