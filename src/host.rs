@@ -144,14 +144,17 @@ pub fn all_capabilities() -> u64 {
     u64::MAX >> (63 - last.min(63))
 }
 
+/// The kernel's release.
+pub fn release() -> String {
+    nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// What could keep this machine from being traced.
 pub fn facts() -> Facts {
     Facts {
         capabilities: effective_capabilities(),
         btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
-        release: nix::sys::utsname::uname()
-            .map(|name| name.release().to_string_lossy().into_owned())
-            .unwrap_or_default(),
+        release: release(),
         lockdown: lockdown_mode(),
     }
 }

@@ -90,15 +90,14 @@ int BPF_PROG(on_connect, struct sock *sk, int oldstate, int newstate)
 	return 0;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
+static __always_inline void state_left(struct sock *sk, int oldstate, int newstate, bool again)
 {
 	bool told;
 
 	if (oldstate == TCP_LISTEN || newstate == TCP_LISTEN || newstate == TCP_SYN_SENT ||
 	    !is_tcp(sk, false))
-		return 0;
-	told = state_changed(sk, oldstate, newstate);
+		return;
+	told = again || state_changed(sk, oldstate, newstate);
 	if (newstate == TCP_ESTABLISHED) {
 		established(sk, oldstate);
 		/* what was not known of before: the child of a listener */
@@ -109,6 +108,12 @@ int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 		closing(sk, oldstate);
 	else if (newstate == TCP_CLOSE)
 		closed(sk, oldstate);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
+{
+	state_left(sk, oldstate, newstate, false);
 	return 0;
 }
 
@@ -213,6 +218,49 @@ int on_uring(__u64 *ctx)
 		accept_returned(res, sock_of_file(BPF_CORE_READ(req, file)));
 	else if (BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT && res < 0)
 		attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res);
+	return 0;
+}
+
+/*
+ * Once more. The kernel skips a program that another task on the same CPU was preempted in, and
+ * since 7.0 tracepoints are no safer from that than trampolines. Each of these comes right after
+ * its namesake and finds done what that has done; both are seldom skipped at once.
+ */
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_connect_again, struct sock *sk, int oldstate, int newstate)
+{
+	if (newstate == TCP_SYN_SENT && is_tcp(sk, false) && !conn_of(sk, false))
+		connect_begins(sk);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_state_again, struct sock *sk, int oldstate, int newstate)
+{
+	state_left(sk, oldstate, newstate, true);
+	return 0;
+}
+
+SEC("fentry/security_sock_graft")
+int BPF_PROG(on_accept_again, struct sock *sk, struct socket *parent)
+{
+	if (is_tcp(sk, false) && conn_of(sk, false))
+		accepted(sk, NULL, false);
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_sys_exit_again, struct pt_regs *regs, long ret)
+{
+	long nr = SYSCALL_NR(regs);
+
+	if ((nr != SYS_CONNECT && nr != SYS_ACCEPT && nr != SYS_ACCEPT4) || is_compat())
+		return 0;
+	if (nr == SYS_CONNECT)
+		connect_exits(regs, ret);
+	else if (ret >= 0)
+		accept_exits_again(ret);
 	return 0;
 }
 

@@ -47,7 +47,12 @@ pub fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config<'_>
     let trampoline = tracing && set == ProbeSet::Trampoline;
     let tracepoint = tracing && set == ProbeSet::Tracepoint;
     let dns = tracing && config.dns && can_watch_dns(notes);
-    let choices: [(&mut OpenProgramMut<'_>, bool); 17] = [
+    let again = skips_programs();
+    let choices: [(&mut OpenProgramMut<'_>, bool); 21] = [
+        (&mut progs.on_connect_again, tracing && again),
+        (&mut progs.on_state_again, tracing && again),
+        (&mut progs.on_accept_again, trampoline && again),
+        (&mut progs.on_sys_exit_again, tracepoint && again),
         (&mut progs.on_connect, tracing),
         (&mut progs.on_state, tracing),
         (&mut progs.on_exec, tracing),
@@ -69,6 +74,13 @@ pub fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config<'_>
     for (prog, wanted) in choices {
         prog.set_autoload(wanted);
     }
+}
+
+/// Since 7.0 tasks can be preempted in tracepoints, and the kernel skips the programs that they are
+/// in: the most important are there twice.
+fn skips_programs() -> bool {
+    let release = host::release();
+    release.split('.').next().and_then(|major| major.parse().ok()).is_some_and(|major: u32| major >= 7)
 }
 
 /// Does this kernel refuse to load any fentry program, as under a lockdown? Asked with one that
@@ -164,6 +176,9 @@ pub fn attach(
             trace(&progs.on_connect_v4)?;
             trace(&progs.on_connect_v6)?;
             trace(&progs.on_accept)?;
+            if progs.on_accept_again.autoload() {
+                trace(&progs.on_accept_again)?;
+            }
             if progs.on_request.autoload() {
                 trace(&progs.on_request)?;
             }
@@ -175,6 +190,9 @@ pub fn attach(
                 trace(&progs.on_connect_enter)?;
             }
             trace(&progs.on_sys_exit)?;
+            if progs.on_sys_exit_again.autoload() {
+                trace(&progs.on_sys_exit_again)?;
+            }
             let attempts = [&progs.on_attempt_v4, &progs.on_attempt_v6];
             let attached = match net_admin {
                 true => attach_cgroup(&attempts),
@@ -189,7 +207,8 @@ pub fn attach(
         }
     }
     // A connect that is seen to begin must be seen to succeed.
-    for prog in [&progs.on_state, &progs.on_connect] {
+    let last = [&progs.on_state, &progs.on_state_again, &progs.on_connect, &progs.on_connect_again];
+    for prog in last.into_iter().filter(|prog| prog.autoload()) {
         links.push(prog.attach().with_context(|| format!("attach {}", prog.name().display()))?);
     }
     Ok(links)

@@ -112,4 +112,13 @@ static __noinline void accept_exits(long fd)
 	accept_returned(fd, NULL);
 }
 
+/* Only what is known to wait for it: what is not known may just have been told and forgotten. */
+static __noinline void accept_exits_again(long fd)
+{
+	struct sock *sk = sock_of_fd(fd);
+
+	if (sk && is_tcp(sk, true) && conn_of(sk, true))
+		accepted(sk, NULL, true);
+}
+
 #endif

@@ -307,7 +307,7 @@ static __always_inline void established(struct sock *sk, int oldstate)
 	struct conn *conn = conn_of(sk, false);
 
 	if (conn && conn->phase != PHASE_BURIED) {
-		if (conn->flags & NETMON_FLAG_EGRESS)
+		if (conn->flags & NETMON_FLAG_EGRESS && conn->phase != PHASE_OPEN)
 			connected(sk, conn);
 		else if (conn->cookie)
 			conn->since = bpf_ktime_get_boot_ns();
