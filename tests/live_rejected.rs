@@ -36,7 +36,7 @@ fn a_rejected_connection_sends_no_process_record() {
         &["--daddr", "203.0.113.77"],
         &["binary_prefix == \"/\" AND uid == 4242424242 OR port_dst == 1 AND family == 6"],
         &["--cgroup", "/", "--netns", "/proc/self/ns/net", "--dport", "1"],
-        &["-e", "request,connect,accept,close,fail,listen", "-b", "tcptrace-no-such-program"],
+        &["-e", "all", "-b", "tcptrace-no-such-program"],
     ] {
         let (records, events) = process_records(arguments);
         assert!(events.is_empty(), "{arguments:?}: {events:#?}");

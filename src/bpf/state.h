@@ -5,6 +5,17 @@
 #ifndef __STATE_H__
 #define __STATE_H__
 
+/*
+ * The filter has not had its last word: it waits for the local port, or for the process that will
+ * accept. What such a socket does meanwhile is not told, for it may never be asked for.
+ */
+static __always_inline bool is_undecided(struct conn *conn)
+{
+	return conn->phase == PHASE_UNJUDGED ||
+	       (filter.fields & FILTER_PROCESS && conn->phase == PHASE_OPENING &&
+		!(conn->flags & (NETMON_FLAG_EGRESS | NETMON_FLAG_EXISTING)));
+}
+
 /* Tell of a step. False: the socket is none of those traced, or not yet. */
 static __always_inline bool state_changed(struct sock *sk, int oldstate, int newstate)
 {
@@ -17,6 +28,10 @@ static __always_inline bool state_changed(struct sock *sk, int oldstate, int new
 	conn = conn_of(sk, false);
 	if (!conn || conn->phase == PHASE_BURIED)
 		return false;
+	if (is_undecided(conn)) {
+		conn->state_since = now;
+		return true;
+	}
 	e = new_event(sk, conn, NULL, NETMON_KIND_STATE, now, false);
 	if (e) {
 		e->states = oldstate | newstate << 4;
