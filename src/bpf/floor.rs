@@ -27,7 +27,7 @@ const OLDER: &str = include_str!("../../tests/kernels/layouts/5.10");
 const NEWER: &str = include_str!("../../tests/kernels/layouts/6.1");
 const PROGRAMS: [&str; 4] = [
     include_str!("netmon.bpf.c"),
-    include_str!("socket.h"),
+    include_str!("close.h"),
     include_str!("judge.h"),
     include_str!("identity.h"),
 ];
