@@ -3,7 +3,7 @@
 mod common;
 
 use common::Trace;
-use common::actor::{self, Actor};
+use common::actor::{self, Actor, install};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -68,7 +68,7 @@ impl Stage {
         let this = std::env::current_exe().expect("this program");
         let copy = |name: &str| {
             let path = folder.join(name);
-            fs::copy(&this, &path).expect("copy this program");
+            install(&this, &path);
             path
         };
         let mut alpha = Actor::spawn(&mut command_of(&copy("alpha"), "plain"));

@@ -7,11 +7,21 @@
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Write},
+    path::Path,
     process::{Child, ChildStdout, Command, Stdio},
 };
 
 /// Names the part to play.
 pub const PART: &str = "TCPTRACE_TEST_ACTOR";
+
+/// Copy a program that is to be run.
+///
+/// Another process does it: a file that is open for writing cannot be executed (execve(2), ETXTBSY), and a
+/// descriptor of ours would live on for a moment in every child that another test starts meanwhile.
+pub fn install(program: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let status = Command::new("cp").args([program.as_ref(), to.as_ref()]).status().expect("run cp");
+    assert!(status.success(), "cp: {status}");
+}
 
 /// A process playing a part.
 pub struct Actor {

@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
-use crate::{common::actor::Actor, witness::*};
+use crate::{
+    common::actor::{Actor, install},
+    witness::*,
+};
 
 fn text(path: &std::path::Path) -> &str {
     path.to_str().expect("UTF-8")
@@ -51,9 +54,10 @@ pub fn a_script_shows_its_interpreter() {
     let folder = Folder::new();
     let port = open_door();
     let mut trace = watch_connects();
-    let script = folder.path("script");
-    fs::write(&script, format!("#!{} -option\n", text(&this_program()))).expect("write a script");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let [source, script] = ["text", "script"].map(|name| folder.path(name));
+    fs::write(&source, format!("#!{} -option\n", text(&this_program()))).expect("write a script");
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o755)).expect("chmod");
+    install(&source, &script);
     let pid = run(&script, &["argument"], &format!("connect {port}"));
     let event = event_of(&mut trace, pid);
     assert_eq!(event["process"]["binary_path"], text(&this_program()));
@@ -69,7 +73,7 @@ pub fn mounts_and_roots() {
         fs::create_dir(folder.path(name)).expect("create a folder");
         folder.path(name)
     });
-    fs::copy(&program, lower.join("below")).expect("copy");
+    install(&program, lower.join("below"));
 
     // a bind mount that only the process sees
     let script = format!(
@@ -115,7 +119,7 @@ pub fn mounts_and_roots() {
         .map(|folder| folder.join("busybox"))
         .find(|path| path.exists())
         .expect("busybox");
-    fs::copy(busybox, root.join("bin/busybox")).expect("copy");
+    install(busybox, root.join("bin/busybox"));
     let script = format!("chroot {}\nexec /bin/busybox nc 127.0.0.1 {port}", text(&root));
     let pid = run(&program, &["a"], &script);
     let event = event_of(&mut trace, pid);

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::common::{
     Trace,
-    actor::Actor,
+    actor::{Actor, install},
     net::{V4, listen},
     of_port,
 };
@@ -41,7 +41,7 @@ impl Folder {
     pub fn program(&self, name: &str, owner: (u32, u32), mode: u32) -> PathBuf {
         let path = self.path(name);
         if !path.exists() {
-            fs::copy(this_program(), &path).expect("copy this program");
+            install(this_program(), &path);
         }
         chown(&path, Some(owner.0), Some(owner.1)).expect("chown");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
