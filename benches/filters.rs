@@ -6,9 +6,10 @@
 #[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/common/net.rs"]
 mod net;
+#[path = "../tests/common/ready.rs"]
+mod ready;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::net::{TcpListener, TcpStream};
@@ -153,12 +154,7 @@ fn measure(arguments: &[&str], listener: &TcpListener) -> u64 {
         .stderr(Stdio::piped())
         .spawn()
         .expect("start tcptrace");
-    let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
-    let mut line = String::new();
-    while !line.starts_with("tcptrace: ready") {
-        line.clear();
-        assert!(stderr.read_line(&mut line).expect("stderr") > 0, "tcptrace did not start: {arguments:?}");
-    }
+    let _stderr = ready::wait(&mut child);
     connect(listener, 100);
     let before = run_time(&child);
     connect(listener, CONNECTIONS);

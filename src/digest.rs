@@ -32,23 +32,24 @@ pub struct Room {
 
 /// Append it in a format; only table and JSON have a place for it.
 pub fn put(summary: &Summary, format: Format, room: Room, out: &mut Vec<u8>) {
-    let lines = if format == Format::Json {
-        vec![json(summary)]
-    } else {
-        [sentences(summary), tables(summary, room)].concat()
+    let text = match format {
+        Format::Json => json(summary) + "\n",
+        _ => text(summary, room, ""),
     };
-    if room.columns.is_some() && format != Format::Json {
-        // The terminal may have left ^C on this line.
-        out.push(b'\n');
-    }
-    for line in lines {
-        out.extend_from_slice(line.as_bytes());
-        out.push(b'\n');
-    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// For people; each sentence begins with `speaker`.
+pub fn text(summary: &Summary, room: Room, speaker: &str) -> String {
+    // A terminal may have left ^C on this line.
+    let start = room.columns.map(|_| String::new());
+    let sentences = sentences(summary).into_iter().map(|text| format!("{speaker}{text}"));
+    let lines = start.into_iter().chain(sentences).chain(tables(summary, room));
+    lines.map(|line| line + "\n").collect()
 }
 
 /// What happened, in a sentence or two.
-pub fn sentences(summary: &Summary) -> Vec<String> {
+fn sentences(summary: &Summary) -> Vec<String> {
     let mut kinds: Vec<_> = summary.events.iter().collect();
     kinds.sort_by_key(|(name, _)| KINDS.iter().position(|kind| kind == *name).unwrap_or(KINDS.len()));
     let total = summary.total();
@@ -69,7 +70,7 @@ fn list<T: std::fmt::Display>(before: &str, counts: Vec<(T, &u64)>) -> String {
 }
 
 /// Who did most, and with whom; each after an empty line.
-pub fn tables(summary: &Summary, room: Room) -> Vec<String> {
+fn tables(summary: &Summary, room: Room) -> Vec<String> {
     let processes = summary.processes.top(SHOWN).into_iter();
     let processes = processes.map(|(path, traffic)| (traffic, Name::Path(escape(path)))).collect();
     let remotes = summary.remotes.top(SHOWN).into_iter();

@@ -51,13 +51,7 @@ pub fn figures(to: &mut impl Write, summary: &Summary) {
 /// What happened, and what was lost. Losses are told even when nothing else is.
 pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool, room: Room) {
     if !quiet {
-        if room.columns.is_some() {
-            // The terminal may have left ^C on this line.
-            let _ = to.write_all(b"\n");
-        }
-        digest::sentences(summary).iter().for_each(|text| line(to, text));
-        let tables: String = digest::tables(summary, room).iter().map(|line| format!("{line}\n")).collect();
-        let _ = to.write_all(tables.as_bytes());
+        let _ = to.write_all(digest::text(summary, room, "tcptrace: ").as_bytes());
     }
     for loss in losses(&summary.lost) {
         line(to, &loss);

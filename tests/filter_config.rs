@@ -1,36 +1,15 @@
 //! NetMon YAML: what it means, and where its errors point.
 
+#[path = "common/subject.rs"]
+mod subject;
+
+use subject::curl;
 use tcptrace::config::Config;
 use tcptrace::filter::{Direction, Filter, Subject, Verdict};
 
 fn filter(text: &str) -> Filter {
     let config = Config::parse("netmon.yaml", text).unwrap_or_else(|e| panic!("{e:?}\n{text}"));
     Filter::new(&Default::default(), None, Some(&config))
-}
-
-fn curl() -> Subject {
-    Subject {
-        binary_name: b"curl".to_vec(),
-        binary_path: b"/usr/bin/curl".to_vec(),
-        parent_binary_name: b"bash".to_vec(),
-        parent_binary_path: b"/bin/bash".to_vec(),
-        uid: 1000,
-        euid: 0,
-        gid: 1000,
-        egid: 1000,
-        auid: u32::MAX,
-        pid: 77,
-        ppid: 7,
-        container_id: Vec::new(),
-        in_cgroup: false,
-        netns: 4_026_531_840,
-        saddr: "10.1.0.1".parse().expect("an address"),
-        daddr: "10.2.0.2".parse().expect("an address"),
-        sport: 40_000,
-        dport: 443,
-        direction: Direction::Egress,
-        dns: vec!["www.example.com".to_owned()],
-    }
 }
 
 /// The verdict of the reference, once the program has agreed; with the rule by its name.

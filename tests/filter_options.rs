@@ -1,9 +1,12 @@
 //! The filter options: what they mean together, and what their errors say.
 
+#[path = "common/subject.rs"]
+mod subject;
+
 use clap::Parser;
 use std::net::IpAddr;
 use tcptrace::cli::filter::FilterArgs;
-use tcptrace::filter::{Direction, Subject, Verdict};
+use tcptrace::filter::{Subject, Verdict};
 
 #[derive(Parser)]
 struct Args {
@@ -32,28 +35,7 @@ fn error(arguments: &[&str]) -> String {
 }
 
 fn curl() -> Subject {
-    Subject {
-        binary_name: b"curl".to_vec(),
-        binary_path: b"/usr/bin/curl".to_vec(),
-        parent_binary_name: b"bash".to_vec(),
-        parent_binary_path: b"/bin/bash".to_vec(),
-        uid: 1000,
-        euid: 0,
-        gid: 5,
-        egid: 6,
-        auid: u32::MAX,
-        pid: 77,
-        ppid: 7,
-        container_id: b"0123abcd".to_vec(),
-        in_cgroup: false,
-        netns: 4_026_531_840,
-        saddr: address("10.1.0.1"),
-        daddr: address("10.2.0.2"),
-        sport: 40_000,
-        dport: 443,
-        direction: Direction::Egress,
-        dns: Vec::new(),
-    }
+    Subject { gid: 5, egid: 6, container_id: b"0123abcd".to_vec(), dns: Vec::new(), ..subject::curl() }
 }
 
 fn address(text: &str) -> IpAddr {

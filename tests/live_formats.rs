@@ -24,11 +24,7 @@ fn trace(arguments: &[&str]) -> (String, [u16; 2]) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("start tcptrace");
-    let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
-    let mut said = String::new();
-    while !said.contains("tcptrace: ready") {
-        assert!(stderr.read_line(&mut said).expect("text") > 0, "tcptrace did not start: {said}");
-    }
+    let _stderr = common::ready::wait(&mut child);
     let ports = [V4, V6].map(|address| {
         let mut pair = Pair::new(address);
         let port = pair.port();

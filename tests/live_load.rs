@@ -15,7 +15,7 @@ use std::{
 
 use common::{
     net::{reset, wait_for_end},
-    probes, tcptrace,
+    probes, ready, tcptrace,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -44,12 +44,7 @@ impl ToFile {
             .stderr(Stdio::piped())
             .spawn()
             .expect("start tcptrace");
-        let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
-        let mut line = String::new();
-        while !line.starts_with("tcptrace: ready") {
-            line.clear();
-            assert!(stderr.read_line(&mut line).expect("stderr") > 0, "tcptrace did not start");
-        }
+        let stderr = ready::wait(&mut child);
         ToFile { child, stderr, path }
     }
 

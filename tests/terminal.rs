@@ -78,12 +78,7 @@ fn a_pipe_gets_everything_and_no_colour() {
             .stderr(std::process::Stdio::piped())
             .spawn()
             .expect("start tcptrace");
-        let mut stderr = std::io::BufReader::new(child.stderr.take().expect("stderr is piped"));
-        let mut said = String::new();
-        while !said.contains("tcptrace: ready") {
-            let count = std::io::BufRead::read_line(&mut stderr, &mut said).expect("text");
-            assert!(count > 0, "tcptrace did not start: {said}");
-        }
+        let mut stderr = common::ready::wait(&mut child);
         scope.spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
         something_to_see();
         signal::kill(Pid::from_raw(child.id() as i32), signal::SIGINT).expect("tcptrace runs");

@@ -189,17 +189,24 @@ int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
 	return 0;
 }
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
+static __always_inline void call_exits(struct pt_regs *regs, long ret, bool again)
 {
 	long nr = SYSCALL_NR(regs);
 
 	if ((nr != SYS_CONNECT && nr != SYS_ACCEPT && nr != SYS_ACCEPT4) || is_compat())
-		return 0;
+		return;
 	if (nr == SYS_CONNECT)
 		connect_exits(regs, ret);
+	else if (ret >= 0 && again)
+		accept_exits_again(ret);
 	else if (ret >= 0)
 		accept_exits(ret);
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
+{
+	call_exits(regs, ret, false);
 	return 0;
 }
 
@@ -253,14 +260,7 @@ int BPF_PROG(on_accept_again, struct sock *sk, struct socket *parent)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit_again, struct pt_regs *regs, long ret)
 {
-	long nr = SYSCALL_NR(regs);
-
-	if ((nr != SYS_CONNECT && nr != SYS_ACCEPT && nr != SYS_ACCEPT4) || is_compat())
-		return 0;
-	if (nr == SYS_CONNECT)
-		connect_exits(regs, ret);
-	else if (ret >= 0)
-		accept_exits_again(ret);
+	call_exits(regs, ret, true);
 	return 0;
 }
 

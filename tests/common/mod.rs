@@ -5,6 +5,7 @@ pub mod actor;
 pub mod lab;
 pub mod net;
 pub mod network;
+pub mod ready;
 pub mod schema;
 pub mod script;
 pub mod sys;

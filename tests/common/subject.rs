@@ -1,0 +1,29 @@
+//! A process and its connection, for filters to be asked of.
+
+use tcptrace::filter::{Direction, Subject};
+
+/// curl, which bash has started, of a set-uid user and with a name for the other end.
+pub fn curl() -> Subject {
+    Subject {
+        binary_name: b"curl".to_vec(),
+        binary_path: b"/usr/bin/curl".to_vec(),
+        parent_binary_name: b"bash".to_vec(),
+        parent_binary_path: b"/bin/bash".to_vec(),
+        uid: 1000,
+        euid: 0,
+        gid: 1000,
+        egid: 1000,
+        auid: u32::MAX,
+        pid: 77,
+        ppid: 7,
+        container_id: Vec::new(),
+        in_cgroup: false,
+        netns: 4_026_531_840,
+        saddr: "10.1.0.1".parse().expect("an address"),
+        daddr: "10.2.0.2".parse().expect("an address"),
+        sport: 40_000,
+        dport: 443,
+        direction: Direction::Egress,
+        dns: vec!["www.example.com".to_owned()],
+    }
+}
