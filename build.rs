@@ -15,7 +15,7 @@ fn main() {
         .clang_args(["-I", "src/bpf", "-mcpu=v3", "-Wall", "-Werror", "-Wno-unused-function"])
         .build_and_generate(&out);
     if let Err(error) = built {
-        eprintln!("{SOURCE}: {error}");
+        eprintln!("{SOURCE}: {error:#}");
         eprintln!("clang 14 or newer is needed; `make deps` installs it");
         std::process::exit(1);
     }

@@ -43,7 +43,7 @@ use layout::netmon_survey as survey;
 pub use probes::ProbeSet;
 use refusal::Rejection;
 pub use refusal::{is_denied, refuses_trampolines};
-use skel::{NetmonSkel, NetmonSkelBuilder};
+use skel::{NetmonSkel, NetmonSkelBuilder, types};
 
 /// Records taken from the ring at a time: bounds memory, and how late a stop can be noticed.
 const BATCH: usize = 4096;
@@ -181,7 +181,8 @@ impl<'obj> Tracer<'obj> {
             AtStart::Ignore => None,
             _ => Some(Iterators::new(&skel.progs, config)?),
         };
-        set_surveying(&mut skel, iterators.is_some());
+        tell(&mut skel, |bss| &mut bss.surveying, iterators.is_some().into());
+        tell(&mut skel, |bss| &mut bss.started, 1);
         Ok(Tracer { skel, links, ring, batch, set, notes, iterators })
     }
 
@@ -196,11 +197,11 @@ impl<'obj> Tracer<'obj> {
     }
 }
 
-/// Tell the probes whether the survey is under way.
-fn set_surveying(skel: &mut NetmonSkel<'_>, on: bool) {
+/// Tell the probes something new: the value of one of their variables.
+fn tell(skel: &mut NetmonSkel<'_>, variable: fn(&mut types::bss) -> &mut u32, value: u32) {
     if let Some(bss) = skel.maps.bss_data.as_deref_mut() {
-        // SAFETY: `surveying` is a valid, aligned integer in a shared mapping; it may be read late.
-        unsafe { std::ptr::from_mut(&mut bss.surveying).write_volatile(u32::from(on)) };
+        // SAFETY: it is a valid, aligned integer in a shared mapping.
+        unsafe { std::ptr::from_mut(variable(bss)).write_volatile(value) };
     }
 }
 
@@ -235,7 +236,7 @@ impl Source for Tracer<'_> {
             self.notes.extend(iterators.note());
         }
         self.iterators = None;
-        set_surveying(&mut self.skel, false);
+        tell(&mut self.skel, |bss| &mut bss.surveying, 0);
         Ok(false)
     }
 

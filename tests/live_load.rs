@@ -112,7 +112,7 @@ fn every_connection_of_a_busy_host_is_printed_or_counted() {
     let printed: u64 = counts.values().sum();
     let owed = 4 * count as u64;
     // This build is not the fast one; what it cannot keep up with it must count.
-    let lost = told(&said, "the ring was full (") + told(&said, "probe runs lost");
+    let lost = told(&said, "the ring was full (") + told(&said, "events lost at most");
     assert!(printed + lost >= owed, "{printed} printed and {lost} lost of {owed}: {said}");
     if lost == 0 {
         assert_eq!(counts["TcpConnectionEstablish"], count as u64);
@@ -131,7 +131,7 @@ fn what_a_full_ring_loses_is_counted() {
     trace.signal(Signal::SIGCONT);
     let (counts, said) = trace.stop(port);
     let printed: u64 = counts.values().sum();
-    let lost = told(&said, "the ring was full (") + told(&said, "probe runs lost");
+    let lost = told(&said, "the ring was full (") + told(&said, "events lost at most");
     assert!(lost > 0, "{said}");
     // Other tests' connections may be among the lost; ours can not be missing from the sum.
     assert!(printed + lost >= 4 * count as u64, "{printed} printed and {lost} lost of {}", 4 * count);

@@ -98,7 +98,7 @@ static __always_inline bool admit(struct sock *sk, struct conn *conn, struct tar
 {
 	bool admitted;
 
-	if (!is_followed())
+	if (!started || !is_followed())
 		return false;
 	if (!filter.fields)
 		return true;
@@ -133,6 +133,8 @@ static __always_inline bool admit_child(struct sock *sk)
 	bool admitted = true;
 	__u32 slot;
 
+	if (!started)
+		return false;
 	if (!(filter.fields & ~FILTER_PROCESS))
 		return true;
 	slot = take_slot(SCRATCH_CLOSE);

@@ -62,6 +62,12 @@ struct {
 __u32 surveying = 0;
 
 /*
+ * Every program is attached. No story begins before, for some may already run while the one that
+ * sees its end does not.
+ */
+__u32 started = 0;
+
+/*
  * A socket comes either as the verifier's own pointer, which can be read at once, or (`raw`) from
  * a file table, as a number that can only be probed.
  */

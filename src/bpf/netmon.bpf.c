@@ -229,9 +229,9 @@ int on_uring(__u64 *ctx)
 }
 
 /*
- * Once more. The kernel skips a program that another task on the same CPU was preempted in, and
- * since 7.0 tracepoints are no safer from that than trampolines. Each of these comes right after
- * its namesake and finds done what that has done; both are seldom skipped at once.
+ * Once more, where the kernel skips a program that another task on the same CPU was preempted in
+ * (skipped() in probes.rs). Each of these comes right after its namesake and finds done what that
+ * has done; both are seldom skipped at once.
  */
 
 SEC("tp_btf/inet_sock_set_state")

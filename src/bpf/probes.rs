@@ -47,12 +47,12 @@ pub fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config<'_>
     let trampoline = tracing && set == ProbeSet::Trampoline;
     let tracepoint = tracing && set == ProbeSet::Tracepoint;
     let dns = tracing && config.dns && can_watch_dns(notes);
-    let again = skips_programs();
+    let again = skipped(&host::release(), host::is_preemptible());
     let choices: [(&mut OpenProgramMut<'_>, bool); 21] = [
-        (&mut progs.on_connect_again, tracing && again),
-        (&mut progs.on_state_again, tracing && again),
-        (&mut progs.on_accept_again, trampoline && again),
-        (&mut progs.on_sys_exit_again, tracepoint && again),
+        (&mut progs.on_connect_again, tracing && again.tracepoints),
+        (&mut progs.on_state_again, tracing && again.tracepoints),
+        (&mut progs.on_accept_again, trampoline && again.trampolines),
+        (&mut progs.on_sys_exit_again, tracepoint && again.calls),
         (&mut progs.on_connect, tracing),
         (&mut progs.on_state, tracing),
         (&mut progs.on_exec, tracing),
@@ -76,11 +76,26 @@ pub fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config<'_>
     }
 }
 
-/// Since 7.0 tasks can be preempted in tracepoints, and the kernel skips the programs that they are
-/// in: the most important are there twice.
-fn skips_programs() -> bool {
-    let release = host::release();
-    release.split('.').next().and_then(|major| major.parse().ok()).is_some_and(|major: u32| major >= 7)
+/// Where a task can be preempted inside a program. The kernel skips that program on the same CPU
+/// meanwhile (`bpf_prog.active`), so the most important are there twice.
+#[derive(Debug, PartialEq, Eq)]
+struct Skipped {
+    trampolines: bool,
+    tracepoints: bool,
+    /// The tracepoints of system calls.
+    calls: bool,
+}
+
+/// Trampolines have never kept a task from being preempted; the tracepoints of system calls did
+/// until 6.13, all others until 7.0.
+fn skipped(release: &str, preemptible: bool) -> Skipped {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    Skipped {
+        trampolines: preemptible,
+        tracepoints: preemptible && version >= (7, 0),
+        calls: preemptible && version >= (6, 13),
+    }
 }
 
 /// Does this kernel refuse to load any fentry program, as under a lockdown? Asked with one that
@@ -146,7 +161,9 @@ fn no_names(why: &str) -> String {
     format!("remote ends have no DNS names: {why}")
 }
 
-/// Attach all of a set: first what learns of processes and names, last what starts stories.
+/// Attach all of a set: first what learns of processes and names, then what ends stories, and last
+/// what begins them. At the end they are detached the other way round, and what is told to begin is
+/// seen to end.
 pub fn attach(
     progs: &NetmonProgs<'_>,
     set: ProbeSet,
@@ -161,37 +178,30 @@ pub fn attach(
             Err(error) => notes.push(no_names(&format!("{error:#}"))),
         }
     }
-    let mut trace = |prog: &ProgramMut<'_>| -> Result<()> {
-        let link = prog.attach().with_context(|| format!("attach {}", prog.name().display()))?;
-        links.push(link);
-        Ok(())
-    };
-    trace(&progs.on_exec)?;
-    trace(&progs.on_fork)?;
-    if progs.on_listen.autoload() {
-        trace(&progs.on_listen)?;
-    }
+    links.extend(attach_chosen(&[
+        &progs.on_exec,
+        &progs.on_fork,
+        &progs.on_state,
+        &progs.on_state_again,
+        &progs.on_listen,
+    ])?);
     match set {
-        ProbeSet::Trampoline => {
-            trace(&progs.on_connect_v4)?;
-            trace(&progs.on_connect_v6)?;
-            trace(&progs.on_accept)?;
-            if progs.on_accept_again.autoload() {
-                trace(&progs.on_accept_again)?;
-            }
-            if progs.on_request.autoload() {
-                trace(&progs.on_request)?;
-            }
-        }
+        ProbeSet::Trampoline => links.extend(attach_chosen(&[
+            &progs.on_connect_v4,
+            &progs.on_connect_v6,
+            &progs.on_accept,
+            &progs.on_accept_again,
+            &progs.on_request,
+        ])?),
         ProbeSet::Tracepoint => {
-            trace(&progs.on_uring)?;
+            links.extend(attach_chosen(&[
+                &progs.on_uring,
+                &progs.on_connect_enter,
+                &progs.on_sys_exit,
+                &progs.on_sys_exit_again,
+            ])?);
             if progs.on_connect_enter.autoload() {
                 notes.push(REQUEST_LIMITS.to_owned());
-                trace(&progs.on_connect_enter)?;
-            }
-            trace(&progs.on_sys_exit)?;
-            if progs.on_sys_exit_again.autoload() {
-                trace(&progs.on_sys_exit_again)?;
             }
             let attempts = [&progs.on_attempt_v4, &progs.on_attempt_v6];
             let attached = match net_admin {
@@ -206,12 +216,14 @@ pub fn attach(
             }
         }
     }
-    // A connect that is seen to begin must be seen to succeed.
-    let last = [&progs.on_state, &progs.on_state_again, &progs.on_connect, &progs.on_connect_again];
-    for prog in last.into_iter().filter(|prog| prog.autoload()) {
-        links.push(prog.attach().with_context(|| format!("attach {}", prog.name().display()))?);
-    }
+    links.extend(attach_chosen(&[&progs.on_connect, &progs.on_connect_again])?);
     Ok(links)
+}
+
+/// Attach those that were chosen, each where its section says.
+fn attach_chosen(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
+    let chosen = progs.iter().filter(|prog| prog.autoload());
+    chosen.map(|prog| prog.attach().with_context(|| format!("attach {}", prog.name().display()))).collect()
 }
 
 fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
@@ -224,4 +236,24 @@ fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
                 .with_context(|| format!("attach {} to {}", prog.name().display(), root.display()))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_there_twice_where_they_can_be_skipped() {
+        let skipped = |release, preemptible| {
+            let Skipped { trampolines, tracepoints, calls } = super::skipped(release, preemptible);
+            (trampolines, tracepoints, calls)
+        };
+        assert_eq!(skipped("7.2.12+deb13-cloud-amd64", true), (true, true, true));
+        assert_eq!(skipped("6.18.44-fc-v669", true), (true, false, true));
+        assert_eq!(skipped("6.13-rc1", true), (true, false, true));
+        assert_eq!(skipped("6.12.107", true), (true, false, false));
+        assert_eq!(skipped("5.15.0-1-amd64", true), (true, false, false));
+        assert_eq!(skipped("7.2.12", false), (false, false, false));
+        assert_eq!(skipped("", true), (true, false, false));
+    }
 }

@@ -40,9 +40,10 @@ struct {
 
 /*
  * A program can be preempted, and another one of its kind run on the same CPU meanwhile (fexit of
- * connect for IPv4 and IPv6, say). Then a slot of another kind will do. NULL: all are taken.
+ * connect for IPv4 and IPv6, say). Then a slot of another kind will do. SCRATCH_SLOTS: all are
+ * taken. A global function: the verifier need not follow what comes after for each slot.
  */
-static __always_inline struct scratch *take_scratch(__u32 slot)
+__noinline int claim_slot(__u32 slot)
 {
 	struct scratch *s;
 	__u32 i;
@@ -50,10 +51,16 @@ static __always_inline struct scratch *take_scratch(__u32 slot)
 	for (i = 0; i < SCRATCH_SLOTS; i++) {
 		s = bpf_map_lookup_elem(&scratches, &slot);
 		if (s && __sync_lock_test_and_set(&s->busy, 1) == 0)
-			return s;
+			return slot;
 		slot = slot + 1 < SCRATCH_SLOTS ? slot + 1 : 0;
 	}
-	return NULL;
+	return SCRATCH_SLOTS;
+}
+
+static __always_inline struct scratch *take_scratch(__u32 slot)
+{
+	slot = claim_slot(slot);
+	return bpf_map_lookup_elem(&scratches, &slot);
 }
 
 static __always_inline void give_scratch(struct scratch *s)

@@ -60,6 +60,15 @@ pub struct Ended {
     pub status: ExitStatus,
 }
 
+impl Ended {
+    /// What it says was lost, without what may have been: where the kernel skips a probe that is there twice, the
+    /// other one may have told it.
+    pub fn lost(&self) -> Vec<&str> {
+        let lost = |line: &&str| line.contains(" lost") && !line.contains(" lost at most");
+        self.stderr.lines().filter(lost).collect()
+    }
+}
+
 impl Trace {
     /// Start `tcptrace -j` with more arguments, and wait until it says that probes are attached.
     pub fn start(arguments: &[&str]) -> Trace {

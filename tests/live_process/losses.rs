@@ -19,14 +19,15 @@ pub fn a_lost_record_is_sent_again() {
 
     trace.signal(Signal::SIGSTOP);
     // Each event is 136 bytes; with these the ring is more than full.
-    run(&this_program(), &["filler"], "fail 1000");
+    let filler = run(&this_program(), &["filler"], "fail 1000");
     let mut late = Actor::spawn(
         Actor::program(this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("late"),
     );
     late.hear();
     trace.signal(Signal::SIGCONT);
 
-    // The old acquaintance, to see that the ring has been read.
+    // Once some of those are read, there is room in the ring for the old acquaintance.
+    events_of(&mut trace, filler, 100);
     actor.tell("again");
     actor.hear();
     let again = events_of(&mut trace, actor.pid(), 2).remove(1);
