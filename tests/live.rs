@@ -31,7 +31,7 @@ fn whole_story(trace: &mut Trace, address: IpAddr, sent: usize, received: usize)
     net::wait_for_end(&mut pair.server);
     drop(pair.server);
 
-    let events = trace.wait_port(port, 4);
+    let events = trace.wait_ports([client_port, port], 4);
     let connect = the(&events, "TcpConnectionEstablish");
     let accept = the(&events, "TcpConnectionAccept");
     let closes = all(&events, "TcpConnectionClose");

@@ -156,7 +156,10 @@ fn refused_at_once_or_later() {
 
 /// An address where nobody listens.
 fn refusing(address: IpAddr) -> SocketAddr {
-    net::listen(address).local_addr().expect("an address")
+    let listener = net::listen(address);
+    let was_at = listener.local_addr().expect("an address");
+    net::stop_listening(listener);
+    was_at
 }
 
 fn refused_later(to: SocketAddr) {

@@ -99,7 +99,7 @@ impl Stage {
         let arguments: Vec<String> = arguments.iter().map(|a| self.fill_in(a, &addresses)).collect();
         let trace = Trace::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let [_, _, _, refusing] = &mut servers;
-        drop(std::mem::replace(refusing, listen("127.0.0.1")));
+        common::net::stop_listening(std::mem::replace(refusing, listen("127.0.0.1")));
         let Stage { alpha, beta, gamma, .. } = self;
         let connect = |client: &mut Actor, number: usize, answer: &str| {
             client.tell(addresses[number]);

@@ -29,7 +29,7 @@ fn a_worker_thread_is_the_owner() {
     let (at, own) = (folder.clone(), std::process::id());
     let mounting = std::thread::spawn(move || mount_from(port, at));
     drop(listener.accept().expect("accept"));
-    drop(listener);
+    net::stop_listening(listener);
     mounting.join().expect("the mounting thread");
     let events = trace.wait_port(port, 4);
     std::fs::remove_dir(&folder).expect("remove the folder");

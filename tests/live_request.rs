@@ -111,7 +111,7 @@ fn an_attempt_comes_before_what_becomes_of_it() {
     let fast = tcp(AddressFamily::Inet, SockFlag::empty());
     let flags = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN);
     assert_eq!(sendto(fast.as_raw_fd(), b"x", &at(&address.to_string()), flags), Ok(1));
-    drop(listener);
+    common::net::stop_listening(listener);
     TcpStream::connect(address).expect_err("refused");
     let mine = |events: &[Value]| -> Vec<String> {
         let events = events.iter().map(net).filter(|net| net["dstPort"] == port || net["dport"] == port);

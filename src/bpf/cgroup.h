@@ -5,21 +5,40 @@
 #ifndef __CGROUP_H__
 #define __CGROUP_H__
 
+struct cgroup_walk {
+	struct scratch *s;
+	struct cgroup *cgroup;
+};
+
+/* One step up. Returns 1 at the root, which has no name, and where there is no more room. */
+static __noinline long cgroup_up(__u32 i, struct cgroup_walk *w)
+{
+	struct cgroup *cgroup = w->cgroup;
+	struct cgroup_subsys_state *up = BPF_CORE_READ(cgroup, self.parent);
+
+	if (!up || !put_name(w->s, BPF_CORE_READ(cgroup, kn, name), CGROUP_END))
+		return 1;
+	w->cgroup = BPF_CORE_READ(up, cgroup);
+	return 0;
+}
+
 /*
- * The names of a cgroup, by its address, and of those above it, last name first. A global function:
- * the verifier follows its rounds once.
+ * The names of a cgroup, by its address, and of those above it, last name first. A global function,
+ * and a loop, as put_path().
  */
 __noinline int put_cgroup(struct scratch *s, __u64 address)
 {
-	struct cgroup *cgroup = (void *)address;
-	struct cgroup_subsys_state *up;
+	struct cgroup_walk w = {.s = s, .cgroup = (void *)address};
 	int i;
 
-	for (i = 0; s && i < NETMON_CGROUP_PARTS && cgroup; i++) {
-		up = BPF_CORE_READ(cgroup, self.parent);
-		if (!up || !put_name(s, BPF_CORE_READ(cgroup, kn, name), CGROUP_END))
-			break;
-		cgroup = BPF_CORE_READ(up, cgroup);
+	if (!s)
+		return 0;
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+		bpf_loop(NETMON_CGROUP_PARTS, cgroup_up, &w, 0);
+	} else {
+		for (i = 0; i < NETMON_CGROUP_PARTS; i++)
+			if (cgroup_up(i, &w))
+				break;
 	}
 	return 0;
 }

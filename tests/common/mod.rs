@@ -43,7 +43,8 @@ pub fn tcptrace() -> Command {
 pub struct Trace {
     child: Child,
     lines: Receiver<Value>,
-    stderr: JoinHandle<String>,
+    /// Until it is asked for.
+    stderr: Option<JoinHandle<String>>,
     /// Events received so far, in order.
     pub events: Vec<Value>,
     /// What the ready line and those before it said.
@@ -109,7 +110,7 @@ impl Trace {
         });
         let banner = ready.recv_timeout(PATIENCE).expect("a ready line");
         assert!(banner.contains("tcptrace: ready"), "tcptrace did not start: {banner}");
-        Trace { child, lines, stderr, events: Vec::new(), banner }
+        Trace { child, lines, stderr: Some(stderr), events: Vec::new(), banner }
     }
 
     /// The process id.
@@ -127,9 +128,14 @@ impl Trace {
                     // Other programs of this host may be busy: look at what came, not at each.
                     self.events.extend(self.lines.try_iter());
                 }
-                Err(RecvTimeoutError::Timeout) => panic!("no {what} in {:#?}", self.events),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.signal(Signal::SIGINT);
+                    let said = self.said();
+                    panic!("no {what} in {:#?}\n{said}", self.events);
+                }
                 Err(RecvTimeoutError::Disconnected) => {
-                    panic!("tcptrace ended before {what}: {:#?}", self.events)
+                    let said = self.said();
+                    panic!("tcptrace ended before {what}: {:#?}\n{said}", self.events)
                 }
             }
         }
@@ -141,6 +147,20 @@ impl Trace {
         let events = of_port(&self.events, port);
         events.iter().for_each(schema::check);
         events
+    }
+
+    /// The same of one connection, by both its ports: another one may have used one of them before.
+    pub fn wait_ports(&mut self, ports: [u16; 2], count: usize) -> Vec<Value> {
+        let of = |events: &[Value]| of_port(&of_port(events, ports[0]), ports[1]);
+        self.wait(&format!("{count} events of ports {ports:?}"), |events| of(events).len() >= count);
+        let events = of(&self.events);
+        events.iter().for_each(schema::check);
+        events
+    }
+
+    /// Everything on stderr, once it is about to end.
+    fn said(&mut self) -> String {
+        self.stderr.take().expect("asked for once").join().expect("the stderr reader")
     }
 
     /// Send a signal.
@@ -165,7 +185,7 @@ impl Trace {
             }
         }
         let status = self.child.wait().expect("wait for tcptrace");
-        let stderr = self.stderr.join().expect("the stderr reader");
+        let stderr = self.said();
         Ended { events: std::mem::take(&mut self.events), stderr, status }
     }
 }

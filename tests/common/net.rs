@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     thread,
 };
 
@@ -44,6 +44,12 @@ impl Pair {
     pub fn client_port(&self) -> u16 {
         self.client.local_addr().expect("an address").port()
     }
+}
+
+/// Close a listener, so that nobody can connect any more: a child that another test has just forked may hold its
+/// descriptor a moment longer.
+pub fn stop_listening(listener: TcpListener) {
+    TcpStream::from(OwnedFd::from(listener)).shutdown(Shutdown::Both).expect("shutdown");
 }
 
 /// Send exactly `count` bytes while the other end takes them.
