@@ -144,7 +144,8 @@ fn a_shared_socket_names_all_its_processes() {
     let mut expected = [u64::from(std::process::id()), u64::from(child.id())];
     expected.sort_unstable();
     assert!(expected.iter().all(|pid| pids.contains(pid)), "{event:#?}");
-    assert!(owners.iter().any(|owner| owner["pid"] == child.id() && owner["filename"] == name));
+    let is_child = |owner: &serde_json::Value| owner["pid"] == child.id() && owner["filename"] == name;
+    assert!(owners.iter().any(is_child), "{owners:#?}");
     let line = table.lines().find(|line| line.contains(&format!(":{port} "))).expect("its line");
     assert!(line.contains(" +") && line.contains("LISTEN, backlog 0/128"), "{line}");
 }
@@ -279,7 +280,7 @@ fn no_gap_and_no_double() {
         // its last connection, on a port of its own: what came before is told before
         let last: u16 = churn.hear().parse().expect("a port");
         trace.wait("the last close", |events| {
-            common::of_port(&events[events.len().saturating_sub(9)..], last).len() == 4
+            common::of_port(&events[events.len().saturating_sub(500)..], last).len() >= 4
         });
         let ended = trace.stop();
         assert_eq!(ended.lost(), [""; 0]);

@@ -6,13 +6,14 @@ mod common;
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use common::{Trace, net};
 use landlock::{AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated};
 use nix::{
     errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{
         AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6, connect, sendto, setsockopt,
         socket, sockopt,
@@ -45,7 +46,7 @@ fn every_attempt_is_told_once() {
     let port = listener.local_addr().expect("an address").port();
     let closed = TcpListener::bind("127.99.0.9:0").expect("listen");
     let closed_port = closed.local_addr().expect("an address").port();
-    drop(closed);
+    common::net::stop_listening(closed);
     let mut trace = Trace::start(&["-e", "request"]);
 
     drop(TcpStream::connect(("127.99.0.1", port)).expect("connect"));
@@ -57,6 +58,8 @@ fn every_attempt_is_told_once() {
     let target = at(&format!("127.99.0.3:{port}"));
     assert_eq!(connect(nonblocking.as_raw_fd(), &target), Err(Errno::EINPROGRESS));
     // How does it go? That is no attempt.
+    let mut writable = [PollFd::new(nonblocking.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut writable, PollTimeout::NONE).expect("poll");
     assert_eq!(connect(nonblocking.as_raw_fd(), &target), Ok(()));
 
     // Fast Open, without and with connect(): the security hook sees the second only.
