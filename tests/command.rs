@@ -93,8 +93,8 @@ fn only_the_command_and_what_descends_from_it() {
         ("another session", "busybox setsid busybox nc 127.0.0.1 PORT & wait"),
         (
             "a daemon that forked twice",
-            "mkfifo $FIFO; busybox start-stop-daemon -S -b -x /bin/sh -- -c \
-             'busybox nc 127.0.0.1 PORT; echo done > $FIFO'; read done < $FIFO; rm $FIFO",
+            "mkfifo $FIFO; (busybox setsid sh -c 'busybox nc 127.0.0.1 PORT; echo done > $FIFO' &); \
+             read done < $FIFO; rm $FIFO",
         ),
         ("vfork", "TCPTRACE_TEST_ACTOR='spawn busybox nc 127.0.0.1 PORT' exec $ACTOR"),
         (
@@ -259,8 +259,8 @@ fn a_sudo_user_has_all_groups() {
 
 /// A shell line: connect a daemon to PORT, and end once it is connected. Descriptor 9 is the shell's
 /// alone, so the reader of $FIFO sees its end.
-const LEAVES_A_DAEMON: &str = "exec 9>$FIFO; busybox start-stop-daemon -S -b -x /bin/sh -- -c \
-     'exec 9>&-; exec busybox nc 127.0.0.1 PORT'; read connected";
+const LEAVES_A_DAEMON: &str = "exec 9>$FIFO; (busybox setsid sh -c 'exec 9>&-; exec busybox nc 127.0.0.1 PORT' \
+     > /dev/null 2>&1 &); read connected";
 
 /// Runs that; `after` gets the connection when the command has ended.
 fn leave_a_daemon(after: impl FnOnce(TcpStream) + Send) -> Vec<Value> {
