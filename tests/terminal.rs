@@ -42,8 +42,12 @@ fn plain(text: &str) -> String {
     parts.fold(first, |plain, part| plain + part.split_once('m').map_or(part, |(_, rest)| rest))
 }
 
+/// Each sees what the other one does.
+static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[test]
 fn the_table_fits_the_terminal() {
+    let _alone = ALONE.lock();
     for columns in [80, 100, 200] {
         let mut terminal = Terminal::run(&traced(), columns, 50);
         terminal.wait("a ready line", |text| text.contains("tcptrace: ready"));
@@ -71,6 +75,7 @@ fn the_table_fits_the_terminal() {
 
 #[test]
 fn a_pipe_gets_everything_and_no_colour() {
+    let _alone = ALONE.lock();
     let output = std::thread::scope(|scope| {
         let mut child = traced()
             .env("TERM", "xterm-256color")
