@@ -1,0 +1,212 @@
+//! Lines to a descriptor: whole ones, without being held up by a reader that stopped.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::stat::{SFlag, fstat},
+    unistd::{Whence, ftruncate, lseek, write},
+};
+
+/// What poll(2) promises to take without blocking when it says that a pipe is writable.
+const PIPE_BUF: usize = 4096;
+/// How often a blocked writer looks whether it should stop.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How a flush ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// Everything was written.
+    All,
+    /// The reader is gone.
+    ReaderGone,
+    /// The reader takes nothing and the caller wants to stop.
+    GaveUp,
+}
+
+/// A buffered writer of lines.
+#[derive(Debug)]
+pub struct Output<Fd> {
+    fd: Fd,
+    regular: bool,
+    buffer: Vec<u8>,
+}
+
+impl<Fd: AsFd> Output<Fd> {
+    /// Write to `fd`.
+    pub fn new(fd: Fd) -> Self {
+        let regular =
+            fstat(&fd).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits());
+        Output { fd, regular, buffer: Vec::with_capacity(1 << 20) }
+    }
+
+    /// Where to append lines.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    /// Lines that were not written.
+    pub fn pending_lines(&self) -> u64 {
+        self.buffer.iter().filter(|&&byte| byte == b'\n').count() as u64
+    }
+
+    /// The descriptor, to wait for its reader to go.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Write all that is buffered. While the reader takes nothing, `give_up` is asked again and again.
+    ///
+    /// # Errors
+    /// Whatever write(2) says but EPIPE. A regular file then ends with its last whole line.
+    pub fn flush(&mut self, give_up: impl Fn() -> bool) -> io::Result<Flushed> {
+        let mut written = 0;
+        let outcome = loop {
+            let rest = &self.buffer[written..];
+            if rest.is_empty() {
+                break Ok(Flushed::All);
+            }
+            let chunk = if self.regular { rest } else { &rest[..rest.len().min(PIPE_BUF)] };
+            if !self.regular && !self.is_writable()? {
+                if give_up() {
+                    break Ok(Flushed::GaveUp);
+                }
+                continue;
+            }
+            match write(&self.fd, chunk) {
+                Ok(count) => written += count,
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                Err(Errno::EPIPE) => break Ok(Flushed::ReaderGone),
+                Err(error) => {
+                    self.cut_to_whole_lines(written);
+                    break Err(error.into());
+                }
+            }
+        };
+        self.buffer.drain(..written);
+        outcome
+    }
+
+    fn is_writable(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLOUT)];
+        let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut fds, patience) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// After an error in mid-line: take back the part of the line that was written.
+    fn cut_to_whole_lines(&self, written: usize) {
+        let part =
+            written - self.buffer[..written].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        if part == 0 || !self.regular {
+            return;
+        }
+        if let Ok(end) = lseek(&self.fd, 0, Whence::SeekCur) {
+            // Nothing better can be done if this fails too; the error of write() is reported.
+            let _ = ftruncate(&self.fd, end - part as i64);
+        }
+    }
+}
+
+/// Whether poll(2) reported that the other end is closed.
+pub fn is_gone(outcome: nix::Result<i32>, fds: &[PollFd<'_>]) -> bool {
+    let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+    outcome.is_ok_and(|ready| ready > 0)
+        && fds.iter().any(|fd| fd.revents().is_some_and(|events| events.intersects(gone)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        io::{Read, Seek},
+        os::fd::OwnedFd,
+    };
+
+    use super::*;
+
+    fn pipe() -> (File, Output<OwnedFd>) {
+        let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+        (reader.into(), Output::new(writer))
+    }
+
+    #[test]
+    fn a_stopped_reader_cannot_hold_it_up() {
+        let (mut reader, mut output) = pipe();
+        for _ in 0..100_000 {
+            output.buffer().extend_from_slice(b"0123456789abcde\n");
+        }
+        assert_eq!(output.flush(|| true).expect("flush"), Flushed::GaveUp);
+        let left = output.pending_lines();
+        drop(output);
+        let mut seen = Vec::new();
+        reader.read_to_end(&mut seen).expect("read");
+        let whole = seen.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        assert_eq!(whole + left, 100_000);
+        assert!(whole > 0 && left > 0);
+    }
+
+    fn reader_gone(output: &Output<OwnedFd>) -> bool {
+        let mut fds = [PollFd::new(output.fd(), PollFlags::empty())];
+        is_gone(poll(&mut fds, PollTimeout::ZERO), &fds)
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_noticed() {
+        let (reader, mut output) = pipe();
+        assert!(!reader_gone(&output));
+        drop(reader);
+        assert!(reader_gone(&output));
+        output.buffer().extend_from_slice(b"x\n");
+        assert_eq!(output.flush(|| true).expect("flush"), Flushed::ReaderGone);
+        assert_eq!(output.pending_lines(), 1);
+    }
+
+    #[test]
+    fn a_full_disk_leaves_whole_lines() {
+        let limit = 10_000;
+        let mut file = tempfile();
+        // A size limit is the disk that is full on demand; SIGXFSZ would kill us without a handler.
+        let mut output = Output::new(OwnedFd::from(file.try_clone().expect("clone")));
+        for _ in 0..1000 {
+            output.buffer().extend_from_slice(b"this is a line of 31 characters\n");
+        }
+        let error = limited(limit, || output.flush(|| true)).expect_err("the file must not grow");
+        assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
+        let mut text = String::new();
+        file.rewind().expect("rewind");
+        file.read_to_string(&mut text).expect("read");
+        assert!(text.ends_with('\n') && text.len() < limit as usize && text.len() > limit as usize - 64);
+        assert_eq!(output.pending_lines() + text.lines().count() as u64, 1000);
+    }
+
+    fn tempfile() -> File {
+        let path = std::env::temp_dir().join(format!("tcptrace-output-{}", std::process::id()));
+        let file = File::options().read(true).write(true).create_new(true).open(&path).expect("create");
+        std::fs::remove_file(path).expect("remove");
+        file
+    }
+
+    fn limited<T>(limit: u64, run: impl FnOnce() -> T) -> T {
+        use nix::sys::{
+            resource::{Resource, getrlimit, setrlimit},
+            signal::{SigSet, Signal},
+        };
+        let mut blocked = SigSet::empty();
+        blocked.add(Signal::SIGXFSZ);
+        blocked.thread_block().expect("block SIGXFSZ");
+        let (soft, hard) = getrlimit(Resource::RLIMIT_FSIZE).expect("getrlimit");
+        setrlimit(Resource::RLIMIT_FSIZE, limit, hard).expect("setrlimit");
+        let result = run();
+        setrlimit(Resource::RLIMIT_FSIZE, soft, hard).expect("setrlimit");
+        result
+    }
+}
