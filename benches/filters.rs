@@ -15,9 +15,9 @@ use std::net::IpAddr;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use tcptrace::bpf::classifier::Classifier;
-use tcptrace::config::Config;
+use tcptrace::filter::netmon_yaml::NetMonConfig;
 use tcptrace::filter::{BinaryPattern, Direction, Filter, FilterOptions, ProcessFilter, Subject, Verdict};
+use tcptrace::tracer::filter_test_run::FilterTestRun;
 
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 const CONNECTIONS: u64 = 2_000;
@@ -107,7 +107,7 @@ fn one_binary(name: &str) -> Filter {
 }
 
 fn of_yaml(text: &str) -> Filter {
-    let config = Config::parse("bench.yaml", text).unwrap_or_else(|e| panic!("{e:?}"));
+    let config = NetMonConfig::parse("bench.yaml", text).unwrap_or_else(|e| panic!("{e:?}"));
     Filter::new(&FilterOptions::default(), None, Some(&config))
 }
 
@@ -138,7 +138,7 @@ fn judgement(filter: &Filter, name: &str) -> u64 {
     };
     let program = filter.compile().expect("a program");
     let mut storage = MaybeUninit::uninit();
-    let mut classifier = Classifier::load(&program, &mut storage).expect("load the classifier");
+    let mut classifier = FilterTestRun::load(&program, &mut storage).expect("load the classifier");
     classifier.prepare(&subject).expect("store the case");
     let batches = (0..50).map(|_| classifier.run(20_000).expect("run the classifier"));
     let (verdict, best) = batches.min_by_key(|(_, ns)| *ns).expect("batches");

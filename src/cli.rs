@@ -5,11 +5,15 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 
-pub mod envelope;
-pub mod filter;
+use crate::output::Format;
 
-use envelope::EnvelopeArgs;
-use filter::FilterArgs;
+pub mod docs;
+pub mod filter_args;
+pub mod odr;
+pub mod plan;
+
+use filter_args::FilterArgs;
+use odr::OdrArgs;
 
 /// For those who want to try before they read.
 const EXAMPLES: &str = "\
@@ -64,7 +68,7 @@ pub struct Args {
 
     /// Which events to show, separated by commas; if not given, connect,accept,close,fail
     #[arg(short, long, value_enum, value_delimiter = ',', value_name = "LIST", help_heading = "Events")]
-    pub events: Vec<Kind>,
+    pub events: Vec<EventName>,
 
     /// What to report.
     #[command(flatten)]
@@ -111,7 +115,7 @@ pub struct Args {
 
     /// The envelope of the odr format.
     #[command(flatten)]
-    pub envelope: EnvelopeArgs,
+    pub envelope: OdrArgs,
 
     /// Where to hook the kernel: auto takes trampolines (fentry) if it may, else tracepoints
     #[arg(long, value_enum, default_value_t = Probes::Auto, value_name = "SET", help_heading = "Tuning")]
@@ -128,26 +132,13 @@ impl Args {
             let text = "--summary-only is printed as table or json; leave out --format, or use --json";
             return Err(Args::command().error(ErrorKind::ArgumentConflict, text));
         }
-        let fails = |kind: &Kind| matches!(kind, Kind::Fail | Kind::All);
+        let fails = |kind: &EventName| matches!(kind, EventName::Fail | EventName::All);
         if self.filter.failed && !self.events.is_empty() && !self.events.iter().any(fails) {
             let text = "--failed shows fail events only, which --events does not list; leave out one of them";
             return Err(Args::command().error(ErrorKind::ArgumentConflict, text));
         }
         Ok(())
     }
-}
-
-/// How events are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Aligned columns for people
-    Table,
-    /// One NetworkEvent object per line
-    Json,
-    /// network_connection records in an envelope, for a Nemesis server
-    Odr,
-    /// RFC 4180, with a header
-    Csv,
 }
 
 /// When to use colour.
@@ -163,7 +154,7 @@ pub enum When {
 
 /// An event kind, as typed after `-e`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub enum EventName {
     /// An outgoing connection came up
     Connect,
     /// accept() returned a connection

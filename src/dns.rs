@@ -1,40 +1,39 @@
 //! Names of remote ends, learned by listening to the DNS answers that programs receive.
 //!
 //! ```text
-//! Answer --message--> Binding --> NameCache --at the opening--> Names --> Book, until the close
+//! Answer --message--> Binding --> NameCache --at the opening--> Names --> PerConnection, until the close
 //! ```
 //!
 //! Everything here is pure: bytes and kernel times come in as values. Nothing is ever looked up.
 
 mod cache;
 mod message;
-mod pattern;
+pub mod per_connection;
 
 use std::time::Duration;
 
 use crate::{
-    book::Book,
-    event::{Answer, Direction, Event, State, What},
+    event::{Answer, Direction, Event, Lifecycle},
+    record::Names,
 };
 
 use cache::NameCache;
-pub use cache::Names;
 pub use message::{BadMessage, Binding, read};
-pub use pattern::matches;
+use per_connection::PerConnection;
 
 /// Gives connections the names that led to them.
 #[derive(Debug, Default)]
-pub struct Namer {
+pub struct DnsTracker {
     cache: NameCache,
-    book: Book<Names>,
+    open: PerConnection<Names>,
 }
 
-impl Namer {
+impl DnsTracker {
     /// Take note of an answer.
     ///
     /// # Errors
     /// [`BadMessage`] when it cannot be understood; nothing is taken from it then.
-    pub fn hear(&mut self, answer: &Answer) -> Result<(), BadMessage> {
+    pub fn observe(&mut self, answer: &Answer) -> Result<(), BadMessage> {
         for binding in read(answer.message)? {
             self.cache.learn(answer.netns, answer.time.0, &binding);
         }
@@ -44,24 +43,26 @@ impl Namer {
     /// The names of the remote end, as they were when the connection was opened; none for one
     /// that came in.
     pub fn names(&mut self, event: &Event) -> Names {
-        match &event.what {
-            What::Request => self.at(event, None),
-            What::Fail { latency, .. } => {
-                self.book.close(event.cookie);
-                self.at(event, *latency)
-            }
-            What::Connect { latency } => self.keep(event, *latency),
-            What::Step { to: State::SynSent, .. } => self.keep(event, None),
-            What::Step { .. } => self.book.get(event.cookie).cloned().unwrap_or_default(),
+        let latency = event.kind.latency();
+        match (event.kind.lifecycle(), event.kind.direction()) {
+            (Lifecycle::Attempt, _) => self.at(event, None),
+            (Lifecycle::Begin | Lifecycle::Open, Some(Direction::Egress)) => self.keep(event, latency),
+            (Lifecycle::Continue, _) => self.open.get(event.cookie).cloned().unwrap_or_default(),
             // Not ours, or opened before anything was heard.
-            What::Accept { .. } | What::Listen { .. } | What::Unlisten { .. } | What::Existing(_) => {
+            (Lifecycle::Begin | Lifecycle::Open | Lifecycle::Existing | Lifecycle::StopListening, _) => {
                 Names::default()
             }
-            What::Close(close) => {
-                let kept = self.book.close(event.cookie);
-                match (close.direction, close.duration) {
+            (Lifecycle::Fail, _) => {
+                self.open.remove(event.cookie);
+                self.at(event, latency)
+            }
+            (Lifecycle::Close, direction) => {
+                let kept = self.open.remove(event.cookie);
+                match (direction, event.kind.close().and_then(|close| close.duration)) {
                     // Its opening was not shown. The handshake's own time is not known here.
-                    (Direction::Egress, Some(open)) => kept.unwrap_or_else(|| self.at(event, Some(open))),
+                    (Some(Direction::Egress), Some(open)) => {
+                        kept.unwrap_or_else(|| self.at(event, Some(open)))
+                    }
                     _ => kept.unwrap_or_default(),
                 }
             }
@@ -72,9 +73,9 @@ impl Namer {
     fn keep(&mut self, event: &Event, ago: Option<Duration>) -> Names {
         let names = self.at(event, ago);
         if names.names.is_empty() {
-            self.book.close(event.cookie);
+            self.open.remove(event.cookie);
         } else {
-            self.book.open(event.cookie, names.clone());
+            self.open.insert(event.cookie, names.clone());
         }
         names
     }

@@ -32,7 +32,7 @@ pub struct Event {
     /// Index of the rule that admitted it.
     pub rule: Option<u16>,
     /// What happened.
-    pub what: What,
+    pub kind: EventKind,
 }
 
 /// A thread, and the image it ran. The image is missing when its record was lost.
@@ -59,7 +59,7 @@ pub struct Answer<'a> {
 
 /// What happened, and what is known only then.
 #[derive(Debug, Clone, PartialEq)]
-pub enum What {
+pub enum EventKind {
     /// connect() was called, or what does its work.
     Request,
     /// The handshake of an outgoing connection completed.
@@ -87,12 +87,12 @@ pub enum What {
         backlog: Option<Backlog>,
     },
     /// A socket stops listening.
-    Unlisten {
+    ListenStop {
         /// Its queue.
         backlog: Option<Backlog>,
     },
     /// A socket went from one state to another.
-    Step {
+    StateChange {
         /// Who opened the connection; a listener is there for others.
         direction: Direction,
         /// The one it left.
@@ -104,6 +104,111 @@ pub enum What {
     },
     /// A socket found at the start.
     Existing(Existing),
+}
+
+/// What an event is in the life of its socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// Before there is a connection: of a socket that may never connect, or elsewhere.
+    Attempt,
+    /// The socket leaves CLOSED: a connection or a listener begins.
+    Begin,
+    /// The connection is up.
+    Open,
+    /// It was there when tracing began.
+    Existing,
+    /// It goes on.
+    Continue,
+    /// The connection did not come up.
+    Fail,
+    /// The connection ended.
+    Close,
+    /// The listener ended.
+    StopListening,
+}
+
+impl EventKind {
+    /// What it is in the life of its socket.
+    pub fn lifecycle(&self) -> Lifecycle {
+        match self {
+            EventKind::Request => Lifecycle::Attempt,
+            EventKind::Connect { .. } | EventKind::Accept { .. } => Lifecycle::Open,
+            EventKind::Fail { .. } => Lifecycle::Fail,
+            EventKind::Close(_) => Lifecycle::Close,
+            EventKind::Listen { .. } | EventKind::StateChange { from: State::Closed, .. } => Lifecycle::Begin,
+            EventKind::ListenStop { .. } => Lifecycle::StopListening,
+            EventKind::StateChange { .. } => Lifecycle::Continue,
+            EventKind::Existing(_) => Lifecycle::Existing,
+        }
+    }
+
+    /// Who opened the connection; none for a listener's own events, and where the kernel cannot
+    /// tell.
+    pub fn direction(&self) -> Option<Direction> {
+        match self {
+            EventKind::Request | EventKind::Connect { .. } | EventKind::Fail { .. } => {
+                Some(Direction::Egress)
+            }
+            EventKind::Accept { .. } => Some(Direction::Ingress),
+            EventKind::Close(close) => Some(close.direction),
+            EventKind::StateChange { direction, .. } => Some(*direction),
+            EventKind::Existing(existing) => existing.direction,
+            EventKind::Listen { .. } | EventKind::ListenStop { .. } => None,
+        }
+    }
+
+    /// How long before the event the connection was asked for, where that was seen.
+    pub fn latency(&self) -> Option<Duration> {
+        match self {
+            EventKind::Connect { latency } | EventKind::Fail { latency, .. } => *latency,
+            EventKind::Request
+            | EventKind::Accept { .. }
+            | EventKind::Close(_)
+            | EventKind::Listen { .. }
+            | EventKind::ListenStop { .. }
+            | EventKind::StateChange { .. }
+            | EventKind::Existing(_) => None,
+        }
+    }
+
+    /// The listener's queue, where it is known.
+    pub fn backlog(&self) -> Option<Backlog> {
+        match self {
+            EventKind::Accept { backlog }
+            | EventKind::Listen { backlog }
+            | EventKind::ListenStop { backlog } => *backlog,
+            EventKind::Existing(existing) => existing.backlog,
+            EventKind::Request
+            | EventKind::Connect { .. }
+            | EventKind::Fail { .. }
+            | EventKind::Close(_)
+            | EventKind::StateChange { .. } => None,
+        }
+    }
+
+    /// What is known of a connection's end.
+    pub fn close(&self) -> Option<&Close> {
+        if let EventKind::Close(close) = self { Some(close) } else { None }
+    }
+
+    /// What is known of a socket found at the start.
+    pub fn existing(&self) -> Option<&Existing> {
+        if let EventKind::Existing(existing) = self { Some(existing) } else { None }
+    }
+
+    /// Does it speak of a socket that has no other end, a listener?
+    pub fn is_listener(&self) -> bool {
+        match self {
+            EventKind::Listen { .. } | EventKind::ListenStop { .. } => true,
+            EventKind::Existing(existing) => existing.state == State::Listen,
+            EventKind::Request
+            | EventKind::Connect { .. }
+            | EventKind::Accept { .. }
+            | EventKind::Fail { .. }
+            | EventKind::Close(_)
+            | EventKind::StateChange { .. } => false,
+        }
+    }
 }
 
 /// A socket found at the start.

@@ -1,22 +1,33 @@
 //! What only this machine can tell: clocks, capabilities, mounts, /proc.
 
-use std::{
-    fs,
-    os::{fd::AsFd, unix::fs::MetadataExt},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, os::fd::AsFd, path::PathBuf, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 use terminal_size::{Height, Width};
 
 use crate::{
-    diagnosis::Facts,
     event::{BootTime, Process},
-    invoker::Invoker,
-    proc,
-    sink::table::Size,
+    process::procfs,
 };
+
+use sudo_user::SudoUser;
+
+pub mod command;
+mod facts;
+mod netns;
+pub mod sudo_user;
+
+pub use facts::{CAP_BPF, CAP_PERFMON, Facts, facts, is_preemptible, release};
+pub use netns::{Netns, network_namespaces};
+
+/// Columns and rows of a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Characters in a line.
+    pub columns: usize,
+    /// Lines.
+    pub rows: usize,
+}
 
 /// What the core asks of the machine; a test answers in its place.
 pub trait Host {
@@ -42,7 +53,7 @@ impl Host for Machine {
     }
 
     fn args(&self, process: &Process) -> Option<String> {
-        proc::args(process)
+        procfs::args(process)
     }
 }
 
@@ -51,10 +62,10 @@ fn nanoseconds(clock: ClockId) -> u64 {
 }
 
 /// Who called sudo, if someone did and that gave us root.
-pub fn invoker() -> Option<Invoker> {
+pub fn invoker() -> Option<SudoUser> {
     let text = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let (passwd, group) = (text("/etc/passwd").unwrap_or_default(), text("/etc/group").unwrap_or_default());
-    let invoker = Invoker::new(|name| std::env::var_os(name), &passwd, &group)?;
+    let invoker = SudoUser::new(|name| std::env::var_os(name), &passwd, &group)?;
     nix::unistd::geteuid().is_root().then_some(invoker)
 }
 
@@ -68,53 +79,10 @@ pub fn cgroup2_root() -> Option<PathBuf> {
     })
 }
 
-/// A network namespace, and where it can be entered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Netns {
-    /// Its inode number.
-    pub inode: u64,
-    /// A file that stands for it.
-    pub path: PathBuf,
-}
-
-/// Every network namespace that a thread is in or that is mounted somewhere, our own first; and
-/// whether some threads did not say.
-pub fn network_namespaces() -> (Vec<Netns>, bool) {
-    let mut found: Vec<Netns> = Vec::new();
-    let mut hidden = false;
-    let mut add = |path: PathBuf| match fs::metadata(&path) {
-        Ok(file) if found.iter().any(|netns| netns.inode == file.ino()) => {}
-        Ok(file) => found.push(Netns { inode: file.ino(), path }),
-        Err(error) => hidden |= error.kind() == std::io::ErrorKind::PermissionDenied,
-    };
-    add("/proc/thread-self/ns/net".into());
-    for process in numbered("/proc".as_ref()) {
-        for thread in numbered(&process.join("task")) {
-            add(thread.join("ns/net"));
-        }
-    }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    for fields in mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()) {
-        if let [_, _, _, root, point, ..] = fields[..]
-            && root.starts_with("net:[")
-        {
-            add(point.into());
-        }
-    }
-    (found, hidden)
-}
-
-/// Entries of a directory whose names are numbers.
-fn numbered(directory: &Path) -> impl Iterator<Item = PathBuf> {
-    let is_number =
-        |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    fs::read_dir(directory).into_iter().flatten().flatten().filter(is_number).map(|entry| entry.path())
-}
-
 /// The size of a terminal.
-pub fn screen(of: impl AsFd) -> Option<Size> {
+pub fn terminal_size(of: impl AsFd) -> Option<TerminalSize> {
     let (Width(columns), Height(rows)) = terminal_size::terminal_size_of(of)?;
-    Some(Size { columns: columns.into(), rows: rows.into() })
+    Some(TerminalSize { columns: columns.into(), rows: rows.into() })
 }
 
 /// Whether text is UTF-8 here, by the variables of locale(7).
@@ -142,63 +110,4 @@ pub fn all_capabilities() -> u64 {
     let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
     let last: u32 = last.and_then(|text| text.trim().parse().ok()).unwrap_or(40);
     u64::MAX >> (63 - last.min(63))
-}
-
-/// The kernel's release.
-pub fn release() -> String {
-    nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// Can a task lose its CPU inside the kernel? Since 5.15 a kernel may leave that to its start; what it
-/// came to is in debugfs, for root. Unknown is yes.
-pub fn is_preemptible() -> bool {
-    let chosen = fs::read_to_string("/sys/kernel/debug/sched/preempt").ok();
-    let built = nix::sys::utsname::uname();
-    built.map_or(true, |name| preempts(&name.version().to_string_lossy(), chosen.as_deref()))
-}
-
-/// From `uname -v`, and `none voluntary (full) lazy`, whose word in brackets holds.
-fn preempts(built: &str, chosen: Option<&str>) -> bool {
-    built.contains("PREEMPT")
-        && chosen.is_none_or(|modes| !modes.contains("(none)") && !modes.contains("(voluntary)"))
-}
-
-/// What could keep this machine from being traced.
-pub fn facts() -> Facts {
-    Facts {
-        capabilities: effective_capabilities(),
-        btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
-        release: release(),
-        lockdown: lockdown_mode(),
-    }
-}
-
-fn effective_capabilities() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default()
-}
-
-/// The word in brackets of `none [integrity] confidentiality`.
-fn lockdown_mode() -> Option<String> {
-    let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
-    let (_, rest) = modes.split_once('[')?;
-    rest.split_once(']').map(|(mode, _)| mode.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn preemption() {
-        let built = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.107-1";
-        assert!(preempts(built, None));
-        assert!(preempts(built, Some("none voluntary (full) lazy \n")));
-        assert!(preempts(built, Some("full (lazy) \n")));
-        assert!(!preempts(built, Some("none (voluntary) full \n")));
-        assert!(!preempts(built, Some("(none) voluntary full \n")));
-        assert!(preempts("#1 SMP PREEMPT_RT", None));
-        assert!(!preempts("#1 SMP Debian 5.15.1-1", None));
-    }
 }

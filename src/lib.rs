@@ -14,34 +14,14 @@
 //! loop ([`session`]), which sees traits only; `main` alone sees everything.
 #![deny(unsafe_code)]
 
-pub mod args;
-pub mod book;
-pub mod bpf;
 pub mod cli;
-pub mod command;
-pub mod config;
-pub mod container;
-pub mod destination;
-pub mod diagnosis;
-pub mod digest;
 pub mod dns;
-pub mod docs;
-pub mod enrich;
 pub mod event;
 pub mod filter;
 pub mod host;
-pub mod invoker;
-pub mod judge;
 pub mod output;
-pub mod plan;
-pub mod predicate;
-pub mod proc;
 pub mod process;
-pub mod report;
+pub mod record;
 pub mod session;
-pub mod sink;
-pub mod stop;
-pub mod summary;
-pub mod survey;
-pub mod unit;
-pub mod wire;
+pub mod source;
+pub mod tracer;

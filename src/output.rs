@@ -1,30 +1,89 @@
-//! How records become lines.
+//! How records become lines, and what is said beside them.
 
-pub mod csv;
-pub mod json;
-pub mod names;
-pub mod odr;
-pub mod table;
-pub mod text;
-pub mod units;
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::SystemTime,
+};
 
-use crate::enrich::Record;
+use anyhow::{Context, Result};
+use clap::ValueEnum;
 
-/// A format. Lines go into a buffer, each ended by a newline.
-pub trait Sink {
-    /// What comes before the first record.
-    fn begin(&mut self, out: &mut Vec<u8>);
-    /// One record, one line.
-    fn write(&mut self, record: &Record, out: &mut Vec<u8>);
-    /// What comes after the last record.
-    fn end(&mut self, _out: &mut Vec<u8>) {}
+use crate::host;
+
+mod csv;
+mod json;
+pub mod messages;
+mod odr;
+mod sink;
+pub mod summary;
+pub mod summary_render;
+mod table;
+pub mod target;
+mod text;
+mod units;
+mod vocabulary;
+pub mod writer;
+
+use odr::Framing;
+pub use odr::Metadata;
+pub use sink::Sink;
+use summary_render::LineWidth;
+use table::{TableOptions, Zone};
+
+/// How events are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns for people
+    Table,
+    /// One NetworkEvent object per line
+    Json,
+    /// network_connection records in an envelope, for a Nemesis server
+    Odr,
+    /// RFC 4180, with a header
+    Csv,
 }
 
-/// Prints no events: only their summary is asked for.
-#[derive(Debug)]
-pub struct Nothing;
+/// What the formats need to know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// With colour.
+    pub color: bool,
+    /// With the time in UTC.
+    pub utc: bool,
+    /// Names of the rules, by number.
+    pub rules: Vec<Option<String>>,
+    /// All records form one document, written at once.
+    pub one_document: bool,
+    /// Of an odr envelope.
+    pub metadata: Metadata,
+}
 
-impl Sink for Nothing {
-    fn begin(&mut self, _: &mut Vec<u8>) {}
-    fn write(&mut self, _: &Record, _: &mut Vec<u8>) {}
+/// The format's sink, or none of them where only a summary is wanted.
+///
+/// # Errors
+/// When the terminal's descriptor cannot be duplicated.
+pub fn sink(format: Option<Format>, options: Options, output: &OwnedFd) -> Result<Box<dyn Sink>> {
+    let Options { color, utc, rules, one_document, metadata } = options;
+    Ok(match format {
+        None => Box::new(sink::Nothing),
+        Some(Format::Table) => {
+            let zone = if utc { Zone::utc() } else { Zone::local() };
+            let options = TableOptions { color, utf8: host::shows_utf8(), zone };
+            let terminal = output.try_clone().context("duplicate the output")?;
+            Box::new(table::Table::new(options, move || host::terminal_size(&terminal)))
+        }
+        Some(Format::Json) => Box::new(json::Json::new(host::all_capabilities(), rules)),
+        Some(Format::Csv) => Box::new(csv::Csv::new(rules)),
+        Some(Format::Odr) => {
+            let wall_ns = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
+            let framing = if one_document { Framing::Document { wall_ns } } else { Framing::Lines };
+            Box::new(odr::Odr::new(metadata, framing))
+        }
+    })
+}
+
+/// The width of a line of a summary there.
+pub fn line_width(of: impl AsFd) -> LineWidth {
+    let glyphs = if host::shows_utf8() { text::UNICODE } else { text::ASCII };
+    LineWidth { columns: host::terminal_size(of).map(|size| size.columns), cut: glyphs.cut }
 }

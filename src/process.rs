@@ -8,22 +8,16 @@ use std::{
 
 use crate::{
     event::{BootTime, ImageId, Process},
-    host::Host,
+    record::ProcessEntry,
 };
+
+pub mod argv;
+pub mod container;
+pub mod procfs;
+pub mod systemd_unit;
 
 /// Images kept before those that nothing refers to any more are dropped: 10 to 30 MB.
 pub const SWEEP_AT: usize = 8192;
-
-/// A process image, with whatever a sink made of it once and for all.
-#[derive(Debug)]
-pub struct Known {
-    /// Its id.
-    pub id: ImageId,
-    /// What is known of it.
-    pub process: Process,
-    /// What the sink wrote of it, before and after the thread.
-    pub rendered: OnceCell<[String; 2]>,
-}
 
 /// The images sent by the kernel side.
 ///
@@ -34,7 +28,7 @@ pub struct Known {
 /// images in use twice, or [`SWEEP_AT`], and those whose records fit into the ring.
 #[derive(Debug)]
 pub struct ProcessTable {
-    known: HashMap<ImageId, Rc<Known>>,
+    known: HashMap<ImageId, Rc<ProcessEntry>>,
     /// Images received since the kernel side was asked: in use, whatever it said before.
     fresh: HashSet<ImageId>,
     answer: Option<Answer>,
@@ -67,18 +61,23 @@ impl ProcessTable {
         }
     }
 
-    /// Take a record. Arguments the kernel side could not read come from /proc.
-    pub fn insert(&mut self, id: ImageId, mut process: Process, host: &impl Host) {
+    /// Take a record. Arguments the kernel side could not read come from `read_args`, if it knows.
+    pub fn insert(
+        &mut self,
+        id: ImageId,
+        mut process: Process,
+        read_args: impl FnOnce(&Process) -> Option<String>,
+    ) {
         if process.args.is_none() {
             let before = self.known.get(&id).and_then(|known| known.process.args.clone());
-            process.args = host.args(&process).or(before);
+            process.args = read_args(&process).or(before);
         }
-        self.known.insert(id, Rc::new(Known { id, process, rendered: OnceCell::new() }));
+        self.known.insert(id, Rc::new(ProcessEntry { id, process, rendered: OnceCell::new() }));
         self.fresh.insert(id);
     }
 
     /// Who it is, if its record came.
-    pub fn get(&self, id: ImageId) -> Option<Rc<Known>> {
+    pub fn get(&self, id: ImageId) -> Option<Rc<ProcessEntry>> {
         self.known.get(&id).cloned()
     }
 
@@ -132,28 +131,13 @@ impl ProcessTable {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use proptest::prelude::*;
 
     use super::*;
 
-    /// A machine on which only the processes named have arguments.
-    #[derive(Default)]
-    struct Machine {
-        args: Cell<Option<&'static str>>,
-    }
-
-    impl Host for Machine {
-        fn wall_offset(&self) -> i128 {
-            0
-        }
-        fn boot_time(&self) -> BootTime {
-            BootTime(0)
-        }
-        fn args(&self, _: &Process) -> Option<String> {
-            self.args.get().map(str::to_owned)
-        }
+    /// A machine on which no process has arguments.
+    fn none(_: &Process) -> Option<String> {
+        None
     }
 
     fn process(parent: Option<u64>, args: Option<&str>) -> Process {
@@ -162,29 +146,26 @@ mod tests {
 
     #[test]
     fn arguments_come_from_proc_where_the_kernel_side_has_none() {
-        let machine = Machine::default();
+        let from_proc = |_: &Process| Some("from proc".to_owned());
         let mut table = ProcessTable::new(10);
-        let args = |table: &ProcessTable| table.get(ImageId(1)).and_then(|known| known.process.args.clone());
-        table.insert(ImageId(1), process(None, None), &machine);
+        let args = |table: &ProcessTable| table.get(ImageId(1)).and_then(|entry| entry.process.args.clone());
+        table.insert(ImageId(1), process(None, None), none);
         assert_eq!(args(&table), None);
-        machine.args.set(Some("from proc"));
-        table.insert(ImageId(1), process(None, None), &machine);
+        table.insert(ImageId(1), process(None, None), from_proc);
         assert_eq!(args(&table).as_deref(), Some("from proc"));
-        machine.args.set(None); // it is gone, and what was known of it holds
-        table.insert(ImageId(1), process(None, None), &machine);
+        // it is gone, and what was known of it holds
+        table.insert(ImageId(1), process(None, None), none);
         assert_eq!(args(&table).as_deref(), Some("from proc"));
-        machine.args.set(Some("from proc"));
-        table.insert(ImageId(1), process(None, Some("its own")), &machine);
+        table.insert(ImageId(1), process(None, Some("its own")), from_proc);
         assert_eq!(args(&table).as_deref(), Some("its own"));
     }
 
     #[test]
     fn what_is_under_way_keeps_its_images() {
-        let machine = Machine::default();
         let mut table = ProcessTable::new(2);
-        table.insert(ImageId(1), process(None, None), &machine);
+        table.insert(ImageId(1), process(None, None), none);
         assert!(!table.is_crowded());
-        table.insert(ImageId(2), process(None, None), &machine);
+        table.insert(ImageId(2), process(None, None), none);
         assert!(table.is_crowded());
         table.begin_sweep();
         table.answered(HashSet::new(), BootTime(100));
@@ -197,10 +178,9 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_that_come_and_go_leave_little() {
-        let machine = Machine::default();
         let mut table = ProcessTable::new(1000);
         for id in 1..=100_000 {
-            table.insert(ImageId(id), process(Some(id / 2), None), &machine);
+            table.insert(ImageId(id), process(Some(id / 2), None), none);
             if table.is_crowded() {
                 table.begin_sweep();
                 table.answered(HashSet::from([ImageId(id)]), BootTime(id));
@@ -219,17 +199,16 @@ mod tests {
             in_use in prop::collection::hash_set(1..50_u64, 0..20),
             after in prop::collection::vec((1..50_u64, prop::option::of(1..50_u64)), 0..20),
         ) {
-            let machine = Machine::default();
             let mut table = ProcessTable::new(1);
             let mut parents = HashMap::new();
             for &(id, parent) in &before {
-                table.insert(ImageId(id), process(parent, None), &machine);
+                table.insert(ImageId(id), process(parent, None), none);
                 parents.insert(id, parent);
             }
             table.begin_sweep();
             table.answered(in_use.iter().copied().map(ImageId).collect(), BootTime(1));
             for &(id, parent) in &after {
-                table.insert(ImageId(id), process(parent, None), &machine);
+                table.insert(ImageId(id), process(parent, None), none);
                 parents.insert(id, parent);
             }
             table.passed(BootTime(2));

@@ -1,12 +1,28 @@
 //! From an [`Event`] to what a person wants to read.
 
-use std::rc::Rc;
+use std::{cell::OnceCell, rc::Rc};
 
-use crate::{
-    dns::Names,
-    event::{Actor, Event, What},
-    process::{Known, ProcessTable},
-};
+use crate::event::{Actor, Event, ImageId, Process};
+
+/// The names of one remote end, most recently answered first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// At most four, each the one a program asked for.
+    pub names: Rc<[Rc<str>]>,
+    /// Another network namespace got the answers: likely, not certain.
+    pub guess: bool,
+}
+
+/// A process image, with whatever a sink made of it once and for all.
+#[derive(Debug)]
+pub struct ProcessEntry {
+    /// Its id.
+    pub id: ImageId,
+    /// What is known of it.
+    pub process: Process,
+    /// What the sink wrote of it, before and after the thread.
+    pub rendered: OnceCell<[String; 2]>,
+}
 
 /// An event with everyone it speaks of.
 #[derive(Debug)]
@@ -18,34 +34,30 @@ pub struct Record {
     /// Add this to a boot time for nanoseconds since 1970.
     pub wall_offset: i128,
     /// The owner; none when its record was lost.
-    pub process: Option<Rc<Known>>,
+    pub process: Option<Rc<ProcessEntry>>,
     /// The owner's parent.
-    pub parent: Option<Rc<Known>>,
+    pub parent: Option<Rc<ProcessEntry>>,
     /// The process that closed the connection, when that is not the owner.
-    pub closer: Option<Rc<Known>>,
+    pub closer: Option<Rc<ProcessEntry>>,
     /// What the remote end was called when the connection was opened.
     pub names: Names,
     /// Of a socket found at the start: all processes that have it, the owner first.
-    pub owners: Vec<(Actor, Option<Rc<Known>>)>,
+    pub owners: Vec<(Actor, Option<Rc<ProcessEntry>>)>,
 }
 
 impl Record {
-    /// Look up everyone.
-    pub fn new(event: Event, names: Names, table: &ProcessTable, wall_offset: i128) -> Record {
-        let process = event.owner.image.and_then(|id| table.get(id));
-        let parent = process.as_ref().and_then(|known| table.get(known.process.parent?));
-        let closer = match &event.what {
-            What::Close(close) => close.closer.and_then(|id| table.get(id)),
-            _ => None,
-        };
-        let owners = match &event.what {
-            What::Existing(existing) => existing
-                .owners
-                .iter()
-                .map(|&owner| (owner, owner.image.and_then(|id| table.get(id))))
-                .collect(),
-            _ => Vec::new(),
-        };
+    /// Look up everyone with `get`.
+    pub fn new(
+        event: Event,
+        names: Names,
+        get: impl Fn(ImageId) -> Option<Rc<ProcessEntry>>,
+        wall_offset: i128,
+    ) -> Record {
+        let process = event.owner.image.and_then(&get);
+        let parent = process.as_ref().and_then(|known| get(known.process.parent?));
+        let closer = event.kind.close().and_then(|close| close.closer).and_then(&get);
+        let owners = event.kind.existing().map_or(&[][..], |existing| &existing.owners);
+        let owners = owners.iter().map(|&owner| (owner, owner.image.and_then(&get))).collect();
         Record {
             wall_ns: i128::from(event.time.0) + wall_offset,
             wall_offset,

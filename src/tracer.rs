@@ -1,75 +1,50 @@
 //! The tracer: open, configure, load, attach, read, detach. The only place for unsafe and libbpf.
 #![allow(unsafe_code)]
 
-use std::{
-    cell::RefCell,
-    collections::HashSet,
-    mem::MaybeUninit,
-    os::fd::{AsRawFd, BorrowedFd},
-    rc::Rc,
-    sync::Mutex,
-};
+use std::{cell::RefCell, collections::HashSet, mem::MaybeUninit, os::fd::BorrowedFd, rc::Rc};
 
 use anyhow::{Context, Result};
 use libbpf_rs::{
-    Link, MapCore, MapFlags, OpenObject, PrintLevel, ProgramMut, RingBuffer, RingBufferBuilder,
+    Link, MapCore, MapFlags, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
     skel::{OpenSkel, SkelBuilder},
 };
 
 use crate::{
+    cli::{
+        EventName,
+        plan::{AtStart, EventSet, Probes},
+    },
     event::ImageId,
-    filter::Program,
-    plan::{AtStart, Events, Probes},
-    session::{Batch, Lost, Source},
+    source::{Batch, Lost, Source},
 };
 
-#[allow(missing_docs, dead_code, clippy::all, clippy::pedantic)]
-mod skel {
-    include!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
-}
-
-pub mod classifier;
-mod filter;
-#[cfg(test)]
-mod floor;
+mod config;
+mod counters;
+mod filter_maps;
+pub mod filter_test_run;
 mod follow;
-mod iterate;
-pub mod layout;
-mod probes;
-mod refusal;
+mod iterators;
+mod layout;
+pub mod load_error;
+mod log;
+#[cfg(test)]
+mod min_kernel_tests;
+mod priority;
+mod programs;
+mod skel;
+pub mod wire;
 
-use iterate::Iterators;
-use layout::netmon_survey as survey;
-pub use probes::ProbeSet;
-use refusal::Rejection;
-pub use refusal::{is_denied, refuses_trampolines};
+pub use config::TracerConfig;
+use iterators::Iterators;
+use layout::{netmon_survey as survey, netmon_want as want};
+use load_error::{Rejection, refuses_trampolines};
+pub use log::take_log;
+pub use priority::raise_priority;
+pub use programs::ProbeSet;
 use skel::{NetmonSkel, NetmonSkelBuilder, types};
 
 /// Records taken from the ring at a time: bounds memory, and how late a stop can be noticed.
 const BATCH: usize = 4096;
-
-/// What the kernel side is told before it is loaded.
-#[derive(Debug, Clone, Copy)]
-pub struct Config<'a> {
-    /// Which connections to report.
-    pub filter: &'a Program,
-    /// Which events to send.
-    pub events: Events,
-    /// Watch DNS answers.
-    pub dns: bool,
-    /// What to do with the sockets that exist.
-    pub at_start: AtStart,
-    /// Bytes of the ring; a power of two.
-    pub ring_size: u32,
-    /// Which probe sets to try.
-    pub probes: Probes,
-    /// Let libbpf tell what it does, and the kernel's verifier its figures, into the log.
-    pub verbose: bool,
-    /// The programs that need CAP_NET_ADMIN may be loaded.
-    pub net_admin: bool,
-    /// Trace only what this process starts.
-    pub follow: bool,
-}
 
 /// Room for the two attempts at loading, one for each probe set. Belongs to `main`.
 pub type Storage = [MaybeUninit<OpenObject>; 2];
@@ -85,34 +60,20 @@ pub struct Tracer<'obj> {
     iterators: Option<Iterators>,
 }
 
-/// libbpf's own words since the last call, for `--verbose`.
-static LOG: Mutex<String> = Mutex::new(String::new());
-
-fn keep_log(_: PrintLevel, text: String) {
-    if let Ok(mut log) = LOG.lock() {
-        log.push_str(&text);
-    }
-}
-
-/// Take what libbpf has said so far.
-pub fn take_log() -> String {
-    LOG.lock().map(|mut log| std::mem::take(&mut *log)).unwrap_or_default()
-}
-
 impl<'obj> Tracer<'obj> {
     /// Load and attach. With [`Probes::Auto`] the trampoline set is tried first, and the
     /// tracepoint set where the kernel refuses it.
     ///
     /// # Errors
     /// The error of the last attempt, with its errno as the root cause.
-    pub fn start(config: Config<'_>, storage: &'obj mut Storage) -> Result<Self> {
+    pub fn start(config: TracerConfig<'_>, storage: &'obj mut Storage) -> Result<Self> {
         let level = if config.verbose { PrintLevel::Debug } else { PrintLevel::Warn };
-        libbpf_rs::set_print(Some((level, keep_log)));
+        libbpf_rs::set_print(Some((level, log::keep_log)));
         let [first, second] = storage;
         match config.probes {
             Probes::Trampoline => Self::start_set(config, ProbeSet::Trampoline, first),
             Probes::Tracepoint => Self::start_set(config, ProbeSet::Tracepoint, first),
-            Probes::Auto if probes::are_trampolines_forbidden() => {
+            Probes::Auto if programs::are_trampolines_forbidden() => {
                 Self::start_set(config, ProbeSet::Tracepoint, first)
             }
             Probes::Auto => match Self::start_set(config, ProbeSet::Trampoline, first) {
@@ -127,13 +88,13 @@ impl<'obj> Tracer<'obj> {
     }
 
     fn start_set(
-        config: Config<'_>,
+        config: TracerConfig<'_>,
         set: ProbeSet,
         storage: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Self> {
         let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
-        rodata.config.want = config.events.bits();
+        rodata.config.want = want_bits(config.events);
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.config.follow = u32::from(config.follow);
         rodata.config.survey = match config.at_start {
@@ -144,19 +105,18 @@ impl<'obj> Tracer<'obj> {
         };
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
-        let values = filter::configure(config.filter, &mut open.maps)?;
+        let values = filter_maps::configure(config.filter, &mut open.maps)?;
         let mut notes = Vec::new();
-        probes::choose(&mut open.progs, set, config, &mut notes);
+        programs::choose(&mut open.progs, set, config, &mut notes);
         if config.verbose {
             const BPF_LOG_STATS: u32 = 4;
             open.open_object_mut().progs_mut().for_each(|mut prog| prog.set_log_level(BPF_LOG_STATS));
         }
 
-        let loaded =
-            open.load().map_err(|error| match LOG.lock().ok().and_then(|log| Rejection::find(&log)) {
-                Some(rejection) => rejection.into(),
-                None => anyhow::Error::from(error).context("load the BPF programs"),
-            });
+        let loaded = open.load().map_err(|error| match log::peek_log(Rejection::find) {
+            Some(rejection) => rejection.into(),
+            None => anyhow::Error::from(error).context("load the BPF programs"),
+        });
         let mut skel = loaded?;
         values.fill(&skel.maps)?;
         let batch = Rc::new(RefCell::new(Batch::default()));
@@ -172,7 +132,7 @@ impl<'obj> Tracer<'obj> {
         let ring = builder.build().context("map the ring")?;
         let links = match config.at_start {
             AtStart::PrintOnly => Default::default(),
-            _ => probes::attach(&skel.progs, set, config.net_admin, &mut notes)?,
+            _ => programs::attach(&skel.progs, set, config.net_admin, &mut notes)?,
         };
         if config.follow {
             follow::mark_self(&skel.maps.followed)?;
@@ -181,8 +141,8 @@ impl<'obj> Tracer<'obj> {
             AtStart::Ignore => None,
             _ => Some(Iterators::new(&skel.progs, config)?),
         };
-        tell(&mut skel, |bss| &mut bss.surveying, iterators.is_some().into());
-        tell(&mut skel, |bss| &mut bss.started, 1);
+        set_bss_flag(&mut skel, |bss| &mut bss.surveying, iterators.is_some().into());
+        set_bss_flag(&mut skel, |bss| &mut bss.started, 1);
         Ok(Tracer { skel, links, ring, batch, set, notes, iterators })
     }
 
@@ -197,20 +157,28 @@ impl<'obj> Tracer<'obj> {
     }
 }
 
-/// Tell the probes something new: the value of one of their variables.
-fn tell(skel: &mut NetmonSkel<'_>, variable: fn(&mut types::bss) -> &mut u32, value: u32) {
+/// Set one of the variables that the programs read.
+fn set_bss_flag(skel: &mut NetmonSkel<'_>, variable: fn(&mut types::bss) -> &mut u32, value: u32) {
     if let Some(bss) = skel.maps.bss_data.as_deref_mut() {
         // SAFETY: it is a valid, aligned integer in a shared mapping.
         unsafe { std::ptr::from_mut(variable(bss)).write_volatile(value) };
     }
 }
 
-/// Ask for more of the processor than those we watch, as auditd does: a busy host must not fill
-/// the ring. It is a favour, and no error where it is refused.
-pub fn raise_priority() {
-    const NICE: libc::c_int = -15;
-    // SAFETY: no memory is involved; 0 is this process.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+/// The kernel side's name for each kind of event.
+fn want_bits(events: EventSet) -> u32 {
+    use EventName as N;
+    let bit = |name| match name {
+        N::All => u32::MAX,
+        N::Connect => want::NETMON_WANT_CONNECT.0,
+        N::Accept => want::NETMON_WANT_ACCEPT.0,
+        N::Close => want::NETMON_WANT_CLOSE.0,
+        N::Fail => want::NETMON_WANT_FAIL.0,
+        N::Request => want::NETMON_WANT_REQUEST.0,
+        N::Listen => want::NETMON_WANT_LISTEN.0,
+        N::State => want::NETMON_WANT_STATE.0,
+    };
+    events.iter().fold(0, |bits, name| bits | bit(name))
 }
 
 impl Source for Tracer<'_> {
@@ -228,7 +196,7 @@ impl Source for Tracer<'_> {
         Ok(())
     }
 
-    fn survey(&mut self) -> Result<bool> {
+    fn visit_existing(&mut self) -> Result<bool> {
         if let Some(iterators) = &mut self.iterators {
             if iterators.read()? {
                 return Ok(true);
@@ -236,21 +204,12 @@ impl Source for Tracer<'_> {
             self.notes.extend(iterators.note());
         }
         self.iterators = None;
-        tell(&mut self.skel, |bss| &mut bss.surveying, 0);
+        set_bss_flag(&mut self.skel, |bss| &mut bss.surveying, 0);
         Ok(false)
     }
 
     fn lost(&self) -> Lost {
-        let lost = self.skel.maps.bss_data.as_deref().map(|bss| bss.lost).unwrap_or_default();
-        Lost {
-            ring: lost[0],
-            table: lost[1],
-            process: lost[2],
-            follow: lost[3],
-            answers: lost[4],
-            missed: self.missed(),
-            ..Lost::default()
-        }
+        counters::lost(&self.skel)
     }
 
     fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {
@@ -258,7 +217,7 @@ impl Source for Tracer<'_> {
             // SAFETY: `epoch` is a valid, aligned integer in a shared mapping.
             unsafe { std::ptr::from_mut(&mut bss.epoch).write_volatile(bss.epoch.wrapping_add(1)) };
         }
-        wait_for_programs();
+        counters::wait_for_programs();
         let mut used = HashSet::new();
         for key in self.skel.maps.conns.keys() {
             let Some(conn) = self.skel.maps.conns.lookup(&key, MapFlags::ANY)? else { continue };
@@ -284,62 +243,6 @@ impl Source for Tracer<'_> {
             drop(link);
         }
         // A record that is still being filled hides those behind it from the reader.
-        wait_for_programs();
+        counters::wait_for_programs();
     }
-}
-
-/// Wait until every program that runs now has ended: what they have seen of the epoch before is
-/// then in the connection table. MEMBARRIER_CMD_GLOBAL is a grace period of RCU, under which
-/// programs run; where it is refused (CPUs without a tick) a moment has to do.
-fn wait_for_programs() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: the call takes no pointers.
-    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } < 0 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-}
-
-impl Tracer<'_> {
-    /// Runs the kernel refused because the program was already running on that CPU. Where a program
-    /// is there twice, at most as many as either was refused.
-    fn missed(&self) -> u64 {
-        let progs = &self.skel.progs;
-        let twice = [
-            (&progs.on_state, &progs.on_state_again),
-            (&progs.on_connect, &progs.on_connect_again),
-            (&progs.on_accept, &progs.on_accept_again),
-            (&progs.on_sys_exit, &progs.on_sys_exit_again),
-        ];
-        let both = twice.into_iter().filter_map(|(prog, again)| {
-            let first = misses(prog)?;
-            Some(misses(again).map_or(first, |second| first.min(second)))
-        });
-        let once: u64 = [
-            &progs.on_listen,
-            &progs.on_connect_v4,
-            &progs.on_connect_v6,
-            &progs.on_request,
-            &progs.on_connect_enter,
-            &progs.on_uring,
-        ]
-        .into_iter()
-        .filter_map(|prog| misses(prog))
-        .sum();
-        once + both.sum::<u64>()
-    }
-}
-
-fn misses(prog: &ProgramMut<'_>) -> Option<u64> {
-    use std::os::fd::AsFd;
-    let mut info = libbpf_rs::libbpf_sys::bpf_prog_info::default();
-    let mut len = size_of_val(&info) as u32;
-    // SAFETY: `info` is a plain structure of the length given, for the kernel to fill.
-    let result = unsafe {
-        libbpf_rs::libbpf_sys::bpf_obj_get_info_by_fd(
-            prog.as_fd().as_raw_fd(),
-            std::ptr::from_mut(&mut info).cast(),
-            &mut len,
-        )
-    };
-    (result == 0).then_some(info.recursion_misses)
 }

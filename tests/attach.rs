@@ -14,10 +14,10 @@ use nix::sys::{
     time::TimeValLike,
 };
 use tcptrace::{
-    bpf::{Config, Tracer},
+    cli::plan::{AtStart, Events, Probes},
     filter::Program,
-    plan::{AtStart, Events, Probes},
     session::Source,
+    tracer::{Config, Tracer},
 };
 
 /// Load, attach, detach and unload once; the processor time it took.
@@ -50,7 +50,7 @@ fn once_and(attached: impl FnOnce()) -> Duration {
     attached();
     tracer.detach();
     drop(tracer);
-    tcptrace::bpf::take_log(); // kept for --verbose
+    tcptrace::tracer::take_log(); // kept for --verbose
     used() - before
 }
 

@@ -10,7 +10,10 @@ use std::{
 
 use clap::{Arg, CommandFactory};
 use serde_json::Value;
-use tcptrace::{bpf::ProbeSet, cli::Args, docs::SCHEMA};
+use tcptrace::{
+    cli::{Args, docs::SCHEMA},
+    tracer::ProbeSet,
+};
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("man").join(name)

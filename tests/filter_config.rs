@@ -4,18 +4,18 @@
 mod subject;
 
 use subject::curl;
-use tcptrace::config::Config;
+use tcptrace::filter::netmon_yaml::NetMonConfig;
 use tcptrace::filter::{Direction, Filter, Subject, Verdict};
 
 fn filter(text: &str) -> Filter {
-    let config = Config::parse("netmon.yaml", text).unwrap_or_else(|e| panic!("{e:?}\n{text}"));
+    let config = NetMonConfig::parse("netmon.yaml", text).unwrap_or_else(|e| panic!("{e:?}\n{text}"));
     Filter::new(&Default::default(), None, Some(&config))
 }
 
 /// The verdict of the reference, once the program has agreed; with the rule by its name.
 fn verdict(filter: &Filter, subject: &Subject) -> Option<Option<String>> {
-    let verdict = filter.judge(subject);
-    assert_eq!(filter.compile().expect("a filter that can match").judge(subject), verdict);
+    let verdict = filter.evaluate(subject);
+    assert_eq!(filter.compile().expect("a filter that can match").evaluate(subject), verdict);
     match verdict {
         Verdict::Rejected => None,
         Verdict::Admitted(rule) => Some(rule.and_then(|index| filter.rules[index].name.clone())),
@@ -112,12 +112,12 @@ fn names_are_left_to_user_space() {
     );
     assert!(filter.needs_names());
     let other = Subject { dns: vec!["example.org".to_owned()], ..curl() };
-    assert_eq!(filter.judge(&curl()), Verdict::Admitted(Some(0)));
-    assert_eq!(filter.judge(&other), Verdict::Rejected);
+    assert_eq!(filter.evaluate(&curl()), Verdict::Admitted(Some(0)));
+    assert_eq!(filter.evaluate(&other), Verdict::Rejected);
     // The kernel knows no names: it passes what some name could still admit, and only that.
     let program = filter.compile().expect("a filter");
-    assert_eq!(program.judge(&other), Verdict::Admitted(Some(0)));
-    assert_eq!(program.judge(&Subject { dport: 80, ..other }), Verdict::Rejected);
+    assert_eq!(program.evaluate(&other), Verdict::Admitted(Some(0)));
+    assert_eq!(program.evaluate(&Subject { dport: 80, ..other }), Verdict::Rejected);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn errors_point_into_the_file() {
         ("egress:\n---\ningress:\n", 2, 1, "second document"),
         ("egress:\n  enabled: [true\n", 3, 1, "not YAML"),
     ] {
-        let error = Config::parse("r.yaml", text).expect_err(text);
+        let error = NetMonConfig::parse("r.yaml", text).expect_err(text);
         assert!(error.message.contains(part), "{text}: {}", error.message);
         assert_eq!((error.place.line, error.place.column), (line, column), "{text}: {}", error.message);
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
-use tcptrace::bpf::classifier::Classifier;
+use tcptrace::tracer::filter_test_run::FilterTestRun;
 
 /// Loading takes milliseconds, a run microseconds: many cases for each filter.
 const FILTERS: u32 = 250;
@@ -25,11 +25,11 @@ fn the_kernel_agrees_with_the_reference() {
             let Ok(program) = filter.compile() else { return Ok(()) };
             let fail = |e: anyhow::Error| TestCaseError::fail(format!("{e:#}"));
             let mut storage = MaybeUninit::uninit();
-            let mut classifier = Classifier::load(&program, &mut storage).map_err(fail)?;
+            let mut classifier = FilterTestRun::load(&program, &mut storage).map_err(fail)?;
             for subject in &subjects {
                 classifier.prepare(subject).map_err(fail)?;
                 let (verdict, _) = classifier.run(1).map_err(fail)?;
-                prop_assert_eq!(verdict, filter.judge(subject), "{:?}", subject);
+                prop_assert_eq!(verdict, filter.evaluate(subject), "{:?}", subject);
                 compared.set(compared.get() + 1);
             }
             Ok(())

@@ -5,7 +5,7 @@ mod subject;
 
 use clap::Parser;
 use std::net::IpAddr;
-use tcptrace::cli::filter::FilterArgs;
+use tcptrace::cli::filter_args::FilterArgs;
 use tcptrace::filter::{Subject, Verdict};
 
 #[derive(Parser)]
@@ -18,9 +18,9 @@ struct Args {
 fn admits(arguments: &[&str], subject: &Subject) -> bool {
     let args = Args::try_parse_from([&["tcptrace"], arguments].concat()).unwrap_or_else(|e| panic!("{e}"));
     let filter = args.filter.filter().unwrap_or_else(|e| panic!("{arguments:?}: {e:#}"));
-    let verdict = filter.judge(subject);
+    let verdict = filter.evaluate(subject);
     let program = filter.compile().unwrap_or_else(|e| panic!("{arguments:?}: {e}"));
-    assert_eq!(program.judge(subject), verdict, "{arguments:?}");
+    assert_eq!(program.evaluate(subject), verdict, "{arguments:?}");
     verdict == Verdict::Admitted(None)
 }
 

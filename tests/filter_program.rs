@@ -4,9 +4,9 @@ mod filter_cases;
 
 use filter_cases::{filter, predicate, subject, written};
 use proptest::prelude::*;
-use tcptrace::config::Config;
+use tcptrace::filter::netmon_yaml::NetMonConfig;
+use tcptrace::filter::predicate;
 use tcptrace::filter::{Filter, FilterError};
-use tcptrace::predicate;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
@@ -16,10 +16,10 @@ proptest! {
     fn program_agrees_with_the_reference(filter in filter(), subjects in prop::collection::vec(subject(), 12)) {
         match filter.compile() {
             Ok(program) => for subject in &subjects {
-                prop_assert_eq!(program.judge(subject), filter.judge(subject), "{:?}", subject);
+                prop_assert_eq!(program.evaluate(subject), filter.evaluate(subject), "{:?}", subject);
             },
             Err(FilterError::NeverMatches(_)) => for subject in &subjects {
-                prop_assert_eq!(filter.judge(subject), tcptrace::filter::Verdict::Rejected);
+                prop_assert_eq!(filter.evaluate(subject), tcptrace::filter::Verdict::Rejected);
             },
             Err(FilterError::RuleNeverMatches(..)) => {
                 let dead = |rule: &tcptrace::filter::Rule| Filter { all: Vec::new(), rules: vec![rule.clone()], cgroups: Vec::new() }.compile().is_err();
@@ -47,7 +47,7 @@ proptest! {
             prop_assert!(e.span.start <= e.span.end && e.span.end <= text.len());
             e.report(&text);
         }
-        let _ = Config::parse("fuzz.yaml", &text);
+        let _ = NetMonConfig::parse("fuzz.yaml", &text);
     }
 
     /// Words of the language in any order reach deeper than random characters.
@@ -60,8 +60,8 @@ proptest! {
             prop_assert!(text.is_char_boundary(e.span.start) && text.is_char_boundary(e.span.end));
             e.report(&text);
         }
-        let _ = Config::parse("fuzz.yaml", &text);
-        let _ = Config::parse("fuzz.yaml", &format!("egress:\n  rules:\n  - rule: r\n    event: {text}"));
+        let _ = NetMonConfig::parse("fuzz.yaml", &text);
+        let _ = NetMonConfig::parse("fuzz.yaml", &format!("egress:\n  rules:\n  - rule: r\n    event: {text}"));
     }
 }
 
@@ -199,7 +199,7 @@ fn limits_are_named() {
         )
     });
     let config =
-        Config::parse("r.yaml", &format!("egress:\n  rules:\n{}", rules.concat())).expect("64 rules");
+        NetMonConfig::parse("r.yaml", &format!("egress:\n  rules:\n{}", rules.concat())).expect("64 rules");
     let filter = Filter::new(&Default::default(), None, Some(&config));
     assert_eq!(filter.rule_names().len(), 64);
     assert!(filter.compile().is_ok());

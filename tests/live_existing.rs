@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{
-    PATIENCE, Trace,
+    Trace, WRITE_POLL,
     actor::{self, Actor},
     all,
     net::{self, Pair, V4, V6},
@@ -44,7 +44,7 @@ fn printed(arguments: &[&str]) -> String {
 
 /// What snapshots say of a namespace, once they say all that is expected: states take their time.
 fn settled(netns: u64, expected: &BTreeSet<Seen>) -> Vec<Value> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WRITE_POLL;
     loop {
         let events: Vec<Value> =
             snapshot().into_iter().filter(|event| common::net(event)["netns"] == netns).collect();

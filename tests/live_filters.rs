@@ -200,7 +200,7 @@ fn wait_until_closed(ports: &[u16]) {
             ours && !matches!(words.get(3), Some(&("0A" | "06")))
         })
     };
-    let deadline = std::time::Instant::now() + common::PATIENCE;
+    let deadline = std::time::Instant::now() + common::WRITE_POLL;
     while open("/proc/net/tcp") || open("/proc/net/tcp6") {
         assert!(std::time::Instant::now() < deadline, "a connection stays open");
         std::thread::yield_now();

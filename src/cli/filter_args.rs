@@ -1,9 +1,9 @@
 //! The filter options as typed, and what they mean once checked.
 
-use crate::config::Config;
+use crate::filter::netmon_yaml::NetMonConfig;
+use crate::filter::predicate::{self, Attribute, Net, PortRange, check_text, parse_number, parse_ports};
 use crate::filter::{BinaryPattern, Filter, FilterOptions, ProcessFilter};
 use crate::host;
-use crate::predicate::{self, Attribute, Net, PortRange, check_text, parse_number, parse_ports};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, statfs};
 use std::ffi::OsString;
@@ -90,10 +90,11 @@ impl FilterArgs {
             None => None,
         };
         let config = match &self.config {
-            Some(path) => Some(read_config(path)?),
-            None => None,
+            Some(path) => read_config(path)?,
+            None => NetMonConfig::default(),
         };
-        Ok(Filter::new(&options, predicate, config.as_ref()))
+        let rules = config.rules();
+        Ok(Filter::new(&options, predicate, config.process, rules))
     }
 
     fn options(&self) -> Result<FilterOptions> {
@@ -144,12 +145,12 @@ fn parse_container(text: &str) -> Result<String, String> {
     check_text(Attribute::ContainerId, text.as_bytes()).map(|()| text.to_owned())
 }
 
-fn read_config(path: &Path) -> Result<Config> {
+fn read_config(path: &Path) -> Result<NetMonConfig> {
     let name = predicate::printable(&path.to_string_lossy());
     let bytes = std::fs::read(path).with_context(|| format!("cannot read the configuration {name}"))?;
     let text = String::from_utf8(bytes)
         .map_err(|e| anyhow!("{name} is not UTF-8 at byte {}", e.utf8_error().valid_up_to()))?;
-    Config::parse(&name, &text)
+    NetMonConfig::parse(&name, &text)
         .map_err(|e| anyhow!("{name}:{}:{}: {}", e.place.line, e.place.column, e.message))
 }
 

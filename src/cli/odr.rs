@@ -10,7 +10,7 @@ const LAST: Duration = Duration::from_secs(253_402_300_799);
 /// The part of an envelope's metadata that a person decides.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "ODR")]
-pub struct EnvelopeArgs {
+pub struct OdrArgs {
     /// The project the data belongs to
     #[arg(long, value_name = "NAME", default_value = "tcptrace")]
     pub project: String,

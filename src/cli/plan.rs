@@ -2,53 +2,56 @@
 
 use std::{ffi::OsString, time::Duration};
 
-pub use crate::cli::Probes;
-use crate::{
-    bpf::layout::netmon_want as want,
-    cli::{Args, Format, Kind, When, envelope::EnvelopeArgs},
-};
+use clap::ValueEnum;
+
+pub use super::Probes;
+use super::{Args, EventName, When, odr::OdrArgs};
+use crate::output::Format;
 
 /// The kinds of events to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Events(u32);
+pub struct EventSet(u32);
 
-impl Events {
+impl EventSet {
     /// Whether listeners are of interest.
     pub fn has_listeners(self) -> bool {
-        self.0 & (want::NETMON_WANT_LISTEN.0 | want::NETMON_WANT_STATE.0) != 0
-    }
-
-    /// The bits the kernel side knows them by (`enum netmon_want`).
-    pub fn bits(self) -> u32 {
-        self.0
+        self.has(EventName::Listen) || self.has(EventName::State)
     }
 
     /// Are requests among them?
     pub fn has_requests(self) -> bool {
-        self.0 & want::NETMON_WANT_REQUEST.0 != 0
+        self.has(EventName::Request)
     }
 
     /// Are any of them about connections of this host to others? They have names.
     pub fn has_outgoing(self) -> bool {
-        self.0 & !(want::NETMON_WANT_ACCEPT.0 | want::NETMON_WANT_LISTEN.0) != 0
+        self.iter().any(|name| !matches!(name, EventName::Accept | EventName::Listen))
+    }
+
+    /// Each kind by its own name, never as [`EventName::All`].
+    pub fn iter(self) -> impl Iterator<Item = EventName> {
+        EventName::value_variants().iter().copied().filter(move |&name| self.has(name))
+    }
+
+    fn has(self, name: EventName) -> bool {
+        self.0 & bit(name) != 0
     }
 }
 
-impl FromIterator<Kind> for Events {
-    fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Self {
-        Events(kinds.into_iter().fold(0, |bits, kind| {
-            bits | match kind {
-                Kind::Connect => want::NETMON_WANT_CONNECT.0,
-                Kind::Accept => want::NETMON_WANT_ACCEPT.0,
-                Kind::Close => want::NETMON_WANT_CLOSE.0,
-                Kind::Fail => want::NETMON_WANT_FAIL.0,
-                Kind::Request => want::NETMON_WANT_REQUEST.0,
-                Kind::Listen => want::NETMON_WANT_LISTEN.0,
-                Kind::State => want::NETMON_WANT_STATE.0,
-                Kind::All => u32::MAX,
-            }
-        }))
+impl FromIterator<EventName> for EventSet {
+    fn from_iter<I: IntoIterator<Item = EventName>>(names: I) -> Self {
+        let all = || EventName::value_variants().iter().fold(0, |bits, &name| bits | bit(name));
+        EventSet(
+            names
+                .into_iter()
+                .fold(0, |bits, name| bits | if name == EventName::All { all() } else { bit(name) }),
+        )
     }
+}
+
+/// None for [`EventName::All`], which stands for the others.
+fn bit(name: EventName) -> u32 {
+    if name == EventName::All { 0 } else { 1 << name as u32 }
 }
 
 /// What to do with the sockets that exist at the start.
@@ -68,7 +71,7 @@ pub enum AtStart {
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Which events.
-    pub events: Events,
+    pub events: EventSet,
     /// Watch DNS answers.
     pub dns: bool,
     /// What exists at the start.
@@ -76,7 +79,7 @@ pub struct Plan {
     /// How they are printed.
     pub format: Format,
     /// What is said about the data in the odr format.
-    pub envelope: EnvelopeArgs,
+    pub envelope: OdrArgs,
     /// With colour.
     pub color: bool,
     /// With the time in UTC.
@@ -101,7 +104,7 @@ pub struct Plan {
 
 /// What the shell around us is like; asked once, in `main`.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Surroundings {
+pub struct Environment {
     /// The output is a terminal.
     pub output_is_terminal: bool,
     /// NO_COLOR is set and not empty (no-color.org).
@@ -110,13 +113,13 @@ pub struct Surroundings {
 
 impl Plan {
     /// Decide.
-    pub fn new(args: &Args, around: Surroundings) -> Plan {
-        let kinds: &[Kind] = match &args.events[..] {
-            _ if args.filter.failed => &[Kind::Fail],
-            [] => &[Kind::Connect, Kind::Accept, Kind::Close, Kind::Fail],
+    pub fn new(args: &Args, around: Environment) -> Plan {
+        let kinds: &[EventName] = match &args.events[..] {
+            _ if args.filter.failed => &[EventName::Fail],
+            [] => &[EventName::Connect, EventName::Accept, EventName::Close, EventName::Fail],
             listed => listed,
         };
-        let events: Events = kinds.iter().copied().collect();
+        let events: EventSet = kinds.iter().copied().collect();
         Plan {
             events,
             dns: !args.no_dns && !args.snapshot && events.has_outgoing(),
@@ -152,47 +155,48 @@ mod tests {
 
     use super::*;
 
-    fn plan(words: &[&str], around: Surroundings) -> Plan {
+    fn plan(words: &[&str], around: Environment) -> Plan {
         let args = Args::try_parse_from([&["tcptrace"], words].concat()).expect("valid arguments");
         Plan::new(&args, around)
     }
 
     #[test]
     fn colour_follows_the_wish_then_the_terminal_then_no_color() {
-        let terminal = Surroundings { output_is_terminal: true, no_color: false };
-        let plain = Surroundings { no_color: true, ..terminal };
+        let terminal = Environment { output_is_terminal: true, no_color: false };
+        let plain = Environment { no_color: true, ..terminal };
         assert!(plan(&[], terminal).color);
         assert!(!plan(&[], plain).color);
-        assert!(!plan(&[], Surroundings::default()).color);
+        assert!(!plan(&[], Environment::default()).color);
         assert!(plan(&["--color", "always"], plain).color);
         assert!(!plan(&["--color", "never"], terminal).color);
     }
 
     #[test]
     fn events_are_a_list() {
-        let events = |words: &[&str]| plan(words, Surroundings::default()).events.bits();
-        assert_eq!(events(&[]), 0b1111);
-        assert_eq!(events(&["-e", "connect,fail"]), want::NETMON_WANT_CONNECT.0 | want::NETMON_WANT_FAIL.0);
-        assert_eq!(
-            events(&["-e", "close", "-e", "fail"]),
-            want::NETMON_WANT_CLOSE.0 | want::NETMON_WANT_FAIL.0
-        );
+        use EventName::{Accept, Close, Connect, Fail, Listen, Request, State};
+        let events = |words: &[&str]| -> Vec<EventName> {
+            plan(words, Environment::default()).events.iter().collect()
+        };
+        assert_eq!(events(&[]), [Connect, Accept, Close, Fail]);
+        assert_eq!(events(&["-e", "connect,fail"]), [Connect, Fail]);
+        assert_eq!(events(&["-e", "close", "-e", "fail"]), [Close, Fail]);
+        assert_eq!(events(&["-e", "all"]), [Connect, Accept, Close, Fail, Request, Listen, State]);
         for failed in [&["--failed"][..], &["--failed", "-e", "fail,close"], &["-e", "all", "--failed"]] {
-            assert_eq!(events(failed), want::NETMON_WANT_FAIL.0, "{failed:?}");
+            assert_eq!(events(failed), [Fail], "{failed:?}");
         }
     }
 
     #[test]
     fn dns_is_watched_where_names_are_shown() {
-        let dns = |words: &[&str]| plan(words, Surroundings::default()).dns;
+        let dns = |words: &[&str]| plan(words, Environment::default()).dns;
         assert!(dns(&[]) && dns(&["-e", "close"]) && dns(&["-e", "request"]));
         assert!(!dns(&["--no-dns"]) && !dns(&["-e", "accept,listen"]) && !dns(&["--snapshot"]));
     }
 
     #[test]
     fn json_has_a_short_form() {
-        assert_eq!(plan(&["-j"], Surroundings::default()).format, Format::Json);
-        assert_eq!(plan(&["-f", "json"], Surroundings::default()).format, Format::Json);
-        assert_eq!(plan(&[], Surroundings::default()).format, Format::Table);
+        assert_eq!(plan(&["-j"], Environment::default()).format, Format::Json);
+        assert_eq!(plan(&["-f", "json"], Environment::default()).format, Format::Json);
+        assert_eq!(plan(&[], Environment::default()).format, Format::Table);
     }
 }

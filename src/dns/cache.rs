@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use super::Binding;
+use super::message::Binding;
+use crate::record::Names;
 
 /// Names kept; beyond it, those of the address least recently used go first.
 const NAMES_MAX: usize = 16_384;
@@ -16,33 +17,24 @@ const GUESSES_MAX: usize = 256;
 const TTL_FLOOR_S: u32 = 60;
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// The names of one remote end, most recently answered first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    /// At most four, each the one a program asked for.
-    pub names: Rc<[Rc<str>]>,
-    /// Another network namespace got the answers: likely, not certain.
-    pub guess: bool,
-}
-
 /// A name and the time in which it led to the address.
 #[derive(Clone, Debug)]
-struct Lease {
+struct TimedName {
     name: Rc<str>,
     since: u64,
     answered: u64,
     until: u64,
 }
 
-impl Lease {
+impl TimedName {
     fn holds(&self, at: u64) -> bool {
         self.since <= at && at < self.until
     }
 }
 
 #[derive(Debug, Default)]
-struct Slot {
-    leases: Vec<Lease>,
+struct Entry {
+    leases: Vec<TimedName>,
     used: u64,
 }
 
@@ -56,7 +48,7 @@ type Key = (IpAddr, u32);
 /// it ends, too, with the time at which it was opened.
 #[derive(Debug, Default)]
 pub struct NameCache {
-    slots: BTreeMap<Key, Slot>,
+    slots: BTreeMap<Key, Entry>,
     by_use: BTreeMap<u64, Key>,
     uses: u64,
     len: usize,
@@ -70,7 +62,7 @@ impl NameCache {
         let key = (binding.addr.to_canonical(), netns);
         let leases = &mut self.slots.entry(key).or_default().leases;
         let before = leases.len();
-        let mut lease = Lease { name: binding.name.clone(), since: time, answered: time, until };
+        let mut lease = TimedName { name: binding.name.clone(), since: time, answered: time, until };
         if let Some(known) = leases.iter().position(|known| known.name == lease.name) {
             let known = leases.remove(known);
             if known.holds(time) {
@@ -127,11 +119,11 @@ impl NameCache {
     }
 }
 
-fn held(slot: &Slot, at: u64) -> impl Iterator<Item = &Lease> {
+fn held(slot: &Entry, at: u64) -> impl Iterator<Item = &TimedName> {
     slot.leases.iter().filter(move |lease| lease.holds(at))
 }
 
-fn list<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Rc<[Rc<str>]> {
+fn list<'a>(leases: impl IntoIterator<Item = &'a TimedName>) -> Rc<[Rc<str>]> {
     let mut names: Vec<Rc<str>> = Vec::with_capacity(NAMES_PER_ADDRESS);
     for lease in leases {
         if names.len() < NAMES_PER_ADDRESS && !names.contains(&lease.name) {

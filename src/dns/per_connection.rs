@@ -7,22 +7,22 @@ const CONNECTIONS_MAX: usize = 65_536;
 
 /// One thing for each open connection, by socket cookie.
 #[derive(Debug)]
-pub struct Book<T> {
+pub struct PerConnection<T> {
     open: HashMap<u64, T>,
     /// Cookies in the order in which they came; some may be closed by now.
     order: VecDeque<u64>,
 }
 
-impl<T> Default for Book<T> {
+impl<T> Default for PerConnection<T> {
     fn default() -> Self {
-        Book { open: HashMap::new(), order: VecDeque::new() }
+        PerConnection { open: HashMap::new(), order: VecDeque::new() }
     }
 }
 
-impl<T> Book<T> {
+impl<T> PerConnection<T> {
     /// Keeps it with the connection, in place of what was kept before.
-    pub fn open(&mut self, cookie: u64, kept: T) {
-        if self.open.insert(cookie, kept).is_none() {
+    pub fn insert(&mut self, cookie: u64, value: T) {
+        if self.open.insert(cookie, value).is_none() {
             self.order.push_back(cookie);
         }
         while self.open.len() > CONNECTIONS_MAX {
@@ -42,7 +42,7 @@ impl<T> Book<T> {
     }
 
     /// Takes it out: the connection is closed.
-    pub fn close(&mut self, cookie: u64) -> Option<T> {
+    pub fn remove(&mut self, cookie: u64) -> Option<T> {
         self.open.remove(&cookie)
     }
 }
@@ -53,29 +53,29 @@ mod tests {
 
     #[test]
     fn a_connection_keeps_it_until_it_is_closed() {
-        let mut book = Book::default();
-        book.open(7, "first");
-        book.open(7, "second");
-        assert_eq!(book.get(7), Some(&"second"));
-        assert_eq!(book.close(7), Some("second"));
-        assert_eq!(book.get(7), None);
-        assert_eq!(book.close(7), None);
+        let mut kept = PerConnection::default();
+        kept.insert(7, "first");
+        kept.insert(7, "second");
+        assert_eq!(kept.get(7), Some(&"second"));
+        assert_eq!(kept.remove(7), Some("second"));
+        assert_eq!(kept.get(7), None);
+        assert_eq!(kept.remove(7), None);
     }
 
     #[test]
     fn memory_is_bounded_whether_or_not_connections_close() {
-        let mut book = Book::default();
+        let mut kept = PerConnection::default();
         let max = CONNECTIONS_MAX as u64;
         for cookie in 0..3 * max {
-            book.open(cookie, ());
+            kept.insert(cookie, ());
         }
-        assert_eq!(book.open.len(), CONNECTIONS_MAX);
-        assert_eq!(book.close(2 * max - 1), None, "the oldest go first");
-        assert!(book.close(2 * max).is_some());
+        assert_eq!(kept.open.len(), CONNECTIONS_MAX);
+        assert_eq!(kept.remove(2 * max - 1), None, "the oldest go first");
+        assert!(kept.remove(2 * max).is_some());
         for cookie in 3 * max..9 * max {
-            book.open(cookie, ());
-            book.close(cookie);
+            kept.insert(cookie, ());
+            kept.remove(cookie);
         }
-        assert!(book.order.len() <= 2 * CONNECTIONS_MAX);
+        assert!(kept.order.len() <= 2 * CONNECTIONS_MAX);
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::event::{Actor, BootTime, Close, CloseReason, Failure};
+use crate::event::{Actor, Answer, BootTime, Close, CloseReason, Direction, Event, EventKind, Failure};
 
 const S: u64 = 1_000_000_000;
 
@@ -11,7 +11,7 @@ const S: u64 = 1_000_000_000;
 const ANSWER: &[u8] = b"\x12\x34\x81\x80\0\x01\0\x01\0\0\0\0\x03one\x07example\0\0\x01\0\x01\
     \xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01";
 
-fn event(what: What, at: u64) -> Event {
+fn event(what: EventKind, at: u64) -> Event {
     Event {
         time: BootTime(at),
         cookie: 7,
@@ -21,16 +21,16 @@ fn event(what: What, at: u64) -> Event {
         mptcp: false,
         owner: Actor { image: None, pid: 1, tid: 1 },
         rule: None,
-        what,
+        kind: what,
     }
 }
 
-fn connect(latency: u64) -> What {
-    What::Connect { latency: Some(Duration::from_nanos(latency)) }
+fn connect(latency: u64) -> EventKind {
+    EventKind::Connect { latency: Some(Duration::from_nanos(latency)) }
 }
 
-fn close(direction: Direction, duration: Option<u64>) -> What {
-    What::Close(Close {
+fn close(direction: Direction, duration: Option<u64>) -> EventKind {
+    EventKind::Close(Close {
         direction,
         duration: duration.map(Duration::from_nanos),
         bytes: None,
@@ -42,14 +42,14 @@ fn close(direction: Direction, duration: Option<u64>) -> What {
 }
 
 /// One that heard the answer at second 100.
-fn namer() -> Namer {
-    let mut namer = Namer::default();
-    namer.hear(&Answer { time: BootTime(100 * S), netns: 1, message: ANSWER }).expect("a good answer");
+fn namer() -> DnsTracker {
+    let mut namer = DnsTracker::default();
+    namer.observe(&Answer { time: BootTime(100 * S), netns: 1, message: ANSWER }).expect("a good answer");
     namer
 }
 
 #[track_caller]
-fn assert_names(namer: &mut Namer, what: What, at: u64, expected: &[&str]) {
+fn assert_names(namer: &mut DnsTracker, what: EventKind, at: u64, expected: &[&str]) {
     let names = namer.names(&event(what, at));
     let names: Vec<&str> = names.names.iter().map(|name| &**name).collect();
     assert_eq!(names, expected);
@@ -62,9 +62,9 @@ fn the_opening_decides_not_the_event() {
     assert_names(&mut namer, connect(0), 100 * S, &["one.example"]);
     assert_names(&mut namer, connect(120 * S), 221 * S, &["one.example"]);
     assert_names(&mut namer, connect(0), 160 * S, &[]);
-    let fail = What::Fail { error: Failure::Aborted, latency: Some(Duration::from_secs(127)) };
+    let fail = EventKind::Fail { error: Failure::Aborted, latency: Some(Duration::from_secs(127)) };
     assert_names(&mut namer, fail, 228 * S, &["one.example"]);
-    assert_names(&mut namer, What::Request, 101 * S, &["one.example"]);
+    assert_names(&mut namer, EventKind::Request, 101 * S, &["one.example"]);
 }
 
 #[test]
@@ -90,6 +90,6 @@ fn a_close_alone_remembers_its_opening() {
 #[test]
 fn what_came_in_has_no_name() {
     let mut namer = namer();
-    assert_names(&mut namer, What::Accept { backlog: None }, 101 * S, &[]);
+    assert_names(&mut namer, EventKind::Accept { backlog: None }, 101 * S, &[]);
     assert_names(&mut namer, close(Direction::Ingress, Some(0)), 101 * S, &[]);
 }

@@ -3,9 +3,9 @@
 //! An OR of comparisons of one attribute is one comparison with the union of their sets, so a
 //! long list costs no terms, and `addr` and `port` (either end) become an OR of both ends.
 
-use super::FilterError;
+use super::error::FilterError;
+use super::predicate::{Attribute, Predicate, Set};
 use super::terms::TERMS_MAX;
-use crate::predicate::{Attribute, Predicate, Set};
 use std::collections::HashMap;
 
 /// A distinct comparison; all terms share one list of them.
@@ -57,7 +57,7 @@ enum Form {
 }
 
 /// The terms of which at least one must hold for `predicate` to hold. What only user space can
-/// judge is taken as holding.
+/// evaluate is taken as holding.
 pub fn terms(predicate: &Predicate, atoms: &mut Atoms) -> Result<Vec<Term>, FilterError> {
     let mut terms = expand(form(predicate, true), atoms)?;
     drop_redundant(&mut terms);
@@ -73,14 +73,7 @@ fn form(predicate: &Predicate, holds: bool) -> Form {
         Predicate::Any(list) if !holds => all(forms(list)),
         Predicate::All(list) | Predicate::Any(list) => any(forms(list)),
         Predicate::Test(attribute, set) => {
-            let ends: &[Attribute] = match attribute {
-                Attribute::Dns => &[],
-                Attribute::Addr => &[Attribute::Saddr, Attribute::Daddr],
-                Attribute::Port => &[Attribute::PortSrc, Attribute::PortDst],
-                Attribute::Ipv4Src | Attribute::Ipv6Src => &[Attribute::Saddr],
-                Attribute::Ipv4Dst | Attribute::Ipv6Dst => &[Attribute::Daddr],
-                one => std::slice::from_ref(one),
-            };
+            let ends = attribute.tested_as();
             let literal = |end: &Attribute| Form::Test(*end, set.clone(), holds);
             let list: Vec<Form> = ends.iter().map(literal).collect();
             if holds && !list.is_empty() { any(list) } else { all(list) }

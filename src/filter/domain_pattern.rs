@@ -1,7 +1,7 @@
 //! Patterns for names: `example.com`, and `*.example.com` for everything below it.
 
 /// Does `pattern` stand for `name`? Both in lower case and without the final dot; the name as a
-/// [`Binding`](super::Binding) has it.
+/// [`Binding`](crate::dns::Binding) has it.
 pub fn matches(pattern: &str, name: &str) -> bool {
     match pattern.strip_prefix("*.") {
         None => name == pattern,

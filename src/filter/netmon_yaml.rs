@@ -4,35 +4,36 @@ mod yaml;
 
 pub use yaml::{ConfigError, Place};
 
-use crate::filter::{BinaryPattern, ProcessFilter, Rule};
-use crate::predicate::{self, Attribute, Predicate, Set, check_text, nearest, parse_number};
+use super::options::{BinaryPattern, ProcessFilter};
+use super::predicate::{self, Attribute, Predicate, Set, check_text, nearest, parse_number};
+use super::rule::Rule;
 use yaml::{Node, Value};
 
 /// What a configuration file asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Config {
+pub struct NetMonConfig {
     /// Which processes to report, or to leave out.
     pub process: Option<ProcessFilter>,
     /// Outgoing connections.
-    pub egress: Option<Direction>,
+    pub egress: Option<DirectionRules>,
     /// Accepted connections.
-    pub ingress: Option<Direction>,
+    pub ingress: Option<DirectionRules>,
 }
 
 /// What is wanted of one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Direction {
+pub struct DirectionRules {
     /// Report it at all.
     pub enabled: bool,
     /// Report only what matches one of these, if there are any.
     pub rules: Vec<Rule>,
 }
 
-impl Config {
+impl NetMonConfig {
     /// Reads a configuration; `name` is the file's, for errors.
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
         let root = yaml::parse(text)?;
-        let mut config = Config::default();
+        let mut config = NetMonConfig::default();
         for (key, value) in fields(&root, &["process_filter", "egress", "ingress"])? {
             match key {
                 "process_filter" => config.process = Some(process_filter(value)?),
@@ -52,7 +53,7 @@ impl Config {
         let directions = [(0, &self.egress), (1, &self.ingress)];
         let mut rules = Vec::new();
         for (number, direction) in directions {
-            let Some(Direction { enabled: true, rules: theirs }) = direction else {
+            let Some(DirectionRules { enabled: true, rules: theirs }) = direction else {
                 continue;
             };
             rules.extend(theirs.iter().cloned());
@@ -127,8 +128,8 @@ fn process_filter(node: &Node<'_>) -> Result<ProcessFilter, ConfigError> {
     Ok(filter)
 }
 
-fn direction(name: &str, node: &Node<'_>, number: u32) -> Result<Direction, ConfigError> {
-    let mut direction = Direction { enabled: true, rules: Vec::new() };
+fn direction(name: &str, node: &Node<'_>, number: u32) -> Result<DirectionRules, ConfigError> {
+    let mut direction = DirectionRules { enabled: true, rules: Vec::new() };
     for (key, value) in fields(node, &["enabled", "rules"])? {
         match key {
             "enabled" => direction.enabled = boolean(value)?,

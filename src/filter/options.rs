@@ -1,8 +1,7 @@
 //! The filter options of the command line, and how they combine with the rest.
 
-use super::{Clause, Filter};
-use crate::config::Config;
-use crate::predicate::{Attribute as A, Net, PortRange, Predicate, Set};
+use super::predicate::{Attribute as A, Net, PortRange, Predicate, Set};
+use super::rule::{Clause, Filter, Rule};
 
 /// The executables that one `--binary` stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,13 +111,18 @@ impl FilterOptions {
 }
 
 impl Filter {
-    /// Options, positional predicate and configuration, all of which must hold.
-    pub fn new(options: &FilterOptions, predicate: Option<Predicate>, config: Option<&Config>) -> Self {
+    /// Options, positional predicate, and the configuration's process filter and rules, all of which
+    /// must hold.
+    pub fn new(
+        options: &FilterOptions,
+        predicate: Option<Predicate>,
+        process_filter: Option<ProcessFilter>,
+        rules: Vec<Rule>,
+    ) -> Self {
         let mut all = options.clauses();
         all.extend(predicate.map(|predicate| Clause { predicate, origin: "FILTER".to_owned() }));
-        let process_filter = config.and_then(|c| c.process.as_ref()).and_then(ProcessFilter::predicate);
+        let process_filter = process_filter.as_ref().and_then(ProcessFilter::predicate);
         all.extend(process_filter.map(|predicate| Clause { predicate, origin: "process_filter".to_owned() }));
-        let rules = config.map(Config::rules).unwrap_or_default();
         Filter { all, rules, cgroups: options.cgroup.clone() }
     }
 }

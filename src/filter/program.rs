@@ -3,40 +3,14 @@
 use super::dnf::{Atoms, Term, conjoin, terms};
 use super::table::{Rows, Table, longest};
 use super::terms::{TERMS_MAX, TermSet};
-use super::{Filter, FilterError, Subject, Verdict};
-use crate::predicate::Attribute as A;
+use super::{
+    error::FilterError,
+    limits::{GROUPS_MAX, RULES_MAX},
+    predicate::Attribute as A,
+    rule::{Filter, Verdict},
+    subject::Subject,
+};
 use std::collections::BTreeMap;
-
-/// How many groups the kernel side tests.
-pub const GROUPS_MAX: usize = 8;
-/// How many rules the kernel side numbers.
-pub const RULES_MAX: usize = 256;
-
-/// What a table exists for, in the order in which the kernel looks.
-pub const ATTRIBUTES: [A; 22] = [
-    A::BinaryName,
-    A::BinaryPath,
-    A::BinaryPrefix,
-    A::ParentBinaryName,
-    A::ParentBinaryPath,
-    A::ParentBinaryPrefix,
-    A::Uid,
-    A::Euid,
-    A::Gid,
-    A::Egid,
-    A::Auid,
-    A::Pid,
-    A::Ppid,
-    A::ContainerId,
-    A::Cgroup,
-    A::Netns,
-    A::Family,
-    A::Direction,
-    A::Saddr,
-    A::Daddr,
-    A::PortSrc,
-    A::PortDst,
-];
 
 /// A filter ready to run.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +27,13 @@ pub struct Program {
     pub cgroups: Vec<u64>,
 }
 
+impl Filter {
+    /// The program for the kernel.
+    pub fn compile(&self) -> Result<Program, FilterError> {
+        Program::compile(self)
+    }
+}
+
 impl Program {
     pub(super) fn compile(filter: &Filter) -> Result<Self, FilterError> {
         if filter.rules.len() > RULES_MAX {
@@ -62,7 +43,7 @@ impl Program {
         draft.add_clauses(filter)?;
         draft.add_rules(filter)?;
         let mut tables = BTreeMap::new();
-        for attribute in ATTRIBUTES {
+        for attribute in A::with_table() {
             if let Some(table) = Table::build(attribute, &draft.atoms, &draft.terms)? {
                 tables.insert(attribute, table);
             }
@@ -96,7 +77,7 @@ impl Program {
     }
 
     /// The verdict, as the kernel comes to it.
-    pub fn judge(&self, subject: &Subject) -> Verdict {
+    pub fn evaluate(&self, subject: &Subject) -> Verdict {
         let look_up = |(attribute, table): (&A, &Table)| table.look_up(*attribute, subject);
         let left = self.tables.iter().map(look_up).fold(TermSet::ALL, TermSet::and);
         if self.groups.iter().any(|group| group.and(left).is_empty()) {

@@ -1,11 +1,14 @@
-//! What is judged, and the reference evaluator: predicates applied to it by the book.
+//! What a filter looks at, and the reference evaluator: predicates applied to it by the book.
 //!
 //! The compiled program and the kernel must agree with this file; property tests compare them.
-//! It is also what judges the one attribute that user space alone knows, `dns`.
+//! It also evaluates the one attribute that only user space knows, `dns`.
 
-use crate::dns;
+use super::{
+    domain_pattern,
+    predicate::{Attribute as A, Net, Predicate, Set, unmap},
+    rule::{Filter, Verdict},
+};
 pub use crate::event::Direction;
-use crate::predicate::{Attribute as A, Net, Predicate, Set, unmap};
 use std::net::IpAddr;
 
 /// Everything a filter can look at: the owner of a connection and the connection.
@@ -35,6 +38,20 @@ pub struct Subject {
     pub direction: Direction,
     /// The names that resolved to `daddr`.
     pub dns: Vec<String>,
+}
+
+impl Filter {
+    /// The verdict, by the book: what the compiled program must agree with.
+    pub fn evaluate(&self, subject: &Subject) -> Verdict {
+        if !self.all.iter().all(|clause| subject.satisfies(&clause.predicate)) {
+            return Verdict::Rejected;
+        }
+        if self.rules.is_empty() {
+            return Verdict::Admitted(None);
+        }
+        let rule = self.rules.iter().position(|rule| subject.satisfies(&rule.predicate));
+        rule.map_or(Verdict::Rejected, |rule| Verdict::Admitted(Some(rule)))
+    }
 }
 
 impl Subject {
@@ -90,7 +107,8 @@ impl Subject {
     fn has_text(&self, attribute: A, text: &[u8]) -> bool {
         match attribute {
             A::Dns => {
-                let matches = |pattern: &str| self.dns.iter().any(|name| dns::matches(pattern, name));
+                let matches =
+                    |pattern: &str| self.dns.iter().any(|name| domain_pattern::matches(pattern, name));
                 std::str::from_utf8(text).is_ok_and(matches)
             }
             // As everywhere with containers, the beginning of an id stands for the id.

@@ -4,18 +4,18 @@
 
 mod nets;
 mod ports;
+mod rows;
 
 use super::dnf::{Atoms, Term};
+use super::error::FilterError;
+use super::limits::VALUES_MAX;
+use super::predicate::{Attribute as A, Net, Set, unmap};
+use super::subject::Subject;
 use super::terms::TermSet;
-use super::{FilterError, Subject};
-use crate::predicate::{Attribute as A, Net, PortRange, Set, unmap};
-use std::collections::{BTreeMap, HashMap};
+pub use rows::Rows;
+use rows::{Members, RowMaker, collect, unite};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-
-/// How many values one table can hold, ports and networks aside.
-pub const VALUES_MAX: usize = 1_000_000;
-/// How many networks one table can hold.
-pub const CIDRS_MAX: usize = 65_536;
 
 /// The terms that one attribute leaves, by its value.
 #[derive(Clone, Debug)]
@@ -26,53 +26,6 @@ pub struct Table {
     pub rows: Rows,
     /// There are two possible values, and both have a row.
     pub two_valued: bool,
-}
-
-/// The values of a table.
-#[derive(Clone, Debug)]
-pub enum Rows {
-    /// Found when equal.
-    Numbers(BTreeMap<u32, TermSet>),
-    /// Found when equal.
-    Texts(BTreeMap<Vec<u8>, TermSet>),
-    /// The longest prefix is found.
-    Prefixes(BTreeMap<Vec<u8>, TermSet>),
-    /// Addresses, found when equal; then networks, of which the longest prefix is found.
-    Nets {
-        /// Single addresses, IPv4 at `::ffff:0:0/96`.
-        hosts: BTreeMap<u128, TermSet>,
-        /// Either empty, or with an entry for all of each family.
-        nets: BTreeMap<Net, TermSet>,
-        /// What at least one IPv4 address leaves, and one IPv6 address.
-        reachable: [TermSet; 2],
-    },
-    /// Every port, in order, equal neighbours joined.
-    Ports(Vec<(PortRange, TermSet)>),
-}
-
-/// The atoms a value is a member of, by number, ascending.
-type Members = Vec<usize>;
-
-/// The literals of one attribute: which term needs which atom, or its opposite.
-struct Judge {
-    literals: Vec<(usize, usize, bool)>,
-    known: HashMap<Members, TermSet>,
-}
-
-impl Judge {
-    fn row(&mut self, members: &Members) -> TermSet {
-        if let Some(row) = self.known.get(members) {
-            return *row;
-        }
-        let mut row = TermSet::ALL;
-        for (term, atom, member) in &self.literals {
-            if members.binary_search(atom).is_ok() != *member {
-                row.remove(*term);
-            }
-        }
-        self.known.insert(members.clone(), row);
-        row
-    }
 }
 
 impl Table {
@@ -86,14 +39,14 @@ impl Table {
         if literals.is_empty() {
             return Ok(None);
         }
-        let mut judge = Judge { literals, known: HashMap::new() };
+        let mut rows_of = RowMaker::new(literals);
         let sets = atoms.list.iter().enumerate().filter(|(_, atom)| atom.attribute == attribute);
         let sets: Vec<(usize, &Set)> = sets.map(|(number, atom)| (number, &atom.set)).collect();
         let rows = match sets[0].1 {
-            Set::Numbers(_) => Rows::Numbers(numbers(attribute, &sets, &mut judge)),
-            Set::Texts(_) => texts(attribute, &sets, &mut judge),
-            Set::Nets(_) => nets::nets(&sets, &mut judge)?,
-            Set::Ports(_) => Rows::Ports(ports::ports(&sets, &mut judge)),
+            Set::Numbers(_) => Rows::Numbers(numbers(attribute, &sets, &mut rows_of)),
+            Set::Texts(_) => texts(attribute, &sets, &mut rows_of),
+            Set::Nets(_) => nets::nets(&sets, &mut rows_of)?,
+            Set::Ports(_) => Rows::Ports(ports::ports(&sets, &mut rows_of)),
         };
         let values = match &rows {
             Rows::Numbers(rows) => rows.len(),
@@ -104,7 +57,7 @@ impl Table {
         if values > VALUES_MAX {
             return Err(FilterError::TooManyValues(attribute.name(), values));
         }
-        let miss = judge.row(&Vec::new());
+        let miss = rows_of.row(&Vec::new());
         let two_valued = matches!(attribute, A::Family | A::Direction | A::Cgroup);
         Ok(Some(Table { miss, rows, two_valued }))
     }
@@ -150,13 +103,7 @@ fn longest_net(nets: &BTreeMap<Net, TermSet>, address: IpAddr) -> Option<TermSet
     matching.max_by_key(|(net, _)| net.prefix_len()).map(|(_, row)| *row)
 }
 
-fn collect<'a, K: Ord + 'a>(values: impl Iterator<Item = (usize, &'a K)>) -> BTreeMap<&'a K, Members> {
-    let mut found: BTreeMap<&K, Members> = BTreeMap::new();
-    values.for_each(|(atom, value)| found.entry(value).or_default().push(atom));
-    found
-}
-
-fn numbers(attribute: A, sets: &[(usize, &Set)], judge: &mut Judge) -> BTreeMap<u32, TermSet> {
+fn numbers(attribute: A, sets: &[(usize, &Set)], rows_of: &mut RowMaker) -> BTreeMap<u32, TermSet> {
     let values = sets.iter().flat_map(|(atom, set)| match set {
         Set::Numbers(list) => list.iter().map(|n| (*atom, n)).collect::<Vec<_>>(),
         _ => Vec::new(),
@@ -171,17 +118,17 @@ fn numbers(attribute: A, sets: &[(usize, &Set)], judge: &mut Judge) -> BTreeMap<
     for value in possible {
         members.entry(value).or_default();
     }
-    members.into_iter().map(|(value, members)| (*value, judge.row(&members))).collect()
+    members.into_iter().map(|(value, members)| (*value, rows_of.row(&members))).collect()
 }
 
-fn texts(attribute: A, sets: &[(usize, &Set)], judge: &mut Judge) -> Rows {
+fn texts(attribute: A, sets: &[(usize, &Set)], rows_of: &mut RowMaker) -> Rows {
     let values = sets.iter().flat_map(|(atom, set)| match set {
         Set::Texts(list) => list.iter().map(|text| (*atom, text)).collect::<Vec<_>>(),
         _ => Vec::new(),
     });
     let members = collect(values);
     if !matches!(attribute, A::BinaryPrefix | A::ParentBinaryPrefix | A::ContainerId) {
-        return Rows::Texts(members.into_iter().map(|(text, m)| (text.clone(), judge.row(&m))).collect());
+        return Rows::Texts(members.into_iter().map(|(text, m)| (text.clone(), rows_of.row(&m))).collect());
     }
     let mut rows = BTreeMap::new();
     let mut above: Vec<(&Vec<u8>, Members)> = Vec::new();
@@ -192,14 +139,8 @@ fn texts(attribute: A, sets: &[(usize, &Set)], judge: &mut Judge) -> Rows {
         if let Some((_, inherited)) = above.last() {
             unite(&mut members, inherited);
         }
-        rows.insert(text.clone(), judge.row(&members));
+        rows.insert(text.clone(), rows_of.row(&members));
         above.push((text, members));
     }
     Rows::Prefixes(rows)
-}
-
-fn unite(members: &mut Members, inherited: &Members) {
-    members.extend(inherited);
-    members.sort_unstable();
-    members.dedup();
 }

@@ -20,7 +20,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use crate::invoker::Invoker;
+use super::sudo_user::SudoUser;
 
 /// The hidden option that makes a second tcptrace become the command, see [`become_command`].
 pub const BECOME: &str = "--become-command";
@@ -105,7 +105,7 @@ fn code(status: ExitStatus) -> u8 {
 
 /// Become the invoking user, and then the command. Returns why that failed, and the exit code
 /// that shells and env(1) give in such a case.
-pub fn become_command(words: &[OsString], invoker: Option<&Invoker>) -> (anyhow::Error, u8) {
+pub fn become_command(words: &[OsString], invoker: Option<&SudoUser>) -> (anyhow::Error, u8) {
     let Some((program, arguments)) = words.split_first() else { return (anyhow!("no command"), 2) };
     let mut command = Command::new(program);
     command.args(arguments);

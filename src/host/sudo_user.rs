@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 /// NSS is not asked: a static binary cannot. Users of a directory service get the groups that
 /// /etc/group lists for them, and keep HOME as sudo left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invoker {
+pub struct SudoUser {
     /// SUDO_UID.
     pub uid: u32,
     /// SUDO_GID.
@@ -20,9 +20,9 @@ pub struct Invoker {
     pub environment: Vec<(&'static str, String)>,
 }
 
-impl Invoker {
+impl SudoUser {
     /// From sudo's variables and the text of /etc/passwd and /etc/group.
-    pub fn new(variable: impl Fn(&str) -> Option<OsString>, passwd: &str, group: &str) -> Option<Invoker> {
+    pub fn new(variable: impl Fn(&str) -> Option<OsString>, passwd: &str, group: &str) -> Option<SudoUser> {
         let number = |name: &str| variable(name)?.to_str()?.parse::<u32>().ok();
         let (uid, gid) = (number("SUDO_UID")?, number("SUDO_GID")?);
         let entry = passwd
@@ -42,7 +42,7 @@ impl Invoker {
             environment.extend(value.map(|value| (variable, (*value).to_owned())));
         }
         environment.retain(|(_, value)| !value.is_empty());
-        Some(Invoker { uid, gid, groups, environment })
+        Some(SudoUser { uid, gid, groups, environment })
     }
 
     /// Become this user, for good. The environment is left to the caller.
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn knows_the_user_behind_sudo() {
-        let ann = Invoker::new(variables("1000"), PASSWD, GROUP).expect("an invoker");
+        let ann = SudoUser::new(variables("1000"), PASSWD, GROUP).expect("an invoker");
         assert_eq!((ann.uid, ann.gid), (1000, 1000));
         assert_eq!(ann.groups, [1000, 10]);
         assert_eq!(
@@ -96,14 +96,14 @@ mod tests {
 
     #[test]
     fn a_user_of_no_file_keeps_home() {
-        let guest = Invoker::new(variables("70000"), PASSWD, GROUP).expect("an invoker");
+        let guest = SudoUser::new(variables("70000"), PASSWD, GROUP).expect("an invoker");
         assert_eq!(guest.environment.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["USER", "LOGNAME"]);
     }
 
     #[test]
     fn without_sudo_there_is_none() {
-        assert_eq!(Invoker::new(|_| None, PASSWD, GROUP), None);
-        assert_eq!(Invoker::new(variables("-1"), PASSWD, GROUP), None);
-        assert_eq!(Invoker::new(variables(""), PASSWD, GROUP), None);
+        assert_eq!(SudoUser::new(|_| None, PASSWD, GROUP), None);
+        assert_eq!(SudoUser::new(variables("-1"), PASSWD, GROUP), None);
+        assert_eq!(SudoUser::new(variables(""), PASSWD, GROUP), None);
     }
 }

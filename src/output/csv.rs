@@ -2,53 +2,57 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use super::{Sink, names};
+use super::{sink::Sink, vocabulary};
 use crate::{
-    enrich::Record,
-    event::{Backlog, Close, Process, State, What},
+    event::{Actor, Bytes, Direction, EventKind, Process, State},
+    record::Record,
 };
 
-/// The columns, in order. A field without a value is empty.
-pub const COLUMNS: [&str; 39] = [
-    "timestamp",
-    "event",
-    "pid",
-    "tid",
-    "ppid",
-    "uid",
-    "euid",
-    "gid",
-    "egid",
-    "auid",
-    "filename",
-    "binary_path",
-    "args",
-    "container_id",
-    "unit",
-    "saddr",
-    "sport",
-    "daddr",
-    "dport",
-    "dns",
-    "dns_guess",
-    "netns",
-    "cookie",
-    "mptcp",
-    "state",
-    "old_state",
-    "owners",
-    "direction",
-    "latency_us",
-    "duration_us",
-    "bytes_sent",
-    "bytes_received",
-    "retransmits",
-    "srtt_us",
-    "reason",
-    "error",
-    "backlog_len",
-    "backlog_max",
-    "rule",
+/// A column's name, and its value of a record; a field without a value is empty.
+type Column = (&'static str, fn(&Row<'_>) -> Cow<'static, str>);
+
+/// The columns, in order.
+#[rustfmt::skip]
+static COLUMNS: [Column; 39] = [
+    ("timestamp", |row| vocabulary::time(row.record.wall_ns).into()),
+    ("event", |row| vocabulary::event(row.kind()).into()),
+    ("pid", |row| text(row.owner().map(|owner| owner.pid))),
+    ("tid", |row| text(row.owner().map(|owner| owner.tid))),
+    ("ppid", |row| text(row.process.map(|process| process.ppid))),
+    ("uid", |row| text(row.process.map(|process| process.uid))),
+    ("euid", |row| text(row.process.map(|process| process.euid))),
+    ("gid", |row| text(row.process.map(|process| process.gid))),
+    ("egid", |row| text(row.process.map(|process| process.egid))),
+    ("auid", |row| text(row.process.map(|process| process.auid))),
+    ("filename", |row| word(row.process.map(|process| process.filename.as_str()))),
+    ("binary_path", |row| word(row.process.map(|process| process.binary_path.as_str()))),
+    ("args", |row| word(row.process.and_then(|process| process.args.as_deref()))),
+    ("container_id", |row| word(row.process.and_then(|process| process.container_id.as_deref()))),
+    ("unit", |row| word(row.process.and_then(|process| process.unit.as_deref()))),
+    ("saddr", |row| text(Some(row.record.event.local.ip()))),
+    ("sport", |row| text(Some(row.record.event.local.port()))),
+    ("daddr", |row| text(Some(row.record.event.remote.ip()))),
+    ("dport", |row| text(Some(row.record.event.remote.port()))),
+    ("dns", |row| row.record.names.names.join(" ").into()),
+    ("dns_guess", |row| text(row.record.names.guess.then_some(true))),
+    ("netns", |row| text(Some(row.record.event.netns))),
+    ("cookie", |row| text(Some(row.record.event.cookie))),
+    ("mptcp", |row| text(Some(row.record.event.mptcp))),
+    ("state", |row| text(row.states().0.map(vocabulary::state))),
+    ("old_state", |row| text(row.states().1.map(vocabulary::state))),
+    ("owners", |row| row.owners().into()),
+    ("direction", |row| text(row.direction().map(vocabulary::direction))),
+    ("latency_us", |row| text(row.kind().latency().map(|latency| latency.as_micros()))),
+    ("duration_us", |row| text(row.duration().map(|duration| duration.as_micros()))),
+    ("bytes_sent", |row| text(row.bytes().map(|bytes| bytes.sent))),
+    ("bytes_received", |row| text(row.bytes().map(|bytes| bytes.received))),
+    ("retransmits", |row| text(row.kind().close().map(|close| close.retransmits))),
+    ("srtt_us", |row| text(row.kind().close().map(|close| close.srtt.as_micros()))),
+    ("reason", |row| text(row.kind().close().map(|close| vocabulary::reason(close.reason)))),
+    ("error", |row| text(row.error())),
+    ("backlog_len", |row| text(row.kind().backlog().map(|backlog| backlog.len))),
+    ("backlog_max", |row| text(row.kind().backlog().map(|backlog| backlog.max))),
+    ("rule", |row| row.rule.to_owned().into()),
 ];
 
 /// Writes lines of values. Control characters are escaped as in the table: RFC 4180 has no place
@@ -65,115 +69,76 @@ impl Csv {
     }
 }
 
-/// What differs from event to event.
-#[derive(Default)]
-struct Details {
-    state: Option<State>,
-    old_state: Option<State>,
-    direction: Option<&'static str>,
-    latency: Option<Duration>,
-    duration: Option<Duration>,
-    close: Option<Close>,
-    error: Option<String>,
-    backlog: Option<Backlog>,
+/// What the columns look at.
+struct Row<'a> {
+    record: &'a Record,
+    process: Option<&'a Process>,
+    rule: &'a str,
+}
+
+impl Row<'_> {
+    fn kind(&self) -> &EventKind {
+        &self.record.event.kind
+    }
+
+    fn owner(&self) -> Option<Actor> {
+        Some(self.record.event.owner).filter(|owner| owner.pid != 0)
+    }
+
+    fn owners(&self) -> String {
+        let pids: Vec<String> = self.record.owners.iter().map(|(actor, _)| actor.pid.to_string()).collect();
+        pids.join(" ")
+    }
+
+    /// The state the socket is in, and the one it left.
+    fn states(&self) -> (Option<State>, Option<State>) {
+        match self.kind() {
+            EventKind::StateChange { from, to, .. } => (Some(*to), Some(*from)),
+            kind => (kind.existing().map(|existing| existing.state), None),
+        }
+    }
+
+    /// A change of state says nothing of it.
+    fn direction(&self) -> Option<Direction> {
+        match self.kind() {
+            EventKind::StateChange { .. } => None,
+            kind => kind.direction(),
+        }
+    }
+
+    fn duration(&self) -> Option<Duration> {
+        match self.kind() {
+            EventKind::StateChange { after, .. } => *after,
+            kind => kind.close()?.duration,
+        }
+    }
+
+    fn bytes(&self) -> Option<Bytes> {
+        self.kind().close()?.bytes
+    }
+
+    fn error(&self) -> Option<String> {
+        let EventKind::Fail { error, .. } = self.kind() else { return None };
+        Some(vocabulary::failure(*error))
+    }
 }
 
 impl Sink for Csv {
     fn begin(&mut self, out: &mut Vec<u8>) {
-        put(out, COLUMNS);
+        put(out, COLUMNS.iter().map(|(name, _)| *name));
     }
 
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
-        let event = &record.event;
-        let process = record.process.as_deref().map(|known| &known.process);
-        let number = |of: fn(&Process) -> u32| text(process.map(of));
-        let word =
-            |of: fn(&Process) -> Option<&str>| names::escape(process.and_then(of).unwrap_or_default()).into();
-        let rule = event.rule.and_then(|rule| self.rules.get(usize::from(rule))?.as_ref());
-        let Details { state, old_state, direction, latency, duration, close, error, backlog } =
-            details(&event.what);
-        let owners: Vec<String> = record.owners.iter().map(|(actor, _)| actor.pid.to_string()).collect();
-        let close = close.as_ref();
-        let known = event.owner.pid != 0;
-        let fields: [Cow<'_, str>; COLUMNS.len()] = [
-            names::time(record.wall_ns).into(),
-            names::event(&event.what).into(),
-            text(known.then_some(event.owner.pid)),
-            text(known.then_some(event.owner.tid)),
-            number(|process| process.ppid),
-            number(|process| process.uid),
-            number(|process| process.euid),
-            number(|process| process.gid),
-            number(|process| process.egid),
-            number(|process| process.auid),
-            word(|process| Some(&process.filename)),
-            word(|process| Some(&process.binary_path)),
-            word(|process| process.args.as_deref()),
-            word(|process| process.container_id.as_deref()),
-            word(|process| process.unit.as_deref()),
-            event.local.ip().to_string().into(),
-            event.local.port().to_string().into(),
-            event.remote.ip().to_string().into(),
-            event.remote.port().to_string().into(),
-            record.names.names.join(" ").into(),
-            text(record.names.guess.then_some(true)),
-            event.netns.to_string().into(),
-            event.cookie.to_string().into(),
-            event.mptcp.to_string().into(),
-            state.map_or("", names::state).into(),
-            old_state.map_or("", names::state).into(),
-            owners.join(" ").into(),
-            direction.unwrap_or_default().into(),
-            text(latency.map(|latency| latency.as_micros())),
-            text(duration.map(|duration| duration.as_micros())),
-            text(close.and_then(|close| close.bytes).map(|bytes| bytes.sent)),
-            text(close.and_then(|close| close.bytes).map(|bytes| bytes.received)),
-            text(close.map(|close| close.retransmits)),
-            text(close.map(|close| close.srtt.as_micros())),
-            text(close.map(|close| names::reason(close.reason))),
-            text(error),
-            text(backlog.map(|backlog| backlog.len)),
-            text(backlog.map(|backlog| backlog.max)),
-            rule.map_or("", String::as_str).into(),
-        ];
-        put(out, fields.iter().map(AsRef::as_ref));
+        let rule = record.event.rule.and_then(|rule| self.rules.get(usize::from(rule))?.as_deref());
+        let process = record.process.as_deref().map(|entry| &entry.process);
+        let row = Row { record, process, rule: rule.unwrap_or_default() };
+        put(out, COLUMNS.iter().map(|(_, value)| value(&row)));
     }
 }
 
-fn details(what: &What) -> Details {
-    match what {
-        What::Request => Details { direction: Some("egress"), ..Details::default() },
-        What::Connect { latency } => {
-            Details { direction: Some("egress"), latency: *latency, ..Details::default() }
-        }
-        What::Accept { backlog } => {
-            Details { direction: Some("ingress"), backlog: *backlog, ..Details::default() }
-        }
-        What::Fail { error, latency } => Details {
-            direction: Some("egress"),
-            latency: *latency,
-            error: Some(names::failure(*error)),
-            ..Details::default()
-        },
-        What::Close(close) => Details {
-            direction: Some(names::direction(close.direction)),
-            duration: close.duration,
-            close: Some(close.clone()),
-            ..Details::default()
-        },
-        What::Listen { backlog } | What::Unlisten { backlog } => {
-            Details { backlog: *backlog, ..Details::default() }
-        }
-        What::Step { from, to, after, .. } => {
-            Details { state: Some(*to), old_state: Some(*from), duration: *after, ..Details::default() }
-        }
-        What::Existing(existing) => Details {
-            state: Some(existing.state),
-            direction: existing.direction.map(names::direction),
-            backlog: existing.backlog,
-            ..Details::default()
-        },
-    }
+/// Text from a process, which can neither move the cursor nor set a colour.
+fn word(text: Option<&str>) -> Cow<'static, str> {
+    vocabulary::escape(text.unwrap_or_default()).into()
 }
 
 fn text(value: Option<impl ToString>) -> Cow<'static, str> {
@@ -181,8 +146,11 @@ fn text(value: Option<impl ToString>) -> Cow<'static, str> {
 }
 
 /// One line.
-fn put<'a>(out: &mut Vec<u8>, fields: impl IntoIterator<Item = &'a str>) {
+fn put(out: &mut Vec<u8>, fields: impl IntoIterator<Item = impl AsRef<str>>) {
     let mut writer =
         csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).buffer_capacity(1024).from_writer(out);
-    writer.write_record(fields).and_then(|()| Ok(writer.flush()?)).expect("a Vec takes everything");
+    writer
+        .write_record(fields.into_iter().map(|field| field.as_ref().as_bytes().to_vec()))
+        .and_then(|()| Ok(writer.flush()?))
+        .expect("a Vec takes everything");
 }

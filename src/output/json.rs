@@ -1,16 +1,19 @@
 //! NetworkEvent JSON, one object per line.
 
+mod encode;
 mod network_event;
 mod process;
 
 use std::io::Write;
 
-use serde::Serialize;
-
+use encode::text;
 use network_event::network_event;
 
-use super::{Sink, names};
-use crate::{enrich::Record, event::Actor, process::Known};
+use super::{sink::Sink, vocabulary};
+use crate::{
+    event::Actor,
+    record::{ProcessEntry, Record},
+};
 
 /// Writes NetworkEvent objects.
 pub struct Json {
@@ -26,7 +29,7 @@ impl Json {
 
     /// A process object, or what little is known of a process whose record was lost, or null where
     /// there is no owner.
-    fn put_process(&self, out: &mut Vec<u8>, known: Option<&Known>, actor: Actor, wall_offset: i128) {
+    fn put_process(&self, out: &mut Vec<u8>, known: Option<&ProcessEntry>, actor: Actor, wall_offset: i128) {
         let Some(known) = known else {
             if actor.pid == 0 {
                 out.extend_from_slice(b"null");
@@ -50,7 +53,7 @@ impl Sink for Json {
             out,
             format_args!(
                 "{{\"type\":\"NetworkEvent\",\"timestamp\":\"{}\",\"process\":",
-                names::time(record.wall_ns)
+                vocabulary::time(record.wall_ns)
             ),
         );
         self.put_process(out, record.process.as_deref(), record.event.owner, record.wall_offset);
@@ -75,10 +78,6 @@ impl Sink for Json {
         }
         out.extend_from_slice(b"}\n");
     }
-}
-
-fn text(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("strings and numbers always serialise")
 }
 
 fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {

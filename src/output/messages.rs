@@ -2,13 +2,12 @@
 
 use std::{ffi::OsStr, io::Write};
 
-use crate::{
-    bpf::ProbeSet,
-    digest::{self, Room},
-    session::Lost,
-    sink::names::escape,
+use super::{
     summary::Summary,
+    summary_render::{self, LineWidth},
+    vocabulary::escape,
 };
+use crate::source::Lost;
 
 /// One line, in one write. That stderr takes it is more than we can ask.
 pub fn line(to: &mut impl Write, text: &str) {
@@ -20,19 +19,8 @@ pub fn log(to: &mut impl Write, text: &str) {
     let _ = to.write_all(text.as_bytes());
 }
 
-/// Probes are attached: everything from here on is seen.
-pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String], verbose: bool, command: Option<&OsStr>) {
-    let name = match set {
-        ProbeSet::Trampoline => "trampoline",
-        ProbeSet::Tracepoint => "tracepoint",
-    };
-    if verbose {
-        let which = if set == ProbeSet::Tracepoint { "without" } else { "with" };
-        line(to, &format!("{which} BPF trampolines these are not seen: {}", set.limits().join("; ")));
-    } else if set == ProbeSet::Tracepoint {
-        // Rare enough for few words, which leave a terminal's first lines to the events.
-        line(to, "without BPF trampolines some io_uring, Fast Open and 32-bit cases are not seen (-v)");
-    }
+/// Probes of this set are attached: everything from here on is seen.
+pub fn ready(to: &mut impl Write, probe_set: &str, notes: &[String], command: Option<&OsStr>) {
     for note in notes {
         line(to, note);
     }
@@ -40,7 +28,7 @@ pub fn ready(to: &mut impl Write, set: ProbeSet, notes: &[String], verbose: bool
         Some(program) => format!("running {}", escape(&program.to_string_lossy())),
         None => "Ctrl-C to stop".to_owned(),
     };
-    line(to, &format!("ready ({name} probes); {next}"));
+    line(to, &format!("ready ({probe_set} probes); {next}"));
 }
 
 /// For `--verbose`: what came that is no event.
@@ -48,10 +36,10 @@ pub fn figures(to: &mut impl Write, summary: &Summary) {
     line(to, &format!("{} process records read", summary.images));
 }
 
-/// What happened, and what was lost. Losses are told even when nothing else is.
-pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool, room: Room) {
+/// What happened, and what was lost. Losses are reported even when nothing else is.
+pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool, width: LineWidth) {
     if !quiet {
-        let _ = to.write_all(digest::text(summary, room, "tcptrace: ").as_bytes());
+        let _ = to.write_all(summary_render::text(summary, width, "tcptrace: ").as_bytes());
     }
     for loss in losses(&summary.lost) {
         line(to, &loss);
@@ -88,8 +76,8 @@ mod tests {
     fn losses_are_told_even_when_quiet() {
         let summary_of = |lost| {
             let mut text = Vec::new();
-            let room = Room { columns: None, cut: "..." };
-            summary(&mut text, &Summary { lost, ..Summary::default() }, true, room);
+            let width = LineWidth { columns: None, cut: "..." };
+            summary(&mut text, &Summary { lost, ..Summary::default() }, true, width);
             String::from_utf8(text).expect("text")
         };
         assert_eq!(summary_of(Lost::default()), "");

@@ -4,8 +4,8 @@ use std::{io::Write, net::SocketAddr, time::SystemTime};
 
 use serde::Serialize;
 
-use super::{Sink, names};
-use crate::{enrich::Record, event::What};
+use super::{sink::Sink, vocabulary};
+use crate::{event::EventKind, record::Record};
 
 /// What an envelope says about its records. The server refuses any key beyond these.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub struct Metadata {
 
 /// How records are put into envelopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum Framing {
     /// Each in its own, on a line of its own.
     Lines,
     /// All in one, written at this time.
@@ -38,7 +38,7 @@ pub enum Shape {
 #[derive(Debug)]
 pub struct Odr {
     metadata: Metadata,
-    shape: Shape,
+    shape: Framing,
     empty: bool,
 }
 
@@ -76,14 +76,14 @@ struct Connection<'a> {
 
 impl Odr {
     /// Write with this metadata.
-    pub fn new(metadata: Metadata, shape: Shape) -> Self {
+    pub fn new(metadata: Metadata, shape: Framing) -> Self {
         Odr { metadata, shape, empty: true }
     }
 }
 
 impl Sink for Odr {
     fn begin(&mut self, out: &mut Vec<u8>) {
-        if let Shape::Document { wall_ns } = self.shape {
+        if let Framing::Document { wall_ns } = self.shape {
             out.extend_from_slice(b"{\"metadata\":");
             put(&self.metadata.object(wall_ns), out);
             out.extend_from_slice(b",\"data\":[\n");
@@ -91,7 +91,7 @@ impl Sink for Odr {
     }
 
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
-        if self.shape == Shape::Lines {
+        if self.shape == Framing::Lines {
             let metadata = self.metadata.object(record.wall_ns);
             put(&Envelope { data: [connection(record)], metadata }, out);
             out.push(b'\n');
@@ -104,7 +104,7 @@ impl Sink for Odr {
     }
 
     fn end(&mut self, out: &mut Vec<u8>) {
-        if self.shape != Shape::Lines {
+        if self.shape != Framing::Lines {
             out.extend_from_slice(b"\n]}\n");
         }
     }
@@ -120,7 +120,7 @@ impl Metadata {
             expiration: expiration(self.expiration),
             source: &self.source,
             project: &self.project,
-            timestamp: names::time(wall_ns),
+            timestamp: vocabulary::time(wall_ns),
         }
     }
 }
@@ -138,7 +138,7 @@ fn connection(record: &Record) -> Connection<'_> {
         local_address: event.local,
         remote_address: event.remote,
         protocol: if event.local.is_ipv4() { "tcp,ipv4" } else { "tcp,ipv6" },
-        state: state(&event.what),
+        state: state(&event.kind),
         process_id: (event.owner.pid != 0).then_some(event.owner.pid),
         process_name: process.map(|process| process.filename.as_str()),
         service: process.and_then(|process| process.unit.as_deref()),
@@ -146,14 +146,14 @@ fn connection(record: &Record) -> Connection<'_> {
 }
 
 /// The state a connection is in after an event, in netstat's words.
-fn state(what: &What) -> &'static str {
+fn state(what: &EventKind) -> &'static str {
     match what {
-        What::Connect { .. } | What::Accept { .. } => "ESTABLISHED",
-        What::Request => "SYN_SENT",
-        What::Fail { .. } | What::Close(_) | What::Unlisten { .. } => "CLOSED",
-        What::Listen { .. } => "LISTEN",
-        What::Step { to, .. } => names::state(*to),
-        What::Existing(existing) => names::state(existing.state),
+        EventKind::Connect { .. } | EventKind::Accept { .. } => "ESTABLISHED",
+        EventKind::Request => "SYN_SENT",
+        EventKind::Fail { .. } | EventKind::Close(_) | EventKind::ListenStop { .. } => "CLOSED",
+        EventKind::Listen { .. } => "LISTEN",
+        EventKind::StateChange { to, .. } => vocabulary::state(*to),
+        EventKind::Existing(existing) => vocabulary::state(existing.state),
     }
 }
 

@@ -9,16 +9,16 @@ use std::{
     time::Duration,
 };
 
+use super::vocabulary;
 use crate::{
-    enrich::Record,
-    event::{Direction, What},
-    session::Lost,
-    sink::names,
+    event::{Direction, EventKind, Lifecycle},
+    record::Record,
+    source::Lost,
 };
 
 /// How many processes, and how many remote ends, are told apart. Memory stays bounded however
 /// many there are; those that come later are counted together.
-const TOLD_APART: usize = 16_384;
+const MAX_TRACKED_KEYS: usize = 16_384;
 
 /// How a run went.
 #[derive(Debug, Default)]
@@ -66,16 +66,21 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    fn add(&mut self, what: &What) {
-        match what {
-            What::Connect { .. } | What::Accept { .. } => self.opened += 1,
-            What::Fail { .. } => self.failed += 1,
-            What::Close(close) => {
+    fn add(&mut self, kind: &EventKind) {
+        match kind.lifecycle() {
+            Lifecycle::Open => self.opened += 1,
+            Lifecycle::Fail => self.failed += 1,
+            Lifecycle::Close => {
+                let bytes = kind.close().and_then(|close| close.bytes);
                 self.closed += 1;
-                self.bytes_sent += close.bytes.map_or(0, |bytes| bytes.sent);
-                self.bytes_received += close.bytes.map_or(0, |bytes| bytes.received);
+                self.bytes_sent += bytes.map_or(0, |bytes| bytes.sent);
+                self.bytes_received += bytes.map_or(0, |bytes| bytes.received);
             }
-            _ => {}
+            Lifecycle::Attempt
+            | Lifecycle::Begin
+            | Lifecycle::Existing
+            | Lifecycle::Continue
+            | Lifecycle::StopListening => {}
         }
     }
 
@@ -103,20 +108,20 @@ impl<K> Default for Tally<K> {
 }
 
 impl<K: Eq + Hash + Ord> Tally<K> {
-    fn add<Q>(&mut self, key: &Q, what: &What)
+    fn add<Q>(&mut self, key: &Q, kind: &EventKind)
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
         if let Some(traffic) = self.known.get_mut(key) {
-            return traffic.add(what);
+            return traffic.add(kind);
         }
-        let new = if self.known.len() < TOLD_APART {
+        let new = if self.known.len() < MAX_TRACKED_KEYS {
             self.known.entry(key.to_owned()).or_default()
         } else {
             &mut self.others
         };
-        new.add(what);
+        new.add(kind);
     }
 
     /// Someone who did all this.
@@ -143,23 +148,24 @@ impl Summary {
     /// Count an event.
     pub fn add(&mut self, record: &Record) {
         let event = &record.event;
-        *self.events.entry(names::event(&event.what)).or_default() += 1;
-        let direction = match &event.what {
-            What::Connect { .. } => Direction::Egress,
-            What::Accept { .. } => Direction::Ingress,
-            What::Fail { error, .. } => {
-                *self.failures.entry(names::failure(*error)).or_default() += 1;
-                Direction::Egress
-            }
-            What::Close(close) => close.direction,
-            // no connection that begins or ends
-            _ => return,
+        *self.events.entry(vocabulary::event(&event.kind)).or_default() += 1;
+        if let EventKind::Fail { error, .. } = &event.kind {
+            *self.failures.entry(vocabulary::failure(*error)).or_default() += 1;
+        }
+        let direction = match event.kind.lifecycle() {
+            Lifecycle::Open | Lifecycle::Fail | Lifecycle::Close => event.kind.direction(),
+            // no connection that came up, failed or ended
+            Lifecycle::Attempt
+            | Lifecycle::Begin
+            | Lifecycle::Existing
+            | Lifecycle::Continue
+            | Lifecycle::StopListening => return,
         };
-        let port = (direction == Direction::Egress).then_some(event.remote.port());
+        let port = (direction == Some(Direction::Egress)).then_some(event.remote.port());
         let address = event.remote.ip();
-        self.remotes.add(&Remote { address, port }, &event.what);
+        self.remotes.add(&Remote { address, port }, &event.kind);
         if let Some(name) = record.names.names.first()
-            && (self.names.len() < TOLD_APART || self.names.contains_key(&address))
+            && (self.names.len() < MAX_TRACKED_KEYS || self.names.contains_key(&address))
         {
             self.names.insert(address, Rc::clone(name));
         }
@@ -168,7 +174,7 @@ impl Summary {
             "" => &process.filename,
             path => path,
         });
-        self.processes.add(path, &event.what);
+        self.processes.add(path, &event.kind);
     }
 
     /// How many events.
@@ -181,7 +187,7 @@ impl Summary {
 mod tests {
     use super::*;
 
-    const OPENED: What = What::Connect { latency: None };
+    const OPENED: EventKind = EventKind::Connect { latency: None };
 
     #[test]
     fn the_most_active_come_first() {
@@ -196,11 +202,11 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_nothing_goes_uncounted() {
         let mut tally = Tally::<String>::default();
-        for number in 0..TOLD_APART + 10 {
+        for number in 0..MAX_TRACKED_KEYS + 10 {
             tally.add(number.to_string().as_str(), &OPENED);
         }
         tally.add("0", &OPENED);
-        assert_eq!(tally.known.len(), TOLD_APART);
+        assert_eq!(tally.known.len(), MAX_TRACKED_KEYS);
         assert_eq!(tally.others().opened, 10);
         assert_eq!(tally.top(1)[0].1.opened, 2);
     }

@@ -4,16 +4,13 @@ use std::{hash::Hash, rc::Rc};
 
 use serde::Serialize;
 
-use crate::{
-    cli::Format,
-    session::Lost,
-    sink::{
-        names::escape,
-        text::{endpoint, shorten, width},
-        units,
-    },
+use super::{
     summary::{Remote, Summary, Tally, Traffic},
+    text::{endpoint, shorten, width},
+    units,
+    vocabulary::escape,
 };
+use crate::source::Lost;
 
 /// How many processes and remote ends are shown.
 const SHOWN: usize = 5;
@@ -23,28 +20,19 @@ const KINDS: [&str; 4] = ["connect", "accept", "close", "fail"];
 
 /// How wide a line may be, and what marks that something is left out of it.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
+pub struct LineWidth {
     /// Columns; none for no limit.
     pub columns: Option<usize>,
     /// The mark.
     pub cut: &'static str,
 }
 
-/// Append it in a format; only table and JSON have a place for it.
-pub fn put(summary: &Summary, format: Format, room: Room, out: &mut Vec<u8>) {
-    let text = match format {
-        Format::Json => json(summary) + "\n",
-        _ => text(summary, room, ""),
-    };
-    out.extend_from_slice(text.as_bytes());
-}
-
 /// For people; each sentence begins with `speaker`.
-pub fn text(summary: &Summary, room: Room, speaker: &str) -> String {
+pub fn text(summary: &Summary, line: LineWidth, speaker: &str) -> String {
     // A terminal may have left ^C on this line.
-    let start = room.columns.map(|_| String::new());
+    let start = line.columns.map(|_| String::new());
     let sentences = sentences(summary).into_iter().map(|text| format!("{speaker}{text}"));
-    let lines = start.into_iter().chain(sentences).chain(tables(summary, room));
+    let lines = start.into_iter().chain(sentences).chain(tables(summary, line));
     lines.map(|line| line + "\n").collect()
 }
 
@@ -70,7 +58,7 @@ fn list<T: std::fmt::Display>(before: &str, counts: Vec<(T, &u64)>) -> String {
 }
 
 /// Who did most, and with whom; each after an empty line.
-fn tables(summary: &Summary, room: Room) -> Vec<String> {
+fn tables(summary: &Summary, line: LineWidth) -> Vec<String> {
     let processes = summary.processes.top(SHOWN).into_iter();
     let processes = processes.map(|(path, traffic)| (traffic, Name::Path(escape(path)))).collect();
     let remotes = summary.remotes.top(SHOWN).into_iter();
@@ -78,8 +66,8 @@ fn tables(summary: &Summary, room: Room) -> Vec<String> {
         .map(|(end, traffic)| (traffic, Name::End(*end, summary.names.get(&end.address).cloned())))
         .collect();
     [
-        table("PROCESS", processes, summary.processes.others(), room),
-        table("REMOTE", remotes, summary.remotes.others(), room),
+        table("PROCESS", processes, summary.processes.others(), line),
+        table("REMOTE", remotes, summary.remotes.others(), line),
     ]
     .concat()
 }
@@ -109,7 +97,7 @@ impl Name {
     }
 }
 
-fn table(title: &str, mut rows: Vec<(Traffic, Name)>, others: Traffic, room: Room) -> Vec<String> {
+fn table(title: &str, mut rows: Vec<(Traffic, Name)>, others: Traffic, line: LineWidth) -> Vec<String> {
     if rows.is_empty() {
         return Vec::new();
     }
@@ -120,7 +108,7 @@ fn table(title: &str, mut rows: Vec<(Traffic, Name)>, others: Traffic, room: Roo
         format!("{connections:>11}  {failed:>6}  {sent:>8}  {received:>8}  ")
     };
     let header = figures(["CONNECTIONS", "FAILED", "SENT", "RECEIVED"]);
-    let left = room.columns.map_or(usize::MAX, |columns| columns.saturating_sub(header.len()));
+    let left = line.columns.map_or(usize::MAX, |columns| columns.saturating_sub(header.len()));
     let rows = rows.iter().map(|(traffic, name)| {
         let figures = figures([
             &traffic.connections().to_string(),
@@ -128,7 +116,7 @@ fn table(title: &str, mut rows: Vec<(Traffic, Name)>, others: Traffic, room: Roo
             &units::bytes(traffic.bytes_sent, false),
             &units::bytes(traffic.bytes_received, false),
         ]);
-        figures + &name.text(left, room.cut)
+        figures + &name.text(left, line.cut)
     });
     [String::new(), format!("{header}{title}")].into_iter().chain(rows).collect()
 }
@@ -169,8 +157,8 @@ struct ByRemote<'a> {
     dns: Option<&'a str>,
 }
 
-/// One object.
-fn json(summary: &Summary) -> String {
+/// For programs: one JSON object.
+pub fn json(summary: &Summary) -> String {
     let remote = |end: &Remote| ByRemote {
         addr: end.address,
         port: end.port,
@@ -242,7 +230,7 @@ mod tests {
 
     #[test]
     fn rows_fit_and_keep_their_ports() {
-        let wide = tables(&summary(), Room { columns: None, cut: "…" }).join("\n");
+        let wide = tables(&summary(), LineWidth { columns: None, cut: "…" }).join("\n");
         for whole in [
             "          1       0    1.0 MB  123.5 MB  /usr/lib/jvm/java-25-openjdk-amd64/bin/java\n",
             "  [2001:db8:81a6:3f56:3fd6:26ed:b655:ec7a]:65535",
@@ -252,7 +240,7 @@ mod tests {
             assert!(wide.contains(whole), "{whole} in {wide}");
         }
         for columns in [60, 72, 80] {
-            let lines = tables(&summary(), Room { columns: Some(columns), cut: "…" });
+            let lines = tables(&summary(), LineWidth { columns: Some(columns), cut: "…" });
             assert!(lines.iter().all(|line| width(line) <= columns), "{lines:#?}");
             assert!(lines.iter().any(|line| line.ends_with("]:65535")), "{lines:#?}");
             assert!(lines.iter().any(|line| line.contains(":443")), "{lines:#?}");

@@ -12,26 +12,14 @@ use layout::Layout;
 
 use super::{
     Sink,
-    names::{self, escape},
-    text::{self, Signs, endpoint, pad, shorten, width},
+    text::{self, Glyphs, endpoint, pad, shorten, width},
+    vocabulary::{self, escape},
 };
-use crate::{
-    enrich::Record,
-    event::{State, What},
-};
-
-/// Columns and rows of a terminal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    /// Characters in a line.
-    pub columns: usize,
-    /// Lines.
-    pub rows: usize,
-}
+use crate::{event::EventKind, host::TerminalSize, record::Record};
 
 /// How the table looks.
 #[derive(Debug, Clone)]
-pub struct Look {
+pub struct TableOptions {
     /// With colour.
     pub color: bool,
     /// The reader shows UTF-8.
@@ -42,29 +30,29 @@ pub struct Look {
 
 /// Writes the table.
 pub struct Table<S> {
-    look: Look,
-    signs: Signs,
+    options: TableOptions,
+    glyphs: Glyphs,
     screen: S,
     /// Lines since the header, and the size it was made for.
-    since_header: Option<(usize, Option<Size>)>,
+    since_header: Option<(usize, Option<TerminalSize>)>,
 }
 
-impl<S: Fn() -> Option<Size>> Table<S> {
+impl<S: Fn() -> Option<TerminalSize>> Table<S> {
     /// `screen` tells the terminal's size, again and again, and none where the output is none:
     /// then nothing is shortened.
-    pub fn new(look: Look, screen: S) -> Self {
-        let signs = if look.utf8 { text::UNICODE } else { text::ASCII };
-        Table { look, signs, screen, since_header: None }
+    pub fn new(options: TableOptions, screen: S) -> Self {
+        let glyphs = if options.utf8 { text::UNICODE } else { text::ASCII };
+        Table { options, glyphs, screen, since_header: None }
     }
 
     /// The header: at the start, when it has scrolled away and when the terminal's size changed.
-    fn header(&mut self, size: Option<Size>, layout: &Layout, out: &mut Vec<u8>) {
+    fn header(&mut self, size: Option<TerminalSize>, layout: &Layout, out: &mut Vec<u8>) {
         let shown = self
             .since_header
             .is_some_and(|(lines, of)| of == size && size.is_none_or(|size| lines + 2 < size.rows));
         if !shown {
             let line = layout.line(
-                self.look.zone.title(layout.time),
+                self.options.zone.title(layout.time),
                 &pad("EVENT", layout.event),
                 "PID",
                 "COMMAND",
@@ -72,7 +60,7 @@ impl<S: Fn() -> Option<Size>> Table<S> {
                 "REMOTE",
             );
             let line = format!("{line}DETAILS");
-            put(out, &if self.look.color { line.bold().to_string() } else { line });
+            put(out, &if self.options.color { line.bold().to_string() } else { line });
             self.since_header = Some((0, size));
         }
         if let Some((lines, _)) = &mut self.since_header {
@@ -81,7 +69,7 @@ impl<S: Fn() -> Option<Size>> Table<S> {
     }
 
     fn paint(&self, text: &str, style: Style) -> String {
-        if self.look.color { text.style(style).to_string() } else { text.to_owned() }
+        if self.options.color { text.style(style).to_string() } else { text.to_owned() }
     }
 
     /// As many of the facts as fit, the first of them always.
@@ -91,7 +79,7 @@ impl<S: Fn() -> Option<Size>> Table<S> {
         for (index, fact) in facts.iter().enumerate() {
             let separator = if index == 0 { "" } else { separator };
             let text = if index == 0 {
-                shorten(&fact.text, left, self.signs.cut)
+                shorten(&fact.text, left, self.glyphs.cut)
             } else {
                 fact.text.as_str().into()
             };
@@ -108,7 +96,7 @@ impl<S: Fn() -> Option<Size>> Table<S> {
     }
 }
 
-impl<S: Fn() -> Option<Size>> Sink for Table<S> {
+impl<S: Fn() -> Option<TerminalSize>> Sink for Table<S> {
     fn begin(&mut self, _: &mut Vec<u8>) {}
 
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
@@ -117,24 +105,24 @@ impl<S: Fn() -> Option<Size>> Sink for Table<S> {
         self.header(size, &layout, out);
 
         let event = &record.event;
-        let cut = self.signs.cut;
+        let cut = self.glyphs.cut;
         let command = command(record);
         let pid = event.owner.pid;
         // The kind is what the eye looks for.
-        let kind = pad(&shorten(kind(&event.what), layout.event, cut), layout.event);
+        let kind = pad(&shorten(event_name(&event.kind), layout.event, cut), layout.event);
         let (local, remote) = ends(record, &layout, cut);
         let columns = layout.line(
-            &self.look.zone.clock(record.wall_ns, layout.time),
-            &self.paint(&kind, style(&event.what)),
+            &self.options.zone.clock(record.wall_ns, layout.time),
+            &self.paint(&kind, style(&event.kind)),
             &if pid == 0 { "-".to_owned() } else { pid.to_string() },
             &shorten(&command, layout.room(layout.command), cut),
             &local,
             &remote,
         );
-        let brief = layout.details.is_some_and(|room| room < layout::WORDS);
-        let mut facts = facts(record, brief.then_some(&self.signs));
+        let brief = layout.details.is_some_and(|room| room < layout::VERBOSE_MIN);
+        let mut facts = facts(record, brief.then_some(&self.glyphs));
         let address = event.local.ip().to_string();
-        if is_listener(record) && !local.contains(&address) {
+        if record.event.kind.is_listener() && !local.contains(&address) {
             // Where it listens is half of what there is to say.
             facts.insert(0, details::good(address));
         }
@@ -147,28 +135,16 @@ impl<S: Fn() -> Option<Size>> Sink for Table<S> {
 fn ends(record: &Record, layout: &Layout, cut: &str) -> (String, String) {
     let event = &record.event;
     let local = endpoint(&event.local.ip().to_string(), event.local.port(), layout.room(layout.local), cut);
-    let remote = match is_listener(record) {
+    let remote = match record.event.kind.is_listener() {
         true => "*".to_owned(),
         false => endpoint(&remote(record), event.remote.port(), layout.room(layout.remote), cut),
     };
     (local, remote)
 }
 
-/// Whether it has no other end yet.
-fn is_listener(record: &Record) -> bool {
-    match &record.event.what {
-        What::Listen { .. } | What::Unlisten { .. } => true,
-        What::Existing(existing) => existing.state == State::Listen,
-        _ => false,
-    }
-}
-
 /// A kind of event in seven letters where that can be.
-fn kind(what: &What) -> &'static str {
-    match what {
-        What::Existing(_) => "exists",
-        _ => names::event(what),
-    }
+fn event_name(kind: &EventKind) -> &'static str {
+    if kind.existing().is_some() { "exists" } else { vocabulary::event(kind) }
 }
 
 /// The owner's name, and how many more there are.
@@ -185,15 +161,17 @@ fn command(record: &Record) -> String {
 }
 
 /// Of a kind of event. Basic colours only: every terminal's theme keeps them legible.
-fn style(what: &What) -> Style {
-    match what {
-        What::Connect { .. } => Style::new().color(AnsiColors::Green),
-        What::Accept { .. } => Style::new().color(AnsiColors::Cyan),
-        What::Fail { .. } => Style::new().color(AnsiColors::Red).bold(),
-        What::Listen { .. } => Style::new().color(AnsiColors::Blue),
-        What::Close(_) | What::Request | What::Unlisten { .. } | What::Step { .. } | What::Existing(_) => {
-            Style::new()
-        }
+fn style(kind: &EventKind) -> Style {
+    match kind {
+        EventKind::Connect { .. } => Style::new().color(AnsiColors::Green),
+        EventKind::Accept { .. } => Style::new().color(AnsiColors::Cyan),
+        EventKind::Fail { .. } => Style::new().color(AnsiColors::Red).bold(),
+        EventKind::Listen { .. } => Style::new().color(AnsiColors::Blue),
+        EventKind::Close(_)
+        | EventKind::Request
+        | EventKind::ListenStop { .. }
+        | EventKind::StateChange { .. }
+        | EventKind::Existing(_) => Style::new(),
     }
 }
 

@@ -13,18 +13,22 @@ use std::{
 use anyhow::Context;
 use nix::unistd::geteuid;
 
-use crate::{cli::Args, invoker::Invoker};
+use crate::host::sudo_user::SudoUser;
 
 /// What `--output` names; without it stdout, or stderr beside a command, whose stdout is its own.
 ///
 /// # Errors
 /// When the file cannot be opened.
-pub fn open(args: &Args, invoker: Option<&Invoker>) -> anyhow::Result<OwnedFd> {
-    let inherited = match &args.output {
+pub fn open(
+    path: Option<&Path>,
+    beside_command: bool,
+    invoker: Option<&SudoUser>,
+) -> anyhow::Result<OwnedFd> {
+    let inherited = match path {
         Some(path) if path.as_os_str() != "-" => {
             return file(path, invoker).with_context(|| format!("open {}", path.display()));
         }
-        None if !args.command.is_empty() => stderr().as_fd().try_clone_to_owned(),
+        None if beside_command => stderr().as_fd().try_clone_to_owned(),
         _ => stdout().as_fd().try_clone_to_owned(),
     };
     inherited.context("open the output")
@@ -32,7 +36,7 @@ pub fn open(args: &Args, invoker: Option<&Invoker>) -> anyhow::Result<OwnedFd> {
 
 /// A file. What tcptrace sees as root is not for everyone: a new file is readable by its owner
 /// only, who is the invoking user. A file that is there keeps its owner and mode.
-fn file(path: &Path, invoker: Option<&Invoker>) -> Result<OwnedFd> {
+fn file(path: &Path, invoker: Option<&SudoUser>) -> Result<OwnedFd> {
     let mode = if geteuid().is_root() { 0o600 } else { 0o666 };
     match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
         Ok(file) => {
@@ -46,7 +50,7 @@ fn file(path: &Path, invoker: Option<&Invoker>) -> Result<OwnedFd> {
     }
 }
 
-fn give(file: &File, invoker: Option<&Invoker>) -> Result<()> {
+fn give(file: &File, invoker: Option<&SudoUser>) -> Result<()> {
     match invoker {
         Some(invoker) if geteuid().is_root() => fchown(file, Some(invoker.uid), Some(invoker.gid)),
         _ => Ok(()),

@@ -6,7 +6,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// What stands for what.
 #[derive(Debug, Clone, Copy)]
-pub struct Signs {
+pub struct Glyphs {
     /// Something is left out here.
     pub cut: &'static str,
     /// Bytes sent.
@@ -16,12 +16,12 @@ pub struct Signs {
 }
 
 /// For terminals that show UTF-8.
-pub const UNICODE: Signs = Signs { cut: "…", sent: "↑", received: "↓" };
+pub const UNICODE: Glyphs = Glyphs { cut: "…", sent: "↑", received: "↓" };
 /// For all others.
-pub const ASCII: Signs = Signs { cut: "..", sent: ">", received: "<" };
+pub const ASCII: Glyphs = Glyphs { cut: "..", sent: ">", received: "<" };
 
 /// Columns below which what is left of an address tells nothing: `1…` may be anyone.
-const TELLING: usize = 5;
+const MIN_HOST_COLUMNS: usize = 5;
 
 /// Columns it takes.
 pub fn width(text: &str) -> usize {
@@ -61,7 +61,7 @@ pub fn endpoint(host: &str, port: u16, room: usize, cut: &str) -> String {
     let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
     let around = width(open) + width(close) + width(&format!(":{port}"));
     let left = room.saturating_sub(around);
-    if left < TELLING && left < width(host) {
+    if left < MIN_HOST_COLUMNS && left < width(host) {
         return format!(":{port}");
     }
     format!("{open}{}{close}:{port}", shorten(host, left, cut))

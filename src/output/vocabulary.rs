@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::event::{CloseReason, Direction, Failure, SecureExec, State, What};
+use crate::event::{CloseReason, Direction, EventKind, Failure, SecureExec, State};
 
 /// Names by bit (include/uapi/linux/capability.h).
 const CAPABILITIES: [&str; 41] = [
@@ -109,17 +109,17 @@ pub fn direction(direction: Direction) -> &'static str {
 }
 
 /// The name of an event as it is typed after `-e`.
-pub fn event(what: &What) -> &'static str {
+pub fn event(what: &EventKind) -> &'static str {
     match what {
-        What::Request => "request",
-        What::Connect { .. } => "connect",
-        What::Accept { .. } => "accept",
-        What::Fail { .. } => "fail",
-        What::Close(_) => "close",
-        What::Listen { .. } => "listen",
-        What::Unlisten { .. } => "unlisten",
-        What::Step { .. } => "state",
-        What::Existing(_) => "existing",
+        EventKind::Request => "request",
+        EventKind::Connect { .. } => "connect",
+        EventKind::Accept { .. } => "accept",
+        EventKind::Fail { .. } => "fail",
+        EventKind::Close(_) => "close",
+        EventKind::Listen { .. } => "listen",
+        EventKind::ListenStop { .. } => "unlisten",
+        EventKind::StateChange { .. } => "state",
+        EventKind::Existing(_) => "existing",
     }
 }
 

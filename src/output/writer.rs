@@ -16,7 +16,7 @@ use nix::{
 /// What poll(2) promises to take without blocking when it says that a pipe is writable.
 const PIPE_BUF: usize = 4096;
 /// How often a blocked writer looks whether it should stop.
-const PATIENCE: Duration = Duration::from_millis(50);
+const WRITE_POLL: Duration = Duration::from_millis(50);
 
 /// How a flush ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,18 +31,18 @@ pub enum Flushed {
 
 /// A buffered writer of lines.
 #[derive(Debug)]
-pub struct Output<Fd> {
+pub struct Writer<Fd> {
     fd: Fd,
     regular: bool,
     buffer: Vec<u8>,
 }
 
-impl<Fd: AsFd> Output<Fd> {
+impl<Fd: AsFd> Writer<Fd> {
     /// Write to `fd`.
     pub fn new(fd: Fd) -> Self {
         let regular =
             fstat(&fd).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits());
-        Output { fd, regular, buffer: Vec::with_capacity(1 << 20) }
+        Writer { fd, regular, buffer: Vec::with_capacity(1 << 20) }
     }
 
     /// Where to append lines.
@@ -94,7 +94,7 @@ impl<Fd: AsFd> Output<Fd> {
 
     fn is_writable(&self) -> io::Result<bool> {
         let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLOUT)];
-        let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
+        let patience = PollTimeout::try_from(WRITE_POLL).unwrap_or(PollTimeout::ZERO);
         match poll(&mut fds, patience) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::EINTR) => Ok(false),
@@ -133,9 +133,9 @@ mod tests {
 
     use super::*;
 
-    fn pipe() -> (File, Output<OwnedFd>) {
+    fn pipe() -> (File, Writer<OwnedFd>) {
         let (reader, writer) = nix::unistd::pipe().expect("a pipe");
-        (reader.into(), Output::new(writer))
+        (reader.into(), Writer::new(writer))
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
         assert!(whole > 0 && left > 0);
     }
 
-    fn reader_gone(output: &Output<OwnedFd>) -> bool {
+    fn reader_gone(output: &Writer<OwnedFd>) -> bool {
         let mut fds = [PollFd::new(output.fd(), PollFlags::empty())];
         is_gone(poll(&mut fds, PollTimeout::ZERO), &fds)
     }
@@ -175,7 +175,7 @@ mod tests {
         let limit = 10_000;
         let mut file = tempfile();
         // A size limit is the disk that is full on demand; SIGXFSZ would kill us without a handler.
-        let mut output = Output::new(OwnedFd::from(file.try_clone().expect("clone")));
+        let mut output = Writer::new(OwnedFd::from(file.try_clone().expect("clone")));
         for _ in 0..1000 {
             output.buffer().extend_from_slice(b"this is a line of 31 characters\n");
         }

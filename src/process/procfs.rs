@@ -8,10 +8,8 @@ use std::{
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::{
-    args,
-    event::{BootTime, Process},
-};
+use super::argv;
+use crate::event::{BootTime, Process};
 
 /// Bytes of argv read; as many as the kernel side reads.
 const ARGS_MAX: u64 = 8192;
@@ -32,7 +30,7 @@ pub fn args(process: &Process) -> Option<String> {
     bytes.truncate(ARGS_MAX as usize);
     // Of a title the kernel tells as much as there is, of argv neither more nor less than all.
     let title = !cut && stat.argv_len.is_some_and(|len| bytes.len() as u64 != len);
-    same.then(|| args::join(&bytes, title, cut))
+    same.then(|| argv::join(&bytes, title, cut))
 }
 
 /// The base name behind /proc/PID/exe; of some processes not even root may know it.

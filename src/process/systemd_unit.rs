@@ -2,7 +2,7 @@
 
 /// The unit in a cgroup path, or none: the innermost service or scope.
 ///
-/// `names` are as in [`crate::container::id`]. Where services are kept in cgroup v1, cgroup2 has
+/// `names` are as in [`crate::process::container::id`]. Where services are kept in cgroup v1, cgroup2 has
 /// none of them, so both are asked, cgroup2 first.
 pub fn name(names: &[u8]) -> Option<String> {
     names

@@ -1,80 +1,72 @@
-//! The last word on `dns`, the attribute that user space alone knows: one verdict a connection.
+//! The filter on `dns`, the attribute that only user space knows: one verdict a connection.
 //!
-//! The kernel takes a comparison with `dns` as holding, whichever way it is meant: it admits too
-//! much, never too little, and what it has decided without the names stays decided.
+//! The kernel treats every comparison with `dns`, negated or not, as true: it admits too much,
+//! never too little, and what it has decided without the names stays decided.
 
 use crate::{
-    book::Book,
-    enrich::Record,
-    event::{Direction, State, What},
-    filter::{Filter, Subject, Verdict},
-    predicate::{Attribute, Predicate},
+    dns::per_connection::PerConnection,
+    event::{Direction, EventKind, Lifecycle},
+    filter::{
+        Filter, Subject, Verdict,
+        predicate::{Attribute, Predicate},
+    },
+    record::Record,
 };
 
-/// Judges connections by their names, and keeps the verdicts until they end.
+/// Evaluates the filter once the names are known, and keeps the verdicts until connections end.
 #[derive(Debug)]
-pub struct Judge {
-    /// What the kernel has left open of the conditions that all must hold.
+pub struct DnsFilter {
+    /// What the kernel has left undecided of the conditions that all must hold.
     open: Vec<Predicate>,
-    rules: Vec<Rule>,
-    kept: Book<Verdict>,
+    rules: Vec<SplitRule>,
+    kept: PerConnection<Verdict>,
 }
 
-/// Of the rule that the kernel chose only a part is open; of those after it, everything is.
+/// For the rule that the kernel chose only the `dns` part is undecided, for later rules everything.
 #[derive(Debug)]
-struct Rule {
+struct SplitRule {
     open: Predicate,
     whole: Predicate,
 }
 
-impl Judge {
-    /// One for this filter; none where the kernel can judge it all.
-    pub fn new(filter: &Filter) -> Option<Judge> {
-        filter.needs_names().then(|| Judge {
+impl DnsFilter {
+    /// One for this filter; none where the kernel can evaluate all of it.
+    pub fn new(filter: &Filter) -> Option<DnsFilter> {
+        filter.needs_names().then(|| DnsFilter {
             open: filter.all.iter().map(|clause| open_part(&clause.predicate)).collect(),
             rules: filter
                 .rules
                 .iter()
-                .map(|rule| Rule { open: open_part(&rule.predicate), whole: rule.predicate.clone() })
+                .map(|rule| SplitRule { open: open_part(&rule.predicate), whole: rule.predicate.clone() })
                 .collect(),
-            kept: Book::default(),
+            kept: PerConnection::default(),
         })
     }
 
-    /// Is it to be shown? Then it is told under which rule.
-    pub fn admits(&mut self, record: &mut Record) -> bool {
+    /// The rule under which it is shown, or that it is not.
+    pub fn evaluate(&mut self, record: &Record) -> Verdict {
         let cookie = record.event.cookie;
-        let verdict = match record.event.what {
-            // Of a socket that may never connect, or elsewhere.
-            What::Request => self.judge(record),
-            What::Fail { .. } | What::Close(_) | What::Unlisten { .. } => {
-                self.kept.close(cookie).unwrap_or_else(|| self.judge(record))
+        match record.event.kind.lifecycle() {
+            Lifecycle::Attempt => self.verdict(record),
+            Lifecycle::Fail | Lifecycle::Close | Lifecycle::StopListening => {
+                self.kept.remove(cookie).unwrap_or_else(|| self.verdict(record))
             }
-            What::Step { from, .. } if from != State::Closed => match self.kept.get(cookie) {
+            Lifecycle::Continue => match self.kept.get(cookie) {
                 Some(verdict) => *verdict,
-                None => self.judge_and_keep(record),
+                None => self.evaluate_and_keep(record),
             },
             // A socket can be connected again: whatever was kept is of another connection.
-            What::Connect { .. }
-            | What::Accept { .. }
-            | What::Listen { .. }
-            | What::Step { .. }
-            | What::Existing(_) => self.judge_and_keep(record),
-        };
-        let Verdict::Admitted(rule) = verdict else {
-            return false;
-        };
-        record.event.rule = rule.and_then(|index| u16::try_from(index).ok());
-        true
+            Lifecycle::Begin | Lifecycle::Open | Lifecycle::Existing => self.evaluate_and_keep(record),
+        }
     }
 
-    fn judge_and_keep(&mut self, record: &Record) -> Verdict {
-        let verdict = self.judge(record);
-        self.kept.open(record.event.cookie, verdict);
+    fn evaluate_and_keep(&mut self, record: &Record) -> Verdict {
+        let verdict = self.verdict(record);
+        self.kept.insert(record.event.cookie, verdict);
         verdict
     }
 
-    fn judge(&self, record: &Record) -> Verdict {
+    fn verdict(&self, record: &Record) -> Verdict {
         let subject = subject(record);
         let holds = |predicate: &Predicate| {
             // As in the kernel: what nobody owns meets no condition on its owner.
@@ -108,8 +100,8 @@ fn open_part(predicate: &Predicate) -> Predicate {
 
 fn subject(record: &Record) -> Subject {
     let event = &record.event;
-    let process = record.process.as_deref().map(|known| &known.process);
-    let parent = record.parent.as_deref().map(|known| &known.process);
+    let process = record.process.as_deref().map(|entry| &entry.process);
+    let parent = record.parent.as_deref().map(|entry| &entry.process);
     let bytes = |text: Option<&String>| text.map(|text| text.clone().into_bytes()).unwrap_or_default();
     let number = |of: fn(&crate::event::Process) -> u32| process.map_or(0, of);
     Subject {
@@ -132,23 +124,14 @@ fn subject(record: &Record) -> Subject {
         daddr: event.remote.ip(),
         sport: event.local.port(),
         dport: event.remote.port(),
-        direction: direction(&event.what),
+        direction: direction(&event.kind),
         dns: record.names.names.iter().map(|name| name.to_string()).collect(),
     }
 }
 
 /// As the kernel has it (src/bpf/survey.h): what is left of a socket counts as opened here.
-fn direction(what: &What) -> Direction {
-    match what {
-        What::Request | What::Connect { .. } | What::Fail { .. } => Direction::Egress,
-        What::Accept { .. } | What::Listen { .. } | What::Unlisten { .. } => Direction::Ingress,
-        What::Close(close) => close.direction,
-        What::Step { direction, .. } => *direction,
-        What::Existing(existing) => existing.direction.unwrap_or(match existing.state {
-            State::Listen => Direction::Ingress,
-            _ => Direction::Egress,
-        }),
-    }
+fn direction(kind: &EventKind) -> Direction {
+    kind.direction().unwrap_or(if kind.is_listener() { Direction::Ingress } else { Direction::Egress })
 }
 
 #[cfg(test)]

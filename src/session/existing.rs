@@ -5,16 +5,15 @@ use std::collections::{HashMap, HashSet};
 use anyhow::Result;
 
 use crate::{
-    event::{Event, Existing, State, What},
-    host::Host,
+    event::{Event, EventKind, Existing, Lifecycle, Process, State},
     process::ProcessTable,
-    session::{Batch, Source},
-    wire::{Decoded, decode},
+    source::{Batch, Source},
+    tracer::wire::{Decoded, decode},
 };
 
 /// What was found, and what came meanwhile.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub struct ExistingSockets {
     /// The sockets, each once, in order.
     pub sockets: Vec<Event>,
     /// Who has them.
@@ -23,18 +22,21 @@ pub struct Survey {
     pub pending: Batch,
 }
 
-impl Survey {
+impl ExistingSockets {
     /// Ask the kernel side for everything that exists.
     ///
     /// # Errors
     /// When an iterator or the ring cannot be read.
-    pub fn take(source: &mut impl Source, host: &impl Host) -> Result<Survey> {
-        let mut survey = Survey::default();
+    pub fn read(
+        source: &mut impl Source,
+        read_args: impl Fn(&Process) -> Option<String>,
+    ) -> Result<ExistingSockets> {
+        let mut existing = ExistingSockets::default();
         let mut by_cookie = HashMap::new();
         let mut batch = Batch::default();
         let mut more = true;
         while more {
-            more = source.survey()?;
+            more = source.visit_existing()?;
             loop {
                 source.read(&mut batch)?;
                 if batch.is_empty() {
@@ -42,21 +44,21 @@ impl Survey {
                 }
                 for bytes in batch.iter() {
                     match decode(bytes) {
-                        Ok(Decoded::Process(id, process)) => survey.table.insert(id, *process, host),
-                        Ok(Decoded::Event(event)) if matches!(event.what, What::Existing(_)) => {
-                            survey.add(event, &mut by_cookie);
+                        Ok(Decoded::Process(id, process)) => existing.table.insert(id, *process, &read_args),
+                        Ok(Decoded::Event(event)) if matches!(event.kind, EventKind::Existing(_)) => {
+                            existing.add(event, &mut by_cookie);
                         }
-                        _ => survey.pending.push(bytes),
+                        _ => existing.pending.push(bytes),
                     }
                 }
             }
         }
-        let begun = survey.begun();
-        survey.sockets.retain(|event| !begun.contains(&event.cookie));
-        survey.sockets.sort_by_cached_key(|event| {
+        let begun = existing.begun();
+        existing.sockets.retain(|event| !begun.contains(&event.cookie));
+        existing.sockets.sort_by_cached_key(|event| {
             (event.netns, state(event) != Some(State::Listen), event.local, event.remote, event.cookie)
         });
-        Ok(survey)
+        Ok(existing)
     }
 
     /// A socket may be found by both iterators, and again for each process that has it.
@@ -68,31 +70,35 @@ impl Survey {
         }
     }
 
-    /// The connections whose story the probes tell from the beginning.
+    /// The connections that the probes report from the beginning.
     fn begun(&self) -> HashSet<u64> {
-        let starts = |what: &What| {
-            matches!(
-                what,
-                What::Connect { .. } | What::Accept { .. } | What::Fail { .. } | What::Listen { .. }
-            )
+        let begins = |event: &Event| match event.kind.lifecycle() {
+            Lifecycle::Open | Lifecycle::Fail => true,
+            // A change of state alone is no report of the socket.
+            Lifecycle::Begin => event.kind.is_listener(),
+            Lifecycle::Attempt
+            | Lifecycle::Existing
+            | Lifecycle::Continue
+            | Lifecycle::Close
+            | Lifecycle::StopListening => false,
         };
         self.pending
             .iter()
             .filter_map(|bytes| match decode(bytes) {
-                Ok(Decoded::Event(event)) if starts(&event.what) => Some(event.cookie),
-                _ => None,
+                Ok(Decoded::Event(event)) if begins(&event) => Some(event.cookie),
+                Ok(Decoded::Event(_) | Decoded::Process(..) | Decoded::Answer(_)) | Err(_) => None,
             })
             .collect()
     }
 }
 
-/// What was seen later counts, but for the owner: that is whoever was seen first.
+/// Later observations win; the first process seen stays the owner.
 fn merge(known: &mut Event, mut later: Event) {
-    if let (What::Existing(known), What::Existing(later)) = (&known.what, &mut later.what) {
+    if let (EventKind::Existing(known), EventKind::Existing(later)) = (&known.kind, &mut later.kind) {
         let new = later.owners.iter().filter(|owner| known.owners.iter().all(|known| known.pid != owner.pid));
         later.owners = known.owners.iter().chain(new).copied().collect();
     }
-    if let What::Existing(Existing { owners, .. }) = &later.what
+    if let EventKind::Existing(Existing { owners, .. }) = &later.kind
         && let Some(&first) = owners.first()
     {
         later.owner = first;
@@ -101,8 +107,5 @@ fn merge(known: &mut Event, mut later: Event) {
 }
 
 fn state(event: &Event) -> Option<State> {
-    match &event.what {
-        What::Existing(existing) => Some(existing.state),
-        _ => None,
-    }
+    event.kind.existing().map(|existing| existing.state)
 }

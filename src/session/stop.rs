@@ -16,25 +16,25 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Stop {
     signalled: Arc<AtomicBool>,
     deadline: Option<Instant>,
-    remaining: Option<u64>,
-    once: bool,
+    events_left: Option<u64>,
+    no_wait: bool,
     command_ended: Option<Arc<OnceLock<Instant>>>,
 }
 
 impl Stop {
     /// `signalled` is set from outside, by a signal handler for instance.
     pub fn new(signalled: Arc<AtomicBool>, deadline: Option<Instant>, count: Option<u64>) -> Self {
-        Stop { signalled, deadline, remaining: count, command_ended: None, once: false }
+        Stop { signalled, deadline, events_left: count, command_ended: None, no_wait: false }
     }
 
     /// Do not wait for anything to happen, but print all that is there.
-    pub fn at_once(self) -> Self {
-        Stop { once: true, ..self }
+    pub fn no_wait(self) -> Self {
+        Stop { no_wait: true, ..self }
     }
 
     /// Whether a reader that takes nothing is not waited for any more.
-    pub fn gives_up(&self, now: Instant) -> bool {
-        self.signalled() || (!self.once && self.left(now).is_none())
+    pub fn abandons_output(&self, now: Instant) -> bool {
+        self.signalled() || (!self.no_wait && self.remaining(now).is_none())
     }
 
     /// Stop a short while after `ended` is set, too.
@@ -58,8 +58,8 @@ impl Stop {
     }
 
     /// How long it may go on from `now` before this must be asked again; none to stop at once.
-    pub fn left(&self, now: Instant) -> Option<Duration> {
-        if self.once || self.signalled() || self.remaining == Some(0) {
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+        if self.no_wait || self.signalled() || self.events_left == Some(0) {
             return None;
         }
         let grace_over = self.ended_at().map(|ended| ended + GRACE);
@@ -70,14 +70,14 @@ impl Stop {
     }
 
     /// Whether one more event may be printed.
-    pub fn admits(&self) -> bool {
-        self.remaining != Some(0)
+    pub fn wants_more(&self) -> bool {
+        self.events_left != Some(0)
     }
 
     /// An event was printed.
-    pub fn counted(&mut self) {
-        if let Some(remaining) = &mut self.remaining {
-            *remaining = remaining.saturating_sub(1);
+    pub fn record_printed(&mut self) {
+        if let Some(left) = &mut self.events_left {
+            *left = left.saturating_sub(1);
         }
     }
 }
@@ -90,46 +90,46 @@ mod tests {
     fn goes_on_until_the_deadline() {
         let start = Instant::now();
         let stop = Stop::new(Arc::default(), Some(start + Duration::from_secs(3)), None);
-        assert_eq!(stop.left(start), Some(Duration::from_secs(3)));
-        assert_eq!(stop.left(start + Duration::from_secs(3)), None);
-        assert_eq!(stop.left(start + Duration::from_secs(9)), None);
+        assert_eq!(stop.remaining(start), Some(Duration::from_secs(3)));
+        assert_eq!(stop.remaining(start + Duration::from_secs(3)), None);
+        assert_eq!(stop.remaining(start + Duration::from_secs(9)), None);
     }
 
     #[test]
     fn goes_on_until_enough_events_came() {
         let mut stop = Stop::new(Arc::default(), None, Some(2));
-        stop.counted();
-        assert!(stop.admits() && stop.left(Instant::now()).is_some());
-        stop.counted();
-        assert!(!stop.admits() && stop.left(Instant::now()).is_none());
+        stop.record_printed();
+        assert!(stop.wants_more() && stop.remaining(Instant::now()).is_some());
+        stop.record_printed();
+        assert!(!stop.wants_more() && stop.remaining(Instant::now()).is_none());
     }
 
     #[test]
     fn a_run_that_waits_for_nothing_still_waits_for_its_reader() {
         let signalled = Arc::new(AtomicBool::new(false));
-        let stop = Stop::new(Arc::clone(&signalled), None, None).at_once();
-        assert_eq!(stop.left(Instant::now()), None);
-        assert!(stop.admits() && !stop.gives_up(Instant::now()));
+        let stop = Stop::new(Arc::clone(&signalled), None, None).no_wait();
+        assert_eq!(stop.remaining(Instant::now()), None);
+        assert!(stop.wants_more() && !stop.abandons_output(Instant::now()));
         signalled.store(true, Ordering::Relaxed);
-        assert!(stop.gives_up(Instant::now()));
+        assert!(stop.abandons_output(Instant::now()));
     }
 
     #[test]
     fn goes_on_for_a_while_after_the_command() {
         let (start, ended) = (Instant::now(), Arc::new(OnceLock::new()));
         let stop = Stop::new(Arc::default(), None, None).after(Arc::clone(&ended));
-        assert_eq!((stop.left(start), stop.only_waits_for_closes()), (Some(Duration::MAX), false));
+        assert_eq!((stop.remaining(start), stop.only_waits_for_closes()), (Some(Duration::MAX), false));
         ended.set(start).expect("set once");
-        assert_eq!((stop.left(start), stop.only_waits_for_closes()), (Some(GRACE), true));
-        assert_eq!(stop.left(start + GRACE), None);
+        assert_eq!((stop.remaining(start), stop.only_waits_for_closes()), (Some(GRACE), true));
+        assert_eq!(stop.remaining(start + GRACE), None);
     }
 
     #[test]
     fn goes_on_until_a_signal() {
         let signalled = Arc::new(AtomicBool::new(false));
         let stop = Stop::new(Arc::clone(&signalled), None, None);
-        assert!(stop.left(Instant::now()).is_some());
+        assert!(stop.remaining(Instant::now()).is_some());
         signalled.store(true, Ordering::Relaxed);
-        assert_eq!(stop.left(Instant::now()), None);
+        assert_eq!(stop.remaining(Instant::now()), None);
     }
 }

@@ -1,11 +1,12 @@
 //! A compiled filter into the kernel: settings before the load, values after it.
 
 use super::skel::types::{
-    filter_field as Field, filter_host, filter_net, filter_number, filter_rows, filter_set, filter_text,
+    filter_config, filter_field as Field, filter_host, filter_net, filter_number, filter_rows, filter_set,
+    filter_text,
 };
 use super::skel::{NetmonMaps, OpenNetmonMaps};
-use crate::filter::{Program, Rows, Table, TermSet};
-use crate::predicate::{Attribute as A, PortRange};
+use crate::filter::predicate::{Attribute as A, PortRange, TEXT_MAX};
+use crate::filter::{GROUPS_MAX, Program, Rows, TERMS_MAX, Table, TermSet};
 use anyhow::{Context, Result, bail};
 use bytemuck::{NoUninit, bytes_of};
 use libbpf_rs::{MapCore, MapFlags, OpenMapMut};
@@ -23,6 +24,14 @@ unsafe impl NoUninit for filter_set {}
 
 /// How many ports there are at one end.
 const PORTS: usize = 1 << 16;
+
+/// The limits of a filter are those of the kernel side's arrays: this compiles only where they agree.
+#[allow(dead_code)]
+fn limits_agree(settings: &filter_config, text: &filter_text) {
+    let _: &[filter_set; GROUPS_MAX] = &settings.group;
+    let _: &[u8; TERMS_MAX] = &settings.rule_of;
+    let _: &[u8; TEXT_MAX + 1] = &text.text;
+}
 
 /// The kernel's name of the attribute.
 fn field_of(attribute: A) -> Result<Field> {

@@ -1,10 +1,10 @@
 //! The kernel's filter on made-up cases: what the property tests and the measurements run.
 
-use super::filter::{configure, host_key, text_key};
+use super::filter_maps::{configure, host_key, text_key};
 use super::skel::types::{filter_case, filter_flow, filter_text, filter_who};
 use super::skel::{NetmonSkel, NetmonSkelBuilder};
+use crate::filter::predicate::{Net, unmap};
 use crate::filter::{Direction, Program, Subject, Verdict};
-use crate::predicate::{Net, unmap};
 use anyhow::{Context, Result, bail};
 use bytemuck::{NoUninit, bytes_of};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -15,11 +15,11 @@ use std::mem::MaybeUninit;
 unsafe impl NoUninit for filter_case {}
 
 /// A loaded filter that is attached to nothing.
-pub struct Classifier<'obj> {
+pub struct FilterTestRun<'obj> {
     skel: NetmonSkel<'obj>,
 }
 
-impl<'obj> Classifier<'obj> {
+impl<'obj> FilterTestRun<'obj> {
     /// Loads `program`, without any of the probes.
     pub fn load(program: &Program, storage: &'obj mut MaybeUninit<OpenObject>) -> Result<Self> {
         let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
@@ -33,10 +33,10 @@ impl<'obj> Classifier<'obj> {
         let loader = configure(program, &mut open.maps)?;
         let skel = open.load().context("load the classifier")?;
         loader.fill(&skel.maps)?;
-        Ok(Classifier { skel })
+        Ok(FilterTestRun { skel })
     }
 
-    /// Puts `subject` in place for [`Classifier::run`].
+    /// Puts `subject` in place for [`FilterTestRun::run`].
     pub fn prepare(&mut self, subject: &Subject) -> Result<()> {
         let case = case(subject);
         let map = &self.skel.maps.filter_cases;

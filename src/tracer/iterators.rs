@@ -11,10 +11,10 @@ use anyhow::{Context, Result};
 use libbpf_rs::{Link, libbpf_sys};
 use nix::sched::{CloneFlags, setns};
 
-use super::{Config, skel::NetmonProgs};
+use super::{config::TracerConfig, skel::NetmonProgs};
 use crate::{
+    cli::plan::AtStart,
     host::{self, Netns},
-    plan::AtStart,
 };
 
 /// Room in the ring for a socket that is visited, and for its process's record.
@@ -33,8 +33,8 @@ pub struct Iterators {
     closed: Option<io::Error>,
     /// Some processes do not show theirs.
     hidden: bool,
-    /// What is found is told, not just learned.
-    told: bool,
+    /// What is found is printed, not just learned.
+    printed: bool,
     /// Sockets visited at a time.
     turns: usize,
 }
@@ -44,7 +44,7 @@ impl Iterators {
     ///
     /// # Errors
     /// When the kernel refuses an iterator.
-    pub fn new(progs: &NetmonProgs<'_>, config: Config) -> Result<Self> {
+    pub fn new(progs: &NetmonProgs<'_>, config: TracerConfig<'_>) -> Result<Self> {
         let (mut namespaces, hidden) = host::network_namespaces();
         namespaces.reverse();
         Ok(Iterators {
@@ -56,7 +56,7 @@ impl Iterators {
             current: None,
             closed: None,
             hidden,
-            told: config.at_start != AtStart::Learn,
+            printed: config.at_start != AtStart::Learn,
             turns: (config.ring_size / BYTES_PER_TURN) as usize,
         })
     }
@@ -87,7 +87,7 @@ impl Iterators {
     /// What could not be visited, in words.
     pub fn note(&self) -> Option<String> {
         let what = match &self.closed {
-            _ if !self.told => return None,
+            _ if !self.printed => return None,
             Some(error) => {
                 format!("a network namespace cannot be entered ({error}; CAP_SYS_ADMIN is needed)")
             }

@@ -1,8 +1,14 @@
-//! Why the kernel said no: a policy, something it does not have, or its verifier.
+//! Why the kernel said no, in one line with the remedy: a policy, something it lacks, or its verifier.
 
 use std::fmt;
 
+use anyhow::{Error, anyhow};
 use libbpf_rs::ErrorKind;
+
+use crate::{
+    cli::Probes,
+    host::{CAP_BPF, CAP_PERFMON, Facts},
+};
 
 /// The verifier has rejected one of the programs, which it is not to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +64,61 @@ fn errno_of(error: &anyhow::Error) -> Option<i32> {
         .find_map(|cause| cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error))
 }
 
+/// Name what is missing. An error of another kind stays what it is.
+pub fn explain(error: Error, facts: &Facts, probes: Probes) -> Error {
+    if let Some(reason) = reason(facts) {
+        return anyhow!(reason);
+    }
+    let what = match probes {
+        Probes::Trampoline if refuses_trampolines(&error) => {
+            "the kernel takes no BPF trampolines: use --probes tracepoint, or auto"
+        }
+        _ if is_denied(&error) => {
+            "the kernel refuses the BPF programs although the capabilities are there: see --verbose, and \
+             look for a security module's denial in the kernel log"
+        }
+        _ => "cannot attach the probes",
+    };
+    error.context(what)
+}
+
+fn reason(facts: &Facts) -> Option<String> {
+    let missing: Vec<&str> = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
+        .iter()
+        .filter(|(capability, _)| !facts.has(*capability))
+        .map(|(_, name)| *name)
+        .collect();
+    if !missing.is_empty() {
+        return Some(format!("needs {}: try sudo", missing.join(" and ")));
+    }
+    if !facts.btf {
+        return Some(
+            "the kernel has no type information (/sys/kernel/btf/vmlinux is missing): \
+             it must be built with CONFIG_DEBUG_INFO_BTF=y"
+                .to_owned(),
+        );
+    }
+    if facts.lockdown.as_deref() == Some("confidentiality") {
+        return Some(
+            "kernel lockdown is in confidentiality mode, where BPF may not read kernel memory: \
+             boot with lockdown=integrity or none"
+                .to_owned(),
+        );
+    }
+    if older_than_5_15(&facts.release) {
+        return Some(format!("Linux 5.15 or newer is needed, this is {}", facts.release));
+    }
+    None
+}
+
+fn older_than_5_15(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor) < (5, 15),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +134,40 @@ mod tests {
         assert_eq!(of(&[loaded, failed]), None);
         assert_eq!(of(&[loaded]), None);
         assert_eq!(of(&[]), None);
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            capabilities: CAP_BPF | CAP_PERFMON,
+            btf: true,
+            release: "6.1.0-50-cloud-amd64".to_owned(),
+            lockdown: Some("none".to_owned()),
+        }
+    }
+
+    #[test]
+    fn names_what_is_missing() {
+        let reason = |facts: Facts| reason(&facts).unwrap_or_default();
+        assert_eq!(reason(Facts { capabilities: 0, ..facts() }), "needs CAP_BPF and CAP_PERFMON: try sudo");
+        assert_eq!(reason(Facts { capabilities: CAP_BPF, ..facts() }), "needs CAP_PERFMON: try sudo");
+        assert!(reason(Facts { btf: false, ..facts() }).contains("CONFIG_DEBUG_INFO_BTF"));
+        let locked = Some("confidentiality".to_owned());
+        assert!(reason(Facts { lockdown: locked, ..facts() }).contains("lockdown=integrity"));
+        let old = "5.10.0-9-amd64".to_owned();
+        assert_eq!(
+            reason(Facts { release: old, ..facts() }),
+            "Linux 5.15 or newer is needed, this is 5.10.0-9-amd64"
+        );
+        assert_eq!(reason(facts()), "");
+    }
+
+    #[test]
+    fn releases_compare_as_numbers() {
+        assert!(older_than_5_15("5.10.0"));
+        assert!(older_than_5_15("4.19"));
+        assert!(!older_than_5_15("5.15.135"));
+        assert!(!older_than_5_15("6.1.0-50-cloud-amd64"));
+        assert!(!older_than_5_15("10.0"));
+        assert!(!older_than_5_15("garbage"));
     }
 }

@@ -22,14 +22,14 @@ use libbpf_rs::{
 use super::skel::NetmonSkelBuilder;
 
 /// The kernel types the programs read.
-const HEADER: &str = include_str!("vmlinux.h");
+const HEADER: &str = include_str!("../bpf/vmlinux.h");
 const OLDER: &str = include_str!("../../tests/kernels/layouts/5.10");
 const NEWER: &str = include_str!("../../tests/kernels/layouts/6.1");
 const PROGRAMS: [&str; 4] = [
-    include_str!("netmon.bpf.c"),
-    include_str!("close.h"),
-    include_str!("judge.h"),
-    include_str!("identity.h"),
+    include_str!("../bpf/netmon.bpf.c"),
+    include_str!("../bpf/close.h"),
+    include_str!("../bpf/judge.h"),
+    include_str!("../bpf/identity.h"),
 ];
 
 /// Members that not all kernels since 5.15 have, and how the programs make sure.

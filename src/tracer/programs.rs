@@ -9,11 +9,11 @@ use anyhow::{Context, Result, anyhow};
 use libbpf_rs::{Link, OpenProgramMut, ProgramMut, ProgramType, libbpf_sys};
 
 use super::{
-    Config,
-    refusal::is_denied,
+    config::TracerConfig,
+    load_error::is_denied,
     skel::{NetmonProgs, OpenNetmonProgs},
 };
-use crate::{host, plan::AtStart};
+use crate::{cli::plan::AtStart, host};
 
 /// Where the kernel side is hooked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,30 @@ pub enum ProbeSet {
 }
 
 impl ProbeSet {
+    /// As `--probes` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ProbeSet::Trampoline => "trampoline",
+            ProbeSet::Tracepoint => "tracepoint",
+        }
+    }
+
+    /// What is not seen, in a line: all of it, or a hint at it where it is worth one.
+    pub fn note(self, verbose: bool) -> Option<String> {
+        let which = if self == ProbeSet::Tracepoint { "without" } else { "with" };
+        match (self, verbose) {
+            (_, true) => {
+                Some(format!("{which} BPF trampolines these are not seen: {}", self.limits().join("; ")))
+            }
+            // Rare enough for few words, which leave a terminal's first lines to the events.
+            (ProbeSet::Tracepoint, false) => Some(
+                "without BPF trampolines some io_uring, Fast Open and 32-bit cases are not seen (-v)"
+                    .to_owned(),
+            ),
+            (ProbeSet::Trampoline, false) => None,
+        }
+    }
+
     /// What this set cannot see that the other can.
     pub fn limits(self) -> &'static [&'static str] {
         match self {
@@ -38,41 +62,129 @@ impl ProbeSet {
     }
 }
 
+/// When a program is attached. What learns of processes and names comes first, then what ends
+/// connections, last what begins them; at the end they are detached the other way round, so that
+/// every connection reported to begin is seen to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Names of remote ends, for the root of the cgroup2 tree.
+    Names,
+    /// Processes, and what happens to connections that are known.
+    Follow,
+    /// System calls and accepted connections.
+    Calls,
+    /// Attempts to connect, for the root of the cgroup2 tree.
+    Attempts,
+    /// Connections that begin.
+    Begin,
+    /// Iterators: attached by whoever reads them.
+    Existing,
+}
+
+/// What decides which programs a run needs.
+struct Needs {
+    set: ProbeSet,
+    tracing: bool,
+    existing: bool,
+    requests: bool,
+    listeners: bool,
+    dns: bool,
+    net_admin: bool,
+    skipped: Skipped,
+}
+
+/// One program of src/bpf/netmon.bpf.c.
+pub struct Entry {
+    open: for<'a, 'obj> fn(&'a mut OpenNetmonProgs<'obj>) -> &'a mut OpenProgramMut<'obj>,
+    loaded: for<'a, 'obj> fn(&'a NetmonProgs<'obj>) -> &'a ProgramMut<'obj>,
+    stage: Stage,
+    wanted: fn(&Needs) -> bool,
+    /// A run that the kernel skips can be an event that is lost.
+    pub loses_events: bool,
+    /// The same program once more, which runs where the first is skipped.
+    pub backup: Option<for<'a, 'obj> fn(&'a NetmonProgs<'obj>) -> &'a ProgramMut<'obj>>,
+}
+
+impl Entry {
+    /// The program, once the object is loaded.
+    pub fn loaded<'a, 'obj>(&self, progs: &'a NetmonProgs<'obj>) -> &'a ProgramMut<'obj> {
+        (self.loaded)(progs)
+    }
+}
+
+/// An [`Entry`] by the program's name.
+macro_rules! program {
+    ($name:ident, $stage:ident, $wanted:expr, loses: $loses:expr $(, backup: $backup:ident)?) => {
+        Entry {
+            open: |progs| &mut progs.$name,
+            loaded: |progs| &progs.$name,
+            stage: Stage::$stage,
+            wanted: $wanted,
+            loses_events: $loses,
+            backup: program!(@backup $($backup)?),
+        }
+    };
+    (@backup) => { None };
+    (@backup $backup:ident) => { Some(|progs| &progs.$backup) };
+}
+
+/// Every program there is: loading, attaching, detaching and the counting of skipped runs follow
+/// from this table.
+#[rustfmt::skip]
+pub static PROGRAMS: [Entry; 21] = [
+    program!(on_dns, Names, |needs| needs.tracing && needs.dns, loses: false),
+    program!(on_exec, Follow, |needs| needs.tracing, loses: false),
+    program!(on_fork, Follow, |needs| needs.tracing, loses: false),
+    program!(on_state, Follow, |needs| needs.tracing, loses: true, backup: on_state_again),
+    program!(on_state_again, Follow, |needs| needs.tracing && needs.skipped.tracepoints, loses: false),
+    program!(on_listen, Follow, |needs| needs.tracing && needs.listeners, loses: true),
+    program!(on_connect_v4, Calls, Needs::trampoline, loses: true),
+    program!(on_connect_v6, Calls, Needs::trampoline, loses: true),
+    program!(on_accept, Calls, Needs::trampoline, loses: true, backup: on_accept_again),
+    program!(on_accept_again, Calls, |needs| needs.trampoline() && needs.skipped.trampolines, loses: false),
+    program!(on_request, Calls, |needs| needs.trampoline() && needs.requests, loses: true),
+    program!(on_uring, Calls, Needs::tracepoint, loses: true),
+    program!(on_connect_enter, Calls, |needs| needs.tracepoint() && needs.requests, loses: true),
+    program!(on_sys_exit, Calls, Needs::tracepoint, loses: true, backup: on_sys_exit_again),
+    program!(on_sys_exit_again, Calls, |needs| needs.tracepoint() && needs.skipped.calls, loses: false),
+    program!(on_attempt_v4, Attempts, |needs| needs.tracepoint() && needs.net_admin, loses: false),
+    program!(on_attempt_v6, Attempts, |needs| needs.tracepoint() && needs.net_admin, loses: false),
+    program!(on_connect, Begin, |needs| needs.tracing, loses: true, backup: on_connect_again),
+    program!(on_connect_again, Begin, |needs| needs.tracing && needs.skipped.tracepoints, loses: false),
+    program!(on_survey_tcp, Existing, |needs| needs.existing, loses: false),
+    program!(on_survey_file, Existing, |needs| needs.existing, loses: false),
+];
+
+impl Needs {
+    fn trampoline(&self) -> bool {
+        self.tracing && self.set == ProbeSet::Trampoline
+    }
+
+    fn tracepoint(&self) -> bool {
+        self.tracing && self.set == ProbeSet::Tracepoint
+    }
+}
+
 /// Load only what is asked for, of this set, and has a place in this kernel.
-pub fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config<'_>, notes: &mut Vec<String>) {
+pub fn choose(
+    progs: &mut OpenNetmonProgs<'_>,
+    set: ProbeSet,
+    config: TracerConfig<'_>,
+    notes: &mut Vec<String>,
+) {
     let tracing = config.at_start != AtStart::PrintOnly;
-    let surveying = config.at_start != AtStart::Ignore;
-    let requests = config.events.has_requests();
-    let listeners = config.events.has_listeners();
-    let trampoline = tracing && set == ProbeSet::Trampoline;
-    let tracepoint = tracing && set == ProbeSet::Tracepoint;
-    let dns = tracing && config.dns && can_watch_dns(notes);
-    let again = skipped(&host::release(), host::is_preemptible());
-    let choices: [(&mut OpenProgramMut<'_>, bool); 21] = [
-        (&mut progs.on_connect_again, tracing && again.tracepoints),
-        (&mut progs.on_state_again, tracing && again.tracepoints),
-        (&mut progs.on_accept_again, trampoline && again.trampolines),
-        (&mut progs.on_sys_exit_again, tracepoint && again.calls),
-        (&mut progs.on_connect, tracing),
-        (&mut progs.on_state, tracing),
-        (&mut progs.on_exec, tracing),
-        (&mut progs.on_fork, tracing),
-        (&mut progs.on_listen, tracing && listeners),
-        (&mut progs.on_dns, dns),
-        (&mut progs.on_accept, trampoline),
-        (&mut progs.on_connect_v4, trampoline),
-        (&mut progs.on_connect_v6, trampoline),
-        (&mut progs.on_request, trampoline && requests),
-        (&mut progs.on_sys_exit, tracepoint),
-        (&mut progs.on_uring, tracepoint),
-        (&mut progs.on_connect_enter, tracepoint && requests),
-        (&mut progs.on_attempt_v4, tracepoint && config.net_admin),
-        (&mut progs.on_attempt_v6, tracepoint && config.net_admin),
-        (&mut progs.on_survey_tcp, surveying),
-        (&mut progs.on_survey_file, surveying),
-    ];
-    for (prog, wanted) in choices {
-        prog.set_autoload(wanted);
+    let needs = Needs {
+        set,
+        tracing,
+        existing: config.at_start != AtStart::Ignore,
+        requests: config.events.has_requests(),
+        listeners: config.events.has_listeners(),
+        dns: tracing && config.dns && can_watch_dns(notes),
+        net_admin: config.net_admin,
+        skipped: skipped(&host::release(), host::is_preemptible()),
+    };
+    for program in &PROGRAMS {
+        (program.open)(progs).set_autoload((program.wanted)(&needs));
     }
 }
 
@@ -161,9 +273,10 @@ fn no_names(why: &str) -> String {
     format!("remote ends have no DNS names: {why}")
 }
 
-/// Attach all of a set: first what learns of processes and names, then what ends stories, and last
-/// what begins them. At the end they are detached the other way round, and what is told to begin is
-/// seen to end.
+/// Attach what was chosen, stage by stage.
+///
+/// # Errors
+/// When the kernel refuses a program that no run can do without.
 pub fn attach(
     progs: &NetmonProgs<'_>,
     set: ProbeSet,
@@ -171,59 +284,42 @@ pub fn attach(
     notes: &mut Vec<String>,
 ) -> Result<Vec<Link>> {
     let mut links = Vec::new();
-    if progs.on_dns.autoload() {
-        match attach_cgroup(&[&progs.on_dns]) {
-            Ok(attached) => links.extend(attached),
-            Err(error) if is_denied(&error) => notes.push(no_names("watching them needs CAP_NET_ADMIN")),
-            Err(error) => notes.push(no_names(&format!("{error:#}"))),
-        }
-    }
-    links.extend(attach_chosen(&[
-        &progs.on_exec,
-        &progs.on_fork,
-        &progs.on_state,
-        &progs.on_state_again,
-        &progs.on_listen,
-    ])?);
-    match set {
-        ProbeSet::Trampoline => links.extend(attach_chosen(&[
-            &progs.on_connect_v4,
-            &progs.on_connect_v6,
-            &progs.on_accept,
-            &progs.on_accept_again,
-            &progs.on_request,
-        ])?),
-        ProbeSet::Tracepoint => {
-            links.extend(attach_chosen(&[
-                &progs.on_uring,
-                &progs.on_connect_enter,
-                &progs.on_sys_exit,
-                &progs.on_sys_exit_again,
-            ])?);
-            if progs.on_connect_enter.autoload() {
-                notes.push(REQUEST_LIMITS.to_owned());
-            }
-            let attempts = [&progs.on_attempt_v4, &progs.on_attempt_v6];
-            let attached = match net_admin {
-                true => attach_cgroup(&attempts),
-                false => Err(anyhow!("CAP_NET_ADMIN is missing")),
-            };
-            match attached {
+    for stage in [Stage::Names, Stage::Follow, Stage::Calls, Stage::Attempts, Stage::Begin] {
+        let chosen = PROGRAMS.iter().filter(|program| program.stage == stage);
+        let chosen: Vec<_> =
+            chosen.map(|program| program.loaded(progs)).filter(|prog| prog.autoload()).collect();
+        match stage {
+            Stage::Names if chosen.is_empty() => {}
+            Stage::Names => match attach_cgroup(&chosen) {
                 Ok(attached) => links.extend(attached),
-                Err(error) => {
-                    notes.push(format!("connects that fail before any SYN are not seen: {error:#}"))
+                Err(error) if is_denied(&error) => notes.push(no_names("watching them needs CAP_NET_ADMIN")),
+                Err(error) => notes.push(no_names(&format!("{error:#}"))),
+            },
+            Stage::Attempts if set == ProbeSet::Trampoline => {}
+            Stage::Attempts => {
+                let attached = match net_admin {
+                    true => attach_cgroup(&chosen),
+                    false => Err(anyhow!("CAP_NET_ADMIN is missing")),
+                };
+                match attached {
+                    Ok(attached) => links.extend(attached),
+                    Err(error) => {
+                        notes.push(format!("connects that fail before any SYN are not seen: {error:#}"));
+                    }
+                }
+            }
+            Stage::Follow | Stage::Calls | Stage::Begin | Stage::Existing => {
+                for prog in chosen {
+                    let attached = prog.attach();
+                    links.push(attached.with_context(|| format!("attach {}", prog.name().display()))?);
                 }
             }
         }
     }
-    links.extend(attach_chosen(&[&progs.on_connect, &progs.on_connect_again])?);
+    if progs.on_connect_enter.autoload() {
+        notes.push(REQUEST_LIMITS.to_owned());
+    }
     Ok(links)
-}
-
-/// Attach those that were chosen, each where its section says.
-fn attach_chosen(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
-    let chosen = progs.iter().filter(|prog| prog.autoload());
-    chosen.map(|prog| prog.attach().with_context(|| format!("attach {}", prog.name().display()))).collect()
 }
 
 fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {

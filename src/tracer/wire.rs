@@ -9,14 +9,12 @@ use bytemuck::AnyBitPattern;
 use nix::errno::Errno;
 
 use crate::{
-    args,
-    bpf::layout::{
-        netmon_dns, netmon_event, netmon_flag as flag, netmon_kind as kind, netmon_process,
+    event::*,
+    process::{argv, container, systemd_unit},
+    tracer::layout::{
+        netmon_dns, netmon_event, netmon_flag as flag, netmon_kind as kinds, netmon_process,
         netmon_process_flag as process_flag, netmon_secureexec as secureexec,
     },
-    container,
-    event::*,
-    unit,
 };
 
 /// One decoded record.
@@ -40,10 +38,10 @@ pub struct Undecodable;
 /// [`Undecodable`] for anything but a complete record of a known kind.
 pub fn decode(bytes: &[u8]) -> Result<Decoded<'_>, Undecodable> {
     let first = u32::from(*bytes.first().ok_or(Undecodable)?);
-    if first == kind::NETMON_KIND_PROCESS.0 {
+    if first == kinds::NETMON_KIND_PROCESS.0 {
         let (id, process) = process(bytes)?;
         Ok(Decoded::Process(id, Box::new(process)))
-    } else if first == kind::NETMON_KIND_DNS.0 {
+    } else if first == kinds::NETMON_KIND_DNS.0 {
         answer(bytes).map(Decoded::Answer)
     } else {
         event(&exactly::<netmon_event>(bytes)?).map(Decoded::Event)
@@ -69,12 +67,14 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
     let [from, to] = [raw.states & 15, raw.states >> 4].map(state);
     let owner = Actor { image: image(raw.image), pid: raw.pid, tid: raw.tid };
     let direction = if has(flag::NETMON_FLAG_EGRESS) { Direction::Egress } else { Direction::Ingress };
-    let what = match u32::from(raw.kind) {
-        k if k == kind::NETMON_KIND_REQUEST.0 => What::Request,
-        k if k == kind::NETMON_KIND_CONNECT.0 => What::Connect { latency: elapsed },
-        k if k == kind::NETMON_KIND_ACCEPT.0 => What::Accept { backlog },
-        k if k == kind::NETMON_KIND_FAIL.0 => What::Fail { error: failure(raw.error), latency: elapsed },
-        k if k == kind::NETMON_KIND_CLOSE.0 => What::Close(Close {
+    let kind = match u32::from(raw.kind) {
+        k if k == kinds::NETMON_KIND_REQUEST.0 => EventKind::Request,
+        k if k == kinds::NETMON_KIND_CONNECT.0 => EventKind::Connect { latency: elapsed },
+        k if k == kinds::NETMON_KIND_ACCEPT.0 => EventKind::Accept { backlog },
+        k if k == kinds::NETMON_KIND_FAIL.0 => {
+            EventKind::Fail { error: failure(raw.error), latency: elapsed }
+        }
+        k if k == kinds::NETMON_KIND_CLOSE.0 => EventKind::Close(Close {
             direction,
             duration: elapsed,
             bytes: (!has(flag::NETMON_FLAG_UNCOUNTED))
@@ -84,10 +84,12 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
             reason: reason(raw.error, from, has(flag::NETMON_FLAG_ABORTED_DATA)),
             closer: image(raw.closer),
         }),
-        k if k == kind::NETMON_KIND_LISTEN.0 => What::Listen { backlog },
-        k if k == kind::NETMON_KIND_UNLISTEN.0 => What::Unlisten { backlog },
-        k if k == kind::NETMON_KIND_STATE.0 => What::Step { direction, from, to, after: elapsed },
-        k if k == kind::NETMON_KIND_EXISTING.0 => What::Existing(Existing {
+        k if k == kinds::NETMON_KIND_LISTEN.0 => EventKind::Listen { backlog },
+        k if k == kinds::NETMON_KIND_UNLISTEN.0 => EventKind::ListenStop { backlog },
+        k if k == kinds::NETMON_KIND_STATE.0 => {
+            EventKind::StateChange { direction, from, to, after: elapsed }
+        }
+        k if k == kinds::NETMON_KIND_EXISTING.0 => EventKind::Existing(Existing {
             state: to,
             direction: if has(flag::NETMON_FLAG_INGRESS) {
                 Some(Direction::Ingress)
@@ -108,7 +110,7 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
         mptcp: has(flag::NETMON_FLAG_MPTCP),
         owner,
         rule: raw.rule.checked_sub(1),
-        what,
+        kind,
     })
 }
 
@@ -187,7 +189,7 @@ fn process(bytes: &[u8]) -> Result<(ImageId, Process), Undecodable> {
     let args = if has(process_flag::NETMON_PROCESS_ARGS_UNREAD) && !kernel_thread {
         None
     } else {
-        Some(args::join(
+        Some(argv::join(
             rest,
             has(process_flag::NETMON_PROCESS_TITLE),
             has(process_flag::NETMON_PROCESS_ARGS_CUT),
@@ -220,7 +222,7 @@ fn process(bytes: &[u8]) -> Result<(ImageId, Process), Undecodable> {
         filename,
         args,
         container_id: container::id(cgroup),
-        unit: unit::name(cgroup),
+        unit: systemd_unit::name(cgroup),
     };
     Ok((ImageId(raw.id), process))
 }

@@ -27,7 +27,7 @@ use nix::{
 use serde_json::Value;
 
 /// A failure, not a measure: nothing waits this long unless it is broken (or emulated).
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const WRITE_POLL: Duration = Duration::from_secs(60);
 
 /// The probe set to test with (`TCPTRACE_TEST_PROBES`), by default whatever the kernel allows.
 pub fn probes() -> String {
@@ -108,7 +108,7 @@ impl Trace {
             let _ = reader.read_to_string(&mut said);
             said
         });
-        let banner = ready.recv_timeout(PATIENCE).expect("a ready line");
+        let banner = ready.recv_timeout(WRITE_POLL).expect("a ready line");
         assert!(banner.contains("tcptrace: ready"), "tcptrace did not start: {banner}");
         Trace { child, lines, stderr: Some(stderr), events: Vec::new(), banner }
     }
@@ -120,7 +120,7 @@ impl Trace {
 
     /// Collect events until `enough` holds for those collected.
     pub fn wait(&mut self, what: &str, enough: impl Fn(&[Value]) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WRITE_POLL;
         while !enough(&self.events) {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(event) => {
@@ -176,7 +176,7 @@ impl Trace {
 
     /// Wait until it ends by itself.
     pub fn ended(mut self) -> Ended {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WRITE_POLL;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(event) => self.events.push(event),

@@ -6,7 +6,7 @@ use jsonschema::Validator;
 use serde_json::Value;
 
 static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
-    let schema = serde_json::from_str(tcptrace::docs::SCHEMA).expect("the schema is JSON");
+    let schema = serde_json::from_str(tcptrace::cli::docs::SCHEMA).expect("the schema is JSON");
     jsonschema::draft202012::meta::validate(&schema).expect("a schema as of 2020-12");
     jsonschema::draft202012::options()
         .should_validate_formats(true)

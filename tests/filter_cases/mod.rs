@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::net::IpAddr;
+use tcptrace::filter::predicate::{Attribute as A, Net, PortRange, Predicate, Set, unmap};
 use tcptrace::filter::{Clause, Direction, Filter, Rule, Subject};
-use tcptrace::predicate::{Attribute as A, Net, PortRange, Predicate, Set, unmap};
 
 const PATHS: [&str; 9] = [
     "/usr/bin/curl",

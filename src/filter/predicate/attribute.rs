@@ -2,9 +2,9 @@
 
 use super::error::nearest;
 
-/// What a comparison looks at. The order is that of the documentation.
+/// What a comparison looks at; the order means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "each is explained by its name in NAMES")]
+#[allow(missing_docs, reason = "each is explained in ATTRIBUTES")]
 pub enum Attribute {
     BinaryName,
     BinaryPath,
@@ -33,15 +33,13 @@ pub enum Attribute {
     Port,
     Family,
     Direction,
-    /// The names that resolved to the remote address: known to user space alone.
     Dns,
-    /// Whether the process is in one of the cgroups of `--cgroup`: has no name in the language.
     Cgroup,
 }
 
 /// What the values of an attribute are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     /// A whole string, or the beginning of one.
     Text,
     /// A 32-bit number.
@@ -62,37 +60,74 @@ pub enum Kind {
     Domain,
 }
 
+/// What an attribute is a property of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Process,
+    Connection,
+    /// The names that resolved to the remote address: only user space knows them.
+    Names,
+}
+
+/// All there is to know of an attribute, but for its value.
+#[derive(Debug)]
+struct Spec {
+    attribute: Attribute,
+    /// How predicates spell it; empty for one that only an option can ask for.
+    name: &'static str,
+    kind: ValueKind,
+    of: Of,
+    /// The attributes whose tables a comparison is compiled into: itself, either of two ends, or
+    /// none where user space evaluates it.
+    tested_as: &'static [Attribute],
+}
+
+const fn spec(
+    attribute: Attribute,
+    name: &'static str,
+    kind: ValueKind,
+    of: Of,
+    tested_as: &'static [Attribute],
+) -> Spec {
+    Spec { attribute, name, kind, of, tested_as }
+}
+
 use Attribute as A;
 
-const NAMES: [(&str, Attribute, Kind); 28] = [
-    ("binary_name", A::BinaryName, Kind::Text),
-    ("binary_path", A::BinaryPath, Kind::Text),
-    ("binary_prefix", A::BinaryPrefix, Kind::Text),
-    ("parent_binary_name", A::ParentBinaryName, Kind::Text),
-    ("parent_binary_path", A::ParentBinaryPath, Kind::Text),
-    ("parent_binary_prefix", A::ParentBinaryPrefix, Kind::Text),
-    ("uid", A::Uid, Kind::Number),
-    ("euid", A::Euid, Kind::Number),
-    ("gid", A::Gid, Kind::Number),
-    ("egid", A::Egid, Kind::Number),
-    ("auid", A::Auid, Kind::Number),
-    ("pid", A::Pid, Kind::Number),
-    ("ppid", A::Ppid, Kind::Number),
-    ("container_id", A::ContainerId, Kind::Text),
-    ("netns", A::Netns, Kind::Number),
-    ("ipv4_src", A::Ipv4Src, Kind::Net4),
-    ("ipv4_dst", A::Ipv4Dst, Kind::Net4),
-    ("ipv6_src", A::Ipv6Src, Kind::Net6),
-    ("ipv6_dst", A::Ipv6Dst, Kind::Net6),
-    ("saddr", A::Saddr, Kind::Net),
-    ("daddr", A::Daddr, Kind::Net),
-    ("addr", A::Addr, Kind::Net),
-    ("port_src", A::PortSrc, Kind::Port),
-    ("port_dst", A::PortDst, Kind::Port),
-    ("port", A::Port, Kind::Port),
-    ("family", A::Family, Kind::Family),
-    ("direction", A::Direction, Kind::Direction),
-    ("dns", A::Dns, Kind::Domain),
+/// Every attribute, in the order of the documentation. Names, parsing, what is compiled and what
+/// belongs to the process follow from here.
+#[rustfmt::skip]
+static ATTRIBUTES: [Spec; 29] = [
+    spec(A::BinaryName, "binary_name", ValueKind::Text, Of::Process, &[A::BinaryName]),
+    spec(A::BinaryPath, "binary_path", ValueKind::Text, Of::Process, &[A::BinaryPath]),
+    spec(A::BinaryPrefix, "binary_prefix", ValueKind::Text, Of::Process, &[A::BinaryPrefix]),
+    spec(A::ParentBinaryName, "parent_binary_name", ValueKind::Text, Of::Process, &[A::ParentBinaryName]),
+    spec(A::ParentBinaryPath, "parent_binary_path", ValueKind::Text, Of::Process, &[A::ParentBinaryPath]),
+    spec(A::ParentBinaryPrefix, "parent_binary_prefix", ValueKind::Text, Of::Process, &[A::ParentBinaryPrefix]),
+    spec(A::Uid, "uid", ValueKind::Number, Of::Process, &[A::Uid]),
+    spec(A::Euid, "euid", ValueKind::Number, Of::Process, &[A::Euid]),
+    spec(A::Gid, "gid", ValueKind::Number, Of::Process, &[A::Gid]),
+    spec(A::Egid, "egid", ValueKind::Number, Of::Process, &[A::Egid]),
+    spec(A::Auid, "auid", ValueKind::Number, Of::Process, &[A::Auid]),
+    spec(A::Pid, "pid", ValueKind::Number, Of::Process, &[A::Pid]),
+    spec(A::Ppid, "ppid", ValueKind::Number, Of::Process, &[A::Ppid]),
+    spec(A::ContainerId, "container_id", ValueKind::Text, Of::Process, &[A::ContainerId]),
+    spec(A::Netns, "netns", ValueKind::Number, Of::Connection, &[A::Netns]),
+    spec(A::Ipv4Src, "ipv4_src", ValueKind::Net4, Of::Connection, &[A::Saddr]),
+    spec(A::Ipv4Dst, "ipv4_dst", ValueKind::Net4, Of::Connection, &[A::Daddr]),
+    spec(A::Ipv6Src, "ipv6_src", ValueKind::Net6, Of::Connection, &[A::Saddr]),
+    spec(A::Ipv6Dst, "ipv6_dst", ValueKind::Net6, Of::Connection, &[A::Daddr]),
+    spec(A::Saddr, "saddr", ValueKind::Net, Of::Connection, &[A::Saddr]),
+    spec(A::Daddr, "daddr", ValueKind::Net, Of::Connection, &[A::Daddr]),
+    spec(A::Addr, "addr", ValueKind::Net, Of::Connection, &[A::Saddr, A::Daddr]),
+    spec(A::PortSrc, "port_src", ValueKind::Port, Of::Connection, &[A::PortSrc]),
+    spec(A::PortDst, "port_dst", ValueKind::Port, Of::Connection, &[A::PortDst]),
+    spec(A::Port, "port", ValueKind::Port, Of::Connection, &[A::PortSrc, A::PortDst]),
+    spec(A::Family, "family", ValueKind::Family, Of::Connection, &[A::Family]),
+    spec(A::Direction, "direction", ValueKind::Direction, Of::Connection, &[A::Direction]),
+    spec(A::Dns, "dns", ValueKind::Domain, Of::Names, &[]),
+    // Whether the process is in one of the cgroups of `--cgroup`.
+    spec(A::Cgroup, "", ValueKind::Number, Of::Process, &[A::Cgroup]),
 ];
 
 /// Spellings of other tools, and the one that is meant.
@@ -112,35 +147,73 @@ const OTHER_NAMES: [(&str, &str); 12] = [
 ];
 
 impl Attribute {
+    fn spec(self) -> &'static Spec {
+        ATTRIBUTES.iter().find(|spec| spec.attribute == self).expect("every attribute has a row")
+    }
+
+    fn names() -> impl Iterator<Item = &'static str> {
+        ATTRIBUTES.iter().map(|spec| spec.name).filter(|name| !name.is_empty())
+    }
+
     /// The attribute spelled `name`.
     pub fn from_name(name: &str) -> Option<Self> {
-        NAMES.iter().find(|(n, ..)| *n == name).map(|(_, a, _)| *a)
+        ATTRIBUTES.iter().find(|spec| spec.name == name && !name.is_empty()).map(|spec| spec.attribute)
     }
 
     /// How predicates spell it.
     pub fn name(self) -> &'static str {
-        NAMES.iter().find(|(_, a, _)| *a == self).map_or("cgroup", |(n, ..)| n)
+        match self.spec().name {
+            "" => "cgroup",
+            name => name,
+        }
     }
 
     /// What its values are.
-    pub fn kind(self) -> Kind {
-        NAMES.iter().find(|(_, a, _)| *a == self).map_or(Kind::Number, |(.., k)| *k)
+    pub fn kind(self) -> ValueKind {
+        self.spec().kind
     }
 
     /// Is it one of the process, not of the connection?
     pub fn is_of_process(self) -> bool {
-        self <= A::ContainerId || self == A::Cgroup
+        self.spec().of == Of::Process
     }
 
-    /// Does user space alone know it?
+    /// Is it known to user space only?
     pub fn is_name(self) -> bool {
-        self == A::Dns
+        self.spec().of == Of::Names
+    }
+
+    /// The attributes whose tables a comparison is compiled into.
+    pub fn tested_as(self) -> &'static [Attribute] {
+        self.spec().tested_as
+    }
+
+    /// Every attribute that has a table of its own.
+    pub fn with_table() -> impl Iterator<Item = Attribute> {
+        ATTRIBUTES.iter().map(|spec| spec.attribute).filter(|&attribute| attribute.tested_as() == [attribute])
     }
 
     /// The attribute that the author of `wrong` most likely had in mind.
     pub fn nearest(wrong: &str) -> Option<&'static str> {
         let wrong = wrong.to_ascii_lowercase();
         let known = OTHER_NAMES.iter().find(|(other, _)| *other == wrong).map(|(_, ours)| *ours);
-        known.or_else(|| nearest(&wrong, NAMES.iter().map(|(n, ..)| *n)))
+        known.or_else(|| nearest(&wrong, Self::names()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attribute_has_one_row() {
+        for (index, spec) in ATTRIBUTES.iter().enumerate() {
+            let again = ATTRIBUTES[index + 1..]
+                .iter()
+                .any(|other| other.attribute == spec.attribute || other.name == spec.name);
+            assert!(!again, "{spec:?}");
+            assert!(spec.tested_as.iter().all(|tested| tested.tested_as() == [*tested]), "{spec:?}");
+        }
+        assert!(OTHER_NAMES.iter().all(|(_, ours)| Attribute::from_name(ours).is_some()));
     }
 }

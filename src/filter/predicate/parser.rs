@@ -1,6 +1,6 @@
 //! Tokens to a [`Predicate`], by recursive descent with a bounded depth.
 
-use super::Predicate;
+use super::ast::Predicate;
 use super::attribute::Attribute;
 use super::error::{ParseError, Span, nearest};
 use super::token::{Token, tokens};

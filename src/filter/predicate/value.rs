@@ -1,6 +1,6 @@
 //! The right-hand side of a comparison: sets of values, checked for the attribute they belong to.
 
-use super::attribute::{Attribute, Kind};
+use super::attribute::{Attribute, ValueKind};
 use super::net::Net;
 use super::token::Token;
 
@@ -31,12 +31,12 @@ pub enum Set {
 
 impl Set {
     /// The set without members for `kind`.
-    pub(crate) fn empty(kind: Kind) -> Self {
+    pub(crate) fn empty(kind: ValueKind) -> Self {
         match kind {
-            Kind::Text | Kind::Domain => Set::Texts(Vec::new()),
-            Kind::Number | Kind::Family | Kind::Direction => Set::Numbers(Vec::new()),
-            Kind::Net | Kind::Net4 | Kind::Net6 => Set::Nets(Vec::new()),
-            Kind::Port => Set::Ports(Vec::new()),
+            ValueKind::Text | ValueKind::Domain => Set::Texts(Vec::new()),
+            ValueKind::Number | ValueKind::Family | ValueKind::Direction => Set::Numbers(Vec::new()),
+            ValueKind::Net | ValueKind::Net4 | ValueKind::Net6 => Set::Nets(Vec::new()),
+            ValueKind::Port => Set::Ports(Vec::new()),
         }
     }
 
@@ -85,11 +85,11 @@ impl Set {
 pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, String> {
     let name = attribute.name();
     match (attribute.kind(), literal) {
-        (Kind::Text, Token::Text(text)) => {
+        (ValueKind::Text, Token::Text(text)) => {
             check_text(attribute, text.as_bytes())?;
             Ok(Set::Texts(vec![text.as_bytes().to_vec()]))
         }
-        (Kind::Domain, Token::Text(text)) => {
+        (ValueKind::Domain, Token::Text(text)) => {
             let domain = text.trim_end_matches('.').to_ascii_lowercase();
             if domain.is_empty() || domain.strip_prefix("*.").unwrap_or(&domain).contains('*') {
                 return Err(format!(
@@ -101,45 +101,45 @@ pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, Strin
             }
             Ok(Set::Texts(vec![domain.into_bytes()]))
         }
-        (Kind::Number, Token::Number(n)) => u32::try_from(*n)
+        (ValueKind::Number, Token::Number(n)) => u32::try_from(*n)
             .map(|n| Set::Numbers(vec![n]))
             .map_err(|_| format!("{n} is out of range: {name} is 0 to {}", u32::MAX)),
-        (Kind::Family, Token::Number(n @ (4 | 6))) => Ok(Set::Numbers(vec![*n as u32])),
-        (Kind::Family, _) => Err("family is 4 or 6".to_owned()),
-        (Kind::Direction, Token::Text(text)) => match text.as_str() {
+        (ValueKind::Family, Token::Number(n @ (4 | 6))) => Ok(Set::Numbers(vec![*n as u32])),
+        (ValueKind::Family, _) => Err("family is 4 or 6".to_owned()),
+        (ValueKind::Direction, Token::Text(text)) => match text.as_str() {
             "egress" => Ok(Set::Numbers(vec![0])),
             "ingress" => Ok(Set::Numbers(vec![1])),
             _ => Err(format!("direction is \"egress\" or \"ingress\", not \"{text}\"")),
         },
-        (Kind::Port, Token::Number(n)) => {
+        (ValueKind::Port, Token::Number(n)) => {
             let port =
                 u16::try_from(*n).map_err(|_| format!("port {n} is out of range: ports are 0 to 65535"))?;
             Ok(Set::Ports(vec![PortRange { low: port, high: port }]))
         }
-        (Kind::Port, Token::Text(text)) => parse_ports(text).map(|range| Set::Ports(vec![range])),
-        (kind @ (Kind::Net | Kind::Net4 | Kind::Net6), Token::Text(text)) => {
+        (ValueKind::Port, Token::Text(text)) => parse_ports(text).map(|range| Set::Ports(vec![range])),
+        (kind @ (ValueKind::Net | ValueKind::Net4 | ValueKind::Net6), Token::Text(text)) => {
             let net = Net::parse(text)?;
             match kind {
-                Kind::Net4 if !net.is_ipv4() => Err(format!(
+                ValueKind::Net4 if !net.is_ipv4() => Err(format!(
                     "\"{text}\" is not IPv4: {name} holds IPv4 addresses, saddr and daddr both families"
                 )),
-                Kind::Net6 if net.is_ipv4() => Err(format!(
+                ValueKind::Net6 if net.is_ipv4() => Err(format!(
                     "\"{text}\" is IPv4 here, mapped or not: {name} never holds it, saddr and daddr do"
                 )),
                 _ => Ok(Set::Nets(vec![net])),
             }
         }
-        (Kind::Number, Token::Text(text)) => match parse_number(text) {
+        (ValueKind::Number, Token::Text(text)) => match parse_number(text) {
             Ok(n) => Err(format!("{name} is a number: write {n} without quotes")),
             Err(_) => Err(format!("{name} is a number, not a string")),
         },
         (kind, _) => {
             let example = match kind {
-                Kind::Text => "\"curl\"",
-                Kind::Domain => "\"example.com\"",
-                Kind::Direction => "\"egress\"",
-                Kind::Net4 => "\"10.0.0.0/8\"",
-                Kind::Net6 => "\"2000::/3\"",
+                ValueKind::Text => "\"curl\"",
+                ValueKind::Domain => "\"example.com\"",
+                ValueKind::Direction => "\"egress\"",
+                ValueKind::Net4 => "\"10.0.0.0/8\"",
+                ValueKind::Net6 => "\"2000::/3\"",
                 _ => "\"10.0.0.0/8\" or \"2000::/3\"",
             };
             Err(format!("{name} is compared with a string in double quotes, as in {example}"))

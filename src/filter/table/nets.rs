@@ -1,13 +1,14 @@
 //! Rows for addresses: of nested networks the longest prefix carries what the shorter ones say.
 
-use super::{CIDRS_MAX, Judge, Members, Rows, collect, unite};
-use crate::filter::FilterError;
+use super::rows::{Members, RowMaker, Rows, collect, unite};
+use crate::filter::error::FilterError;
+use crate::filter::limits::CIDRS_MAX;
+use crate::filter::predicate::{Net, Set};
 use crate::filter::terms::TermSet;
-use crate::predicate::{Net, Set};
 use std::collections::BTreeMap;
 
 /// The rows of addresses and networks.
-pub fn nets(sets: &[(usize, &Set)], judge: &mut Judge) -> Result<Rows, FilterError> {
+pub fn nets(sets: &[(usize, &Set)], rows_of: &mut RowMaker) -> Result<Rows, FilterError> {
     let values = sets.iter().flat_map(|(atom, set)| match set {
         Set::Nets(list) => list.iter().map(|net| (*atom, net)).collect::<Vec<_>>(),
         _ => Vec::new(),
@@ -29,21 +30,21 @@ pub fn nets(sets: &[(usize, &Set)], judge: &mut Judge) -> Result<Rows, FilterErr
         let ours = members.iter().filter(|(net, _)| net.is_ipv4() == (family == 0));
         for (net, own) in ours {
             while above.last().is_some_and(|(outer, ..)| !outer.contains(net.bits())) {
-                leave(&mut above, reachable, judge);
+                leave(&mut above, reachable, rows_of);
             }
             let mut own = own.clone();
             if let Some((_, inherited, ..)) = above.last() {
                 unite(&mut own, inherited);
             }
             if net.is_host() {
-                hosts.insert(net.bits(), judge.row(&own));
+                hosts.insert(net.bits(), rows_of.row(&own));
             } else {
-                nets.insert(**net, judge.row(&own));
+                nets.insert(**net, rows_of.row(&own));
             }
             above.push((net, own, 0, false));
         }
         while !above.is_empty() {
-            leave(&mut above, reachable, judge);
+            leave(&mut above, reachable, rows_of);
         }
     }
     if listed == 0 {
@@ -52,14 +53,14 @@ pub fn nets(sets: &[(usize, &Set)], judge: &mut Judge) -> Result<Rows, FilterErr
     Ok(Rows::Nets { hosts, nets, reachable })
 }
 
-fn leave(above: &mut Vec<(&Net, Members, u128, bool)>, reachable: &mut TermSet, judge: &mut Judge) {
+fn leave(above: &mut Vec<(&Net, Members, u128, bool)>, reachable: &mut TermSet, rows_of: &mut RowMaker) {
     let Some((net, members, covered, split)) = above.pop() else {
         return;
     };
     // The size of ::/0 wraps to 0, and so does the sum of what covers it.
     let size = 1u128.checked_shl(128 - u32::from(net.prefix_len())).unwrap_or(0);
     if !(split && covered == size) {
-        *reachable = reachable.or(judge.row(&members));
+        *reachable = reachable.or(rows_of.row(&members));
     }
     if let Some((_, _, outer, split)) = above.last_mut() {
         *outer = outer.wrapping_add(size);

@@ -1,12 +1,12 @@
 //! Rows for ports: all 65,536, as runs of neighbours with the same row.
 
-use super::Judge;
+use super::rows::RowMaker;
+use crate::filter::predicate::{PortRange, Set};
 use crate::filter::terms::TermSet;
-use crate::predicate::{PortRange, Set};
 use std::collections::BTreeSet;
 
 /// The rows of ports.
-pub fn ports(sets: &[(usize, &Set)], judge: &mut Judge) -> Vec<(PortRange, TermSet)> {
+pub fn ports(sets: &[(usize, &Set)], rows_of: &mut RowMaker) -> Vec<(PortRange, TermSet)> {
     let listed = sets.iter().filter_map(|(atom, set)| match set {
         Set::Ports(list) => Some((*atom, disjoint(list))),
         _ => None,
@@ -25,7 +25,7 @@ pub fn ports(sets: &[(usize, &Set)], judge: &mut Judge) -> Vec<(PortRange, TermS
     for (index, low) in starts.iter().enumerate() {
         let high = starts.get(index + 1).map_or(u16::MAX, |next| next - 1);
         let members = listed.iter().filter(|(_, list)| holds(list, *low)).map(|(atom, _)| *atom);
-        let row = judge.row(&members.collect());
+        let row = rows_of.row(&members.collect());
         match runs.last_mut() {
             Some((range, last)) if *last == row => range.high = high,
             _ => runs.push((PortRange { low: *low, high }, row)),

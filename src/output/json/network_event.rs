@@ -4,11 +4,11 @@ use std::{net::IpAddr, time::Duration};
 
 use serde::Serialize;
 
-use super::text;
+use super::encode::text;
 use crate::{
-    enrich::Record,
-    event::{Backlog, What},
-    sink::names,
+    event::{Backlog, EventKind},
+    output::vocabulary,
+    record::Record,
 };
 
 #[derive(Serialize)]
@@ -71,13 +71,13 @@ enum Details<'a> {
         srtt_us: u64,
         reason: String,
         #[serde(skip_serializing_if = "Option::is_none")]
-        closer: Option<Bystander<'a>>,
+        closer: Option<ProcessRef<'a>>,
     },
     Listen {
         #[serde(skip_serializing_if = "Option::is_none")]
         backlog: Option<BacklogObject>,
     },
-    Step {
+    StateChange {
         old_state: &'static str,
         new_state: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,7 +90,7 @@ enum Details<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         backlog: Option<BacklogObject>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
-        owners: Vec<Bystander<'a>>,
+        owners: Vec<ProcessRef<'a>>,
     },
 }
 
@@ -102,7 +102,7 @@ struct BacklogObject {
 
 /// A process that is not the event's own.
 #[derive(Serialize)]
-struct Bystander<'a> {
+struct ProcessRef<'a> {
     pid: u32,
     filename: &'a str,
 }
@@ -111,8 +111,8 @@ struct Bystander<'a> {
 pub fn network_event(record: &Record) -> String {
     let event = &record.event;
     let names: Vec<&str> = record.names.names.iter().map(|name| &**name).collect();
-    let (kind, details) = match &event.what {
-        What::Request => {
+    let (kind, details) = match &event.kind {
+        EventKind::Request => {
             return text(&NetTcpConnect {
                 kind: "NetTCPConnect",
                 dst_ip: event.remote.ip(),
@@ -120,51 +120,51 @@ pub fn network_event(record: &Record) -> String {
                 results: names,
             });
         }
-        What::Connect { latency } => {
+        EventKind::Connect { latency } => {
             ("TcpConnectionEstablish", Details::Connect { latency_us: latency.map(micros) })
         }
-        What::Accept { backlog } => {
+        EventKind::Accept { backlog } => {
             ("TcpConnectionAccept", Details::Accept { backlog: backlog.map(BacklogObject::from) })
         }
-        What::Fail { error, latency } => (
+        EventKind::Fail { error, latency } => (
             "TcpConnectionFail",
-            Details::Fail { error: names::failure(*error), latency_us: latency.map(micros) },
+            Details::Fail { error: vocabulary::failure(*error), latency_us: latency.map(micros) },
         ),
-        What::Close(close) => (
+        EventKind::Close(close) => (
             "TcpConnectionClose",
             Details::Close {
-                direction: names::direction(close.direction),
+                direction: vocabulary::direction(close.direction),
                 duration_us: close.duration.map(micros),
                 bytes_sent: close.bytes.map(|bytes| bytes.sent),
                 bytes_received: close.bytes.map(|bytes| bytes.received),
                 retransmits: close.retransmits,
                 srtt_us: micros(close.srtt),
-                reason: names::reason(close.reason),
+                reason: vocabulary::reason(close.reason),
                 closer: record
                     .closer
                     .as_deref()
-                    .map(|closer| Bystander { pid: closer.process.pid, filename: &closer.process.filename }),
+                    .map(|closer| ProcessRef { pid: closer.process.pid, filename: &closer.process.filename }),
             },
         ),
-        What::Listen { backlog } => {
+        EventKind::Listen { backlog } => {
             ("TcpListenStart", Details::Listen { backlog: backlog.map(BacklogObject::from) })
         }
-        What::Unlisten { backlog } => {
+        EventKind::ListenStop { backlog } => {
             ("TcpListenStop", Details::Listen { backlog: backlog.map(BacklogObject::from) })
         }
-        What::Step { from, to, after, .. } => (
+        EventKind::StateChange { from, to, after, .. } => (
             "TcpStateChange",
-            Details::Step {
-                old_state: names::state(*from),
-                new_state: names::state(*to),
+            Details::StateChange {
+                old_state: vocabulary::state(*from),
+                new_state: vocabulary::state(*to),
                 duration_us: after.map(micros),
             },
         ),
-        What::Existing(existing) => (
+        EventKind::Existing(existing) => (
             "TcpConnectionExisting",
             Details::Existing {
-                state: names::state(existing.state),
-                direction: existing.direction.map(names::direction),
+                state: vocabulary::state(existing.state),
+                direction: existing.direction.map(vocabulary::direction),
                 backlog: existing.backlog.map(BacklogObject::from),
                 owners: if record.owners.len() > 1 { owners(record) } else { Vec::new() },
             },
@@ -185,11 +185,11 @@ pub fn network_event(record: &Record) -> String {
     })
 }
 
-fn owners(record: &Record) -> Vec<Bystander<'_>> {
+fn owners(record: &Record) -> Vec<ProcessRef<'_>> {
     record
         .owners
         .iter()
-        .map(|(actor, known)| Bystander {
+        .map(|(actor, known)| ProcessRef {
             pid: actor.pid,
             filename: known.as_deref().map_or("", |known| &known.process.filename),
         })

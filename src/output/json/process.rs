@@ -3,10 +3,10 @@
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use serde::Serialize;
 
-use super::text;
+use super::encode::text;
 use crate::{
     event::{BootTime, Process},
-    sink::names,
+    output::vocabulary,
 };
 
 #[derive(Serialize)]
@@ -40,9 +40,12 @@ struct AfterTid<'a> {
 /// A process object but for the `tid` in its middle, which differs from event to event.
 pub fn render(process: &Process, all_capabilities: u64, wall_offset: i128) -> [String; 2] {
     let &Process { pid, ppid, start, parent_start, .. } = process;
-    let caps = |set| names::capabilities(set, all_capabilities);
-    let before =
-        BeforeTid { start_time: names::time(i128::from(start.0) + wall_offset), cloned: process.cloned, pid };
+    let caps = |set| vocabulary::capabilities(set, all_capabilities);
+    let before = BeforeTid {
+        start_time: vocabulary::time(i128::from(start.0) + wall_offset),
+        cloned: process.cloned,
+        pid,
+    };
     let after = AfterTid {
         ppid,
         uid: process.uid,
@@ -53,7 +56,7 @@ pub fn render(process: &Process, all_capabilities: u64, wall_offset: i128) -> [S
         cap_inheritable: caps(process.cap_inheritable),
         cap_permitted: caps(process.cap_permitted),
         cap_effective: caps(process.cap_effective),
-        secureexec: names::secureexec(process.secureexec),
+        secureexec: vocabulary::secureexec(process.secureexec),
         filename: &process.filename,
         binary_path: &process.binary_path,
         args: process.args.as_deref().unwrap_or_default(),

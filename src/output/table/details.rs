@@ -1,13 +1,13 @@
 //! What the last column says of an event.
 
 use crate::{
-    enrich::Record,
-    event::{Backlog, Close, CloseReason, Direction, What},
-    sink::{
-        names::{self, escape},
-        text::Signs,
+    event::{Backlog, Close, CloseReason, Direction, EventKind},
+    output::{
+        text::Glyphs,
         units,
+        vocabulary::{self, escape},
     },
+    record::Record,
 };
 
 /// One thing to say. A narrow terminal shows the first few only, so what matters comes first.
@@ -29,31 +29,31 @@ fn bad(text: String) -> Fact {
 }
 
 /// In words, or with `brief` signs.
-pub fn facts(record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
+pub fn facts(record: &Record, brief: Option<&Glyphs>) -> Vec<Fact> {
     let time = |duration| good(units::time(duration, brief.is_some()));
     let after = |duration| {
         let after = if brief.is_some() { "" } else { "after " };
         good(format!("{after}{}", units::time(duration, brief.is_some())))
     };
-    let mut facts: Vec<Fact> = match &record.event.what {
-        What::Request => vec![],
-        What::Connect { latency } => latency.map(time).into_iter().collect(),
-        What::Accept { backlog } | What::Listen { backlog } | What::Unlisten { backlog } => {
+    let mut facts: Vec<Fact> = match &record.event.kind {
+        EventKind::Request => vec![],
+        EventKind::Connect { latency } => latency.map(time).into_iter().collect(),
+        EventKind::Accept { backlog } | EventKind::Listen { backlog } | EventKind::ListenStop { backlog } => {
             backlog.map(queue).into_iter().collect()
         }
-        What::Fail { error, latency } => {
+        EventKind::Fail { error, latency } => {
             // What failed at once took no time worth telling.
             let latency = latency.filter(|latency| latency.as_micros() > 0);
-            [Some(bad(names::failure(*error))), latency.map(after)].into_iter().flatten().collect()
+            [Some(bad(vocabulary::failure(*error))), latency.map(after)].into_iter().flatten().collect()
         }
-        What::Close(close) => closed(close, record, brief),
-        What::Step { from, to, after: lasted, .. } => {
+        EventKind::Close(close) => closed(close, record, brief),
+        EventKind::StateChange { from, to, after: lasted, .. } => {
             let arrow = if brief.is_some() { ">" } else { " -> " };
-            let step = good(format!("{}{arrow}{}", names::state(*from), names::state(*to)));
+            let step = good(format!("{}{arrow}{}", vocabulary::state(*from), vocabulary::state(*to)));
             [Some(step), lasted.map(after)].into_iter().flatten().collect()
         }
-        What::Existing(existing) => {
-            let state = good(names::state(existing.state).to_owned());
+        EventKind::Existing(existing) => {
+            let state = good(vocabulary::state(existing.state).to_owned());
             [Some(state), existing.backlog.map(queue), existing.direction.map(opener)]
                 .into_iter()
                 .flatten()
@@ -67,7 +67,7 @@ pub fn facts(record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
     facts
 }
 
-fn closed(close: &Close, record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
+fn closed(close: &Close, record: &Record, brief: Option<&Glyphs>) -> Vec<Fact> {
     let is_brief = brief.is_some();
     let mut facts = Vec::with_capacity(6);
     let lasted = close.duration.map_or("?".to_owned(), |duration| units::time(duration, is_brief));
@@ -81,9 +81,9 @@ fn closed(close: &Close, record: &Record, brief: Option<&Signs>) -> Vec<Fact> {
         (CloseReason::LocalClose, true) => facts.push(good("local".to_owned())),
         (CloseReason::RemoteClose, true) => facts.push(good("remote".to_owned())),
         (CloseReason::LocalClose | CloseReason::RemoteClose, false) => {
-            facts.push(good(names::reason(close.reason)));
+            facts.push(good(vocabulary::reason(close.reason)));
         }
-        (reason, _) => facts.insert(0, bad(names::reason(reason))),
+        (reason, _) => facts.insert(0, bad(vocabulary::reason(reason))),
     }
     if close.retransmits > 0 {
         facts.push(bad(match is_brief {

@@ -5,7 +5,7 @@ use super::{super::text::pad, clock};
 /// Columns of a process id.
 const PID: usize = 7;
 /// From so many columns on, the details are told in words.
-pub const WORDS: usize = 50;
+pub const VERBOSE_MIN: usize = 50;
 /// Between the columns.
 const BLANKS: usize = 6;
 
@@ -118,6 +118,6 @@ mod tests {
     fn at_two_hundred_nothing_needs_to_be_shortened() {
         let layout = Layout::of(Some(200));
         assert!(layout.local >= 47 && layout.remote >= 47 && layout.time == clock::LONG);
-        assert!(layout.details >= Some(WORDS));
+        assert!(layout.details >= Some(VERBOSE_MIN));
     }
 }

@@ -4,19 +4,18 @@ use nix::errno::Errno;
 
 use super::*;
 use crate::{
-    dns::Names,
     event::{
         Actor, Backlog, BootTime, Bytes, Close, CloseReason, Direction, Event, Failure, ImageId, Process,
     },
-    process::Known,
+    record::{Names, ProcessEntry},
 };
 
-fn process(filename: &str) -> Rc<Known> {
+fn process(filename: &str) -> Rc<ProcessEntry> {
     let process = Process { pid: 4_194_303, filename: filename.to_owned(), ..Process::default() };
-    Rc::new(Known { id: ImageId(1), process, rendered: std::cell::OnceCell::new() })
+    Rc::new(ProcessEntry { id: ImageId(1), process, rendered: std::cell::OnceCell::new() })
 }
 
-fn record(filename: &str, local: &str, remote: &str, what: What) -> Record {
+fn record(filename: &str, local: &str, remote: &str, what: EventKind) -> Record {
     let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
     Record {
         event: Event {
@@ -28,7 +27,7 @@ fn record(filename: &str, local: &str, remote: &str, what: What) -> Record {
             mptcp: false,
             owner: Actor { image: Some(ImageId(1)), pid: 4_194_303, tid: 4_194_303 },
             rule: None,
-            what,
+            kind: what,
         },
         wall_ns: 59_613_074_000_000,
         wall_offset: 0,
@@ -40,8 +39,8 @@ fn record(filename: &str, local: &str, remote: &str, what: What) -> Record {
     }
 }
 
-fn close(reason: CloseReason) -> What {
-    What::Close(Close {
+fn close(reason: CloseReason) -> EventKind {
+    EventKind::Close(Close {
         direction: Direction::Egress,
         duration: Some(Duration::from_micros(23_240)),
         bytes: Some(Bytes { sent: 81, received: 1_200_205 }),
@@ -60,9 +59,9 @@ fn records() -> Vec<Record> {
     let ms = Duration::from_millis(3);
     let kinds = || {
         [
-            What::Connect { latency: Some(ms) },
-            What::Accept { backlog: Some(Backlog { len: 4096, max: 65_535 }) },
-            What::Fail { error: Failure::Errno(Errno::EADDRNOTAVAIL), latency: Some(ms) },
+            EventKind::Connect { latency: Some(ms) },
+            EventKind::Accept { backlog: Some(Backlog { len: 4096, max: 65_535 }) },
+            EventKind::Fail { error: Failure::Errno(Errno::EADDRNOTAVAIL), latency: Some(ms) },
             close(CloseReason::RemoteReset),
             close(CloseReason::LocalClose),
         ]
@@ -75,7 +74,7 @@ fn records() -> Vec<Record> {
     records
 }
 
-fn print(records: &[Record], look: Look, size: Option<Size>) -> String {
+fn print(records: &[Record], look: TableOptions, size: Option<TerminalSize>) -> String {
     let mut table = Table::new(look, || size);
     let mut out = Vec::new();
     table.begin(&mut out);
@@ -85,14 +84,14 @@ fn print(records: &[Record], look: Look, size: Option<Size>) -> String {
     String::from_utf8(out).expect("text")
 }
 
-const PLAIN: fn() -> Look = || Look { color: false, utf8: true, zone: Zone::utc() };
+const PLAIN: fn() -> TableOptions = || TableOptions { color: false, utf8: true, zone: Zone::utc() };
 
 #[test]
 fn lines_fit_every_terminal_and_keep_their_ports() {
     for columns in 80..=220 {
-        let size = Size { columns, rows: 1000 };
+        let size = TerminalSize { columns, rows: 1000 };
         for utf8 in [true, false] {
-            let text = print(&records(), Look { utf8, ..PLAIN() }, Some(size));
+            let text = print(&records(), TableOptions { utf8, ..PLAIN() }, Some(size));
             let remote_at = text.find("REMOTE").expect("a header");
             for (line, record) in text.lines().skip(1).zip(records()) {
                 assert!(text::width(line) <= columns, "{columns}: {line}");
@@ -130,8 +129,8 @@ fn nothing_is_shortened_in_a_file() {
 
 #[test]
 fn what_went_wrong_is_red_and_shown_first() {
-    let look = Look { color: true, ..PLAIN() };
-    let text = print(&records(), look, Some(Size { columns: 80, rows: 100 }));
+    let look = TableOptions { color: true, ..PLAIN() };
+    let text = print(&records(), look, Some(TerminalSize { columns: 80, rows: 100 }));
     assert!(text.contains("\x1b[31mEADDRNOTAVAIL\x1b[0m"), "{text:?}");
     assert!(text.contains("\x1b[31mremote_reset\x1b[0m"), "{text:?}");
     assert!(!text.contains("\x1b[31m名"), "a name must not set a colour: {text:?}");
@@ -141,7 +140,7 @@ fn what_went_wrong_is_red_and_shown_first() {
 fn the_header_comes_again_when_it_has_scrolled_away() {
     let headers = |rows, lines: usize| {
         let records: Vec<Record> = std::iter::repeat_with(records).flatten().take(lines).collect();
-        print(&records, PLAIN(), Some(Size { columns: 80, rows })).matches("DETAILS").count()
+        print(&records, PLAIN(), Some(TerminalSize { columns: 80, rows })).matches("DETAILS").count()
     };
     assert_eq!(headers(10, 8), 1);
     assert_eq!(headers(10, 9), 2);
@@ -152,7 +151,7 @@ fn the_header_comes_again_when_it_has_scrolled_away() {
 #[test]
 fn the_columns_follow_the_terminal() {
     let columns = std::cell::Cell::new(80);
-    let mut table = Table::new(PLAIN(), || Some(Size { columns: columns.get(), rows: 100 }));
+    let mut table = Table::new(PLAIN(), || Some(TerminalSize { columns: columns.get(), rows: 100 }));
     let mut out = Vec::new();
     let records = records();
     table.write(&records[0], &mut out);
@@ -165,8 +164,8 @@ fn the_columns_follow_the_terminal() {
 #[test]
 fn a_listener_has_an_address_and_no_other_end() {
     let backlog = Some(Backlog { len: 0, max: 128 });
-    let records = [record("sshd", "127.0.0.53:22", "0.0.0.0:0", What::Listen { backlog })];
-    let at = |columns| print(&records, PLAIN(), Some(Size { columns, rows: 100 }));
+    let records = [record("sshd", "127.0.0.53:22", "0.0.0.0:0", EventKind::Listen { backlog })];
+    let at = |columns| print(&records, PLAIN(), Some(TerminalSize { columns, rows: 100 }));
     assert!(at(80).contains(" :22    *                    127.0.0.53\n"), "{}", at(80));
     assert!(at(100).contains(" 127.0.0.53:22    *"), "{}", at(100));
 }

@@ -4,29 +4,28 @@ use std::{cell::OnceCell, rc::Rc, time::Duration};
 
 use super::*;
 use crate::{
-    config::Config,
-    dns::Names,
-    event::{Actor, BootTime, Close, CloseReason, Event, Failure, ImageId, Process, SecureExec},
-    filter::FilterOptions,
-    predicate::parse,
-    process::Known,
+    event::{Actor, BootTime, Close, CloseReason, Event, Failure, ImageId, Process, SecureExec, State},
+    filter::{FilterOptions, netmon_yaml::NetMonConfig, predicate::parse},
+    record::{Names, ProcessEntry},
 };
 
-fn judge(predicate: &str) -> Judge {
+fn named(predicate: &str) -> DnsFilter {
     let predicate = parse(predicate).expect("a predicate");
-    Judge::new(&Filter::new(&FilterOptions::default(), Some(predicate), None)).expect("names are asked for")
+    DnsFilter::new(&Filter::new(&FilterOptions::default(), Some(predicate), None, Vec::new()))
+        .expect("names are asked for")
 }
 
-fn rules(text: &str) -> Judge {
-    let config = Config::parse("rules.yaml", text).expect("rules");
-    Judge::new(&Filter::new(&FilterOptions::default(), None, Some(&config))).expect("names are asked for")
+fn rules(text: &str) -> DnsFilter {
+    let config = NetMonConfig::parse("rules.yaml", text).expect("rules");
+    DnsFilter::new(&Filter::new(&FilterOptions::default(), None, config.process.clone(), config.rules()))
+        .expect("names are asked for")
 }
 
-const CONNECT: What = What::Connect { latency: None };
-const FAIL: What = What::Fail { error: Failure::Aborted, latency: None };
+const CONNECT: EventKind = EventKind::Connect { latency: None };
+const FAIL: EventKind = EventKind::Fail { error: Failure::Aborted, latency: None };
 
-fn close() -> What {
-    What::Close(Close {
+fn close() -> EventKind {
+    EventKind::Close(Close {
         direction: Direction::Egress,
         duration: None,
         bytes: None,
@@ -38,7 +37,7 @@ fn close() -> What {
 }
 
 /// About connection 7, to a host of this name, as user 1000; the kernel chose rule 0.
-fn record(what: What, name: &str) -> Record {
+fn record(what: EventKind, name: &str) -> Record {
     let names: Vec<Rc<str>> = (!name.is_empty()).then(|| name.into()).into_iter().collect();
     let process = Process {
         parent: None,
@@ -74,11 +73,11 @@ fn record(what: What, name: &str) -> Record {
             mptcp: false,
             owner: Actor { image: Some(ImageId(1)), pid: 1, tid: 1 },
             rule: Some(0),
-            what,
+            kind: what,
         },
         wall_ns: 0,
         wall_offset: 0,
-        process: Some(Rc::new(Known { id: ImageId(1), process, rendered: OnceCell::new() })),
+        process: Some(Rc::new(ProcessEntry { id: ImageId(1), process, rendered: OnceCell::new() })),
         parent: None,
         closer: None,
         names: Names { names: names.into(), guess: false },
@@ -86,18 +85,20 @@ fn record(what: What, name: &str) -> Record {
     }
 }
 
-fn admits(judge: &mut Judge, what: What, name: &str) -> bool {
-    judge.admits(&mut record(what, name))
+fn admits(filter: &mut DnsFilter, kind: EventKind, name: &str) -> bool {
+    filter.evaluate(&record(kind, name)) != Verdict::Rejected
 }
 
-fn step(from: State, to: State) -> What {
-    What::Step { direction: Direction::Egress, from, to, after: None }
+fn step(from: State, to: State) -> EventKind {
+    EventKind::StateChange { direction: Direction::Egress, from, to, after: None }
 }
 
 #[test]
-fn what_the_kernel_can_judge_needs_no_judge() {
+fn a_filter_without_names_is_left_to_the_kernel() {
     let predicate = parse("port == 443").expect("a predicate");
-    assert!(Judge::new(&Filter::new(&FilterOptions::default(), Some(predicate), None)).is_none());
+    assert!(
+        DnsFilter::new(&Filter::new(&FilterOptions::default(), Some(predicate), None, Vec::new())).is_none()
+    );
 }
 
 #[test]
@@ -119,54 +120,57 @@ fn comparisons_of_names() {
         (r#"dns == "a.example" OR binary_prefix == "/usr/" AND uid == 1000"#, "", true),
         (r#"dns == "a.example" OR direction == "egress""#, "", true),
     ] {
-        assert_eq!(admits(&mut judge(predicate), CONNECT, name), expected, "{predicate} of {name:?}");
+        assert_eq!(admits(&mut named(predicate), CONNECT, name), expected, "{predicate} of {name:?}");
     }
 }
 
 #[test]
 fn the_end_follows_the_beginning_whatever_is_known_by_then() {
-    let mut judge = judge(r#"dns == "a.example""#);
-    assert!(admits(&mut judge, CONNECT, "a.example"));
-    assert!(admits(&mut judge, step(State::Established, State::FinWait1), ""));
-    assert!(admits(&mut judge, close(), ""));
-    assert!(!admits(&mut judge, CONNECT, "b.example"));
-    assert!(!admits(&mut judge, close(), "a.example"));
+    let mut filter = named(r#"dns == "a.example""#);
+    assert!(admits(&mut filter, CONNECT, "a.example"));
+    assert!(admits(&mut filter, step(State::Established, State::FinWait1), ""));
+    assert!(admits(&mut filter, close(), ""));
+    assert!(!admits(&mut filter, CONNECT, "b.example"));
+    assert!(!admits(&mut filter, close(), "a.example"));
 }
 
 #[test]
-fn an_end_is_forgotten() {
+fn the_verdict_is_dropped_at_the_end() {
     for end in [close(), FAIL] {
-        let mut judge = judge(r#"dns == "a.example""#);
-        assert!(admits(&mut judge, step(State::Closed, State::SynSent), "a.example"));
-        assert!(admits(&mut judge, end.clone(), ""));
+        let mut filter = named(r#"dns == "a.example""#);
+        assert!(admits(&mut filter, step(State::Closed, State::SynSent), "a.example"));
+        assert!(admits(&mut filter, end.clone(), ""));
         // Alone it is judged by itself.
-        assert!(!admits(&mut judge, end.clone(), ""));
-        assert!(admits(&mut judge, end, "a.example"));
+        assert!(!admits(&mut filter, end.clone(), ""));
+        assert!(admits(&mut filter, end, "a.example"));
     }
 }
 
 #[test]
 fn a_socket_that_connects_again_is_judged_again() {
-    let mut judge = judge(r#"dns == "a.example""#);
+    let mut filter = named(r#"dns == "a.example""#);
     // An attempt decides nothing for what follows.
-    assert!(admits(&mut judge, What::Request, "a.example"));
-    assert!(!admits(&mut judge, What::Request, "b.example"));
+    assert!(admits(&mut filter, EventKind::Request, "a.example"));
+    assert!(!admits(&mut filter, EventKind::Request, "b.example"));
     // Its end was not asked for, or lost.
-    assert!(admits(&mut judge, CONNECT, "a.example"));
-    assert!(!admits(&mut judge, CONNECT, "b.example"));
-    assert!(!admits(&mut judge, close(), ""));
+    assert!(admits(&mut filter, CONNECT, "a.example"));
+    assert!(!admits(&mut filter, CONNECT, "b.example"));
+    assert!(!admits(&mut filter, close(), ""));
 }
 
 #[test]
 fn the_first_rule_that_holds_names_the_event() {
-    let mut judge = rules(
+    let mut filter = rules(
         "egress:\n  rules:\n  - rule: a\n    scope: uid == 1000\n    event: dns == \"a.example\"\n  \
          - rule: b\n    event: dns == \"*.example\" AND uid == 0\n  - rule: c\n    event: port_dst == 443\n    scope: dns == \"b.example\"\n",
     );
     let mut rule = |what, name, chosen| {
         let mut record = record(what, name);
         record.event.rule = chosen;
-        judge.admits(&mut record).then_some(record.event.rule)
+        match filter.evaluate(&record) {
+            Verdict::Rejected => None,
+            Verdict::Admitted(rule) => Some(rule),
+        }
     };
     assert_eq!(rule(CONNECT, "a.example", Some(0)), Some(Some(0)));
     assert_eq!(rule(close(), "", Some(0)), Some(Some(0)));
@@ -175,13 +179,13 @@ fn the_first_rule_that_holds_names_the_event() {
     assert_eq!(rule(CONNECT, "c.example", Some(0)), None);
     assert_eq!(rule(close(), "a.example", Some(0)), None);
     // The kernel had ruled out those before; of its own only the names are asked for.
-    assert_eq!(rule(What::Request, "a.example", Some(2)), None);
-    assert_eq!(rule(What::Request, "b.example", Some(1)), Some(Some(1)));
-    assert_eq!(rule(What::Request, "b.example", None), Some(Some(2)));
+    assert_eq!(rule(EventKind::Request, "a.example", Some(2)), None);
+    assert_eq!(rule(EventKind::Request, "b.example", Some(1)), Some(Some(1)));
+    assert_eq!(rule(EventKind::Request, "b.example", None), Some(Some(2)));
 }
 
 #[test]
-fn what_nobody_is_known_to_own_meets_no_condition_on_its_owner() {
+fn an_unknown_owner_meets_no_condition_on_the_owner() {
     for (predicate, expected) in [
         // The kernel has judged the user.
         (r#"uid == 1000 AND dns == "a.example""#, true),
@@ -191,6 +195,7 @@ fn what_nobody_is_known_to_own_meets_no_condition_on_its_owner() {
     ] {
         let mut record = record(CONNECT, "a.example");
         record.process = None;
-        assert_eq!(judge(predicate).admits(&mut record), expected, "{predicate}");
+        let admitted = named(predicate).evaluate(&record) != Verdict::Rejected;
+        assert_eq!(admitted, expected, "{predicate}");
     }
 }

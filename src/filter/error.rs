@@ -1,0 +1,64 @@
+//! Why a filter cannot be run.
+
+use super::{
+    limits::{CIDRS_MAX, GROUPS_MAX, RULES_MAX, VALUES_MAX},
+    predicate::printable,
+    terms::TERMS_MAX,
+};
+
+/// Why a filter cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FilterError {
+    /// The disjunctive form is too large.
+    TooManyTerms,
+    /// Too many options that each need several terms.
+    TooManyGroups,
+    /// More named rules than the kernel side numbers.
+    TooManyRules(usize),
+    /// More values of one attribute than its map holds.
+    TooManyValues(&'static str, usize),
+    /// More networks than the tries hold.
+    TooManyCidrs(usize),
+    /// No connection can ever match the rule with this name, written at this place.
+    RuleNeverMatches(String, String),
+    /// No connection can ever match these clauses.
+    NeverMatches(String),
+}
+
+impl std::fmt::Display for FilterError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FilterError::TooManyTerms => write!(
+                f,
+                "the filter needs more than {TERMS_MAX} terms in disjunctive form; use lists (`in [...]`) instead of OR, or fewer rules"
+            ),
+            FilterError::TooManyGroups => {
+                write!(
+                    f,
+                    "more than {GROUPS_MAX} alternatives must hold at once; join some with AND in one FILTER"
+                )
+            }
+            FilterError::TooManyRules(n) => {
+                write!(f, "{n} rules; at most {RULES_MAX} are possible")
+            }
+            FilterError::TooManyValues(name, n) => {
+                write!(f, "{n} different values of {name}; at most {VALUES_MAX} are possible")
+            }
+            FilterError::TooManyCidrs(n) => {
+                write!(f, "{n} different CIDRs; at most {CIDRS_MAX} are possible")
+            }
+            FilterError::RuleNeverMatches(rule, place) => {
+                write!(
+                    f,
+                    "{place}: rule \"{}\" can never match: its conditions exclude each other",
+                    printable(rule)
+                )
+            }
+            FilterError::NeverMatches(origin) => {
+                write!(f, "{origin}: no connection can ever match: the conditions exclude each other")
+            }
+        }
+    }
+}
+
+impl std::error::Error for FilterError {}

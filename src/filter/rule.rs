@@ -1,0 +1,58 @@
+//! What a filter consists of: conditions that must all hold, and named rules.
+
+use super::predicate::{Attribute, Predicate};
+
+/// A named condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What its events are called; `None` for a direction that is enabled without rules.
+    pub name: Option<String>,
+    /// What it asks for.
+    pub predicate: Predicate,
+    /// Where it was written, for errors: `rules.yaml:4:7`.
+    pub place: String,
+}
+
+/// A condition without a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clause {
+    /// What it asks for.
+    pub predicate: Predicate,
+    /// What it came from, for errors: `--dport`, `FILTER`.
+    pub origin: String,
+}
+
+/// What is to be reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// All of these must hold.
+    pub all: Vec<Clause>,
+    /// If there are any, one of these must hold; the first that does names the event.
+    pub rules: Vec<Rule>,
+    /// What [`Attribute::Cgroup`] stands for: ids in the cgroup2 tree.
+    pub cgroups: Vec<u64>,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is not reported.
+    Rejected,
+    /// It is reported, under the rule with this index, if any.
+    Admitted(Option<usize>),
+}
+
+impl Filter {
+    /// Does it mention `dns`? Then the kernel admits whatever the names could still admit, and
+    /// user space evaluates it once more ([`crate::session::dns_filter`]).
+    pub fn needs_names(&self) -> bool {
+        let clauses = self.all.iter().map(|clause| &clause.predicate);
+        let mut predicates = clauses.chain(self.rules.iter().map(|rule| &rule.predicate));
+        predicates.any(|p| p.mentions(Attribute::is_name))
+    }
+
+    /// The names of the rules, by number; none for what is enabled without a rule.
+    pub fn rule_names(&self) -> Vec<Option<String>> {
+        self.rules.iter().map(|rule| rule.name.clone()).collect()
+    }
+}

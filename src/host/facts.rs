@@ -1,0 +1,96 @@
+//! What could keep this machine from being traced, or changes how.
+
+use std::{fs, path::Path};
+
+/// What the machine is like, as far as it can keep us from tracing.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The effective capabilities.
+    pub capabilities: u64,
+    /// /sys/kernel/btf/vmlinux is there.
+    pub btf: bool,
+    /// The kernel's release.
+    pub release: String,
+    /// The mode in /sys/kernel/security/lockdown.
+    pub lockdown: Option<String>,
+}
+
+/// See capabilities(7).
+pub const CAP_NET_ADMIN: u64 = 1 << 12;
+/// See capabilities(7).
+pub const CAP_SYS_ADMIN: u64 = 1 << 21;
+/// See capabilities(7).
+pub const CAP_PERFMON: u64 = 1 << 38;
+/// See capabilities(7).
+pub const CAP_BPF: u64 = 1 << 39;
+
+impl Facts {
+    /// Whether the programs that need CAP_NET_ADMIN may be loaded.
+    pub fn net_admin(&self) -> bool {
+        self.has(CAP_NET_ADMIN)
+    }
+
+    /// CAP_SYS_ADMIN still stands for all that BPF was divided into.
+    pub fn has(&self, capability: u64) -> bool {
+        self.capabilities & (capability | CAP_SYS_ADMIN) != 0
+    }
+}
+
+/// The kernel's release.
+pub fn release() -> String {
+    nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Can a task lose its CPU inside the kernel? Since 5.15 a kernel may leave that to its start; what it
+/// came to is in debugfs, for root. Unknown is yes.
+pub fn is_preemptible() -> bool {
+    let chosen = fs::read_to_string("/sys/kernel/debug/sched/preempt").ok();
+    let built = nix::sys::utsname::uname();
+    built.map_or(true, |name| preempts(&name.version().to_string_lossy(), chosen.as_deref()))
+}
+
+/// From `uname -v`, and `none voluntary (full) lazy`, whose word in brackets holds.
+fn preempts(built: &str, chosen: Option<&str>) -> bool {
+    built.contains("PREEMPT")
+        && chosen.is_none_or(|modes| !modes.contains("(none)") && !modes.contains("(voluntary)"))
+}
+
+/// What could keep this machine from being traced.
+pub fn facts() -> Facts {
+    Facts {
+        capabilities: effective_capabilities(),
+        btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+        release: release(),
+        lockdown: lockdown_mode(),
+    }
+}
+
+fn effective_capabilities() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default()
+}
+
+/// The word in brackets of `none [integrity] confidentiality`.
+fn lockdown_mode() -> Option<String> {
+    let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    let (_, rest) = modes.split_once('[')?;
+    rest.split_once(']').map(|(mode, _)| mode.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preemption() {
+        let built = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.107-1";
+        assert!(preempts(built, None));
+        assert!(preempts(built, Some("none voluntary (full) lazy \n")));
+        assert!(preempts(built, Some("full (lazy) \n")));
+        assert!(!preempts(built, Some("none (voluntary) full \n")));
+        assert!(!preempts(built, Some("(none) voluntary full \n")));
+        assert!(preempts("#1 SMP PREEMPT_RT", None));
+        assert!(!preempts("#1 SMP Debian 5.15.1-1", None));
+    }
+}
