@@ -1,5 +1,6 @@
 //! The compiled program against the reference evaluator, and the language against itself.
 
+#[path = "common/filter_cases.rs"]
 mod filter_cases;
 
 use filter_cases::{filter, predicate, subject, written};

@@ -1,4 +1,4 @@
-//! What the formats must be, judged by readers that are not ours.
+//! What the odr format must be: the checks of the server that takes it.
 #![allow(dead_code)] // each test program uses its part
 
 use std::path::Path;
@@ -29,7 +29,7 @@ pub struct Server {
 
 impl Server {
     pub fn new() -> Server {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common");
         let mut parsed = protobuf_parse::Parser::new()
             .pure()
             .include(&folder)
@@ -68,23 +68,4 @@ fn is_expiration(text: &str) -> bool {
             b'd' => byte.is_ascii_digit(),
             other => byte == other,
         })
-}
-
-#[test]
-fn the_server_refuses_what_it_must() {
-    let server = Server::new();
-    let good = r#"{"data": [{"local_address": "1.2.3.4:5", "process_id": 7}], "metadata": {"automated": true,
-        "data_type": "network_connection", "expiration": "2030-01-01T00:00:00.000Z"}}"#;
-    server.take(good).expect("a good one");
-    for (from, to) in [
-        ("\"automated\"", "\"automatic\""),
-        ("true", "1"),
-        (".000Z", "Z"),
-        (".000Z", ".001Z"),
-        ("network_connection", "file_data"),
-        ("\"process_id\"", "\"pid\""),
-        (": 7", ": -7"),
-    ] {
-        assert!(server.take(&good.replacen(from, to, 1)).is_err(), "{to}");
-    }
 }

@@ -1,10 +1,8 @@
-//! Processes that were blocked in accept() before tcptrace came, and after. Needs root.
-
-mod common;
+//! Processes that were blocked in accept() before tcptrace came, and after.
 
 use std::{fs, net::TcpStream, thread};
 
-use common::{
+use crate::common::{
     Trace,
     actor::{self, Actor},
     all,
@@ -15,15 +13,12 @@ use common::{
 /// As many as a kretprobe would drop most of.
 const ACCEPTORS: usize = 64;
 
-#[test]
-#[ignore = "a part played by other tests"]
-fn actor() {
-    if actor::part().as_deref() == Some("acceptor") {
-        let listener = listen(V4);
-        actor::say(listener.local_addr().expect("an address").port());
-        for connection in listener.incoming() {
-            drop(connection.expect("accept"));
-        }
+/// The part of another process: listen, and close whatever is accepted.
+pub fn accept_for_ever() {
+    let listener = listen(V4);
+    actor::say(listener.local_addr().expect("an address").port());
+    for connection in listener.incoming() {
+        drop(connection.expect("accept"));
     }
 }
 
@@ -42,11 +37,10 @@ fn wait_until_blocked(pid: u32) {
     }
 }
 
-#[test]
 fn every_accept_has_its_process() {
     let mut acceptors: Vec<(Actor, u16)> = (0..ACCEPTORS)
         .map(|_| {
-            let mut acceptor = Actor::start("acceptor");
+            let mut acceptor = Actor::start("accept for ever");
             let port = acceptor.hear().parse().expect("a port");
             (acceptor, port)
         })
@@ -77,3 +71,5 @@ fn every_accept_has_its_process() {
         acceptor.kill();
     }
 }
+
+crate::tests![every_accept_has_its_process,];

@@ -1,4 +1,4 @@
-//! Attach and detach, again and again: nothing stays, nothing slows down. Needs root.
+//! Attach and detach, again and again: nothing stays, nothing piles up.
 
 use std::{
     collections::BTreeSet,
@@ -9,6 +9,7 @@ use std::{
 };
 
 use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
+use libtest_mimic::Trial;
 use nix::sys::{
     resource::{UsageWho, getrusage},
     time::TimeValLike,
@@ -19,6 +20,8 @@ use tcptrace::{
     plan::{AtStart, Events, Probes},
     session::Source,
 };
+
+use crate::common::{PATIENCE, harness::trial, procfs::kilobytes};
 
 /// Load, attach, detach and unload once; the processor time it took.
 fn once() -> Duration {
@@ -54,14 +57,13 @@ fn once_and(attached: impl FnOnce()) -> Duration {
     used() - before
 }
 
-fn descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").expect("/proc").count()
+/// Pieces of this process's address space.
+fn mappings() -> usize {
+    fs::read_to_string("/proc/self/maps").expect("/proc").lines().count()
 }
 
-fn resident_kb() -> usize {
-    let status = fs::read_to_string("/proc/self/status").expect("/proc");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("/proc").count()
 }
 
 /// Programs, maps and links of tcptrace that the kernel has.
@@ -73,9 +75,9 @@ fn objects() -> [usize; 3] {
     [programs.len(), maps.count(), links.count()]
 }
 
-/// What is held by descriptors goes with them, once the kernel has come to it; nothing is pinned. Returns the
+/// What is held by descriptors goes with them, once the kernel has come to it; nothing is pinned. Prints the
 /// processor time of a round at first and at the end.
-fn nothing_stays(rounds: usize) -> [Duration; 2] {
+fn nothing_stays(rounds: usize) {
     let before = objects();
     once_and(|| assert!(objects().iter().zip(before).all(|(now, before)| *now > before)));
     let tenth = rounds / 10;
@@ -85,30 +87,40 @@ fn nothing_stays(rounds: usize) -> [Duration; 2] {
     };
     let open = descriptors();
     let first = median((0..tenth).map(|_| once()).collect());
-    let resident = resident_kb();
+    let mappings = mappings();
+    let resident = kilobytes(std::process::id(), "VmRSS:");
     for _ in 0..rounds - 2 * tenth {
         once();
     }
     let last = median((0..tenth).map(|_| once()).collect());
     println!("attach and detach: {first:?} at first, {last:?} after {rounds} rounds");
     assert_eq!(descriptors(), open);
-    assert!(resident_kb() < resident + 4096, "{resident} kB became {} kB", resident_kb());
-    let deadline = Instant::now() + Duration::from_secs(60);
+    assert!(self::mappings() <= mappings + 8, "{mappings} mappings became {}", self::mappings());
+    let now = kilobytes(std::process::id(), "VmRSS:");
+    assert!(now < resident + 4096, "{resident} kB became {now} kB");
+    let deadline = Instant::now() + PATIENCE;
     while objects() != before {
         assert!(Instant::now() < deadline, "{before:?} became {:?}", objects());
         thread::sleep(Duration::from_millis(10));
     }
-    [first, last]
 }
 
-#[test]
-fn thirty_times() {
+fn thirty_rounds_leave_nothing_behind() {
     nothing_stays(30);
 }
 
-#[test]
-#[ignore = "takes minutes: cargo test --test attach -- --ignored"]
-fn a_thousand_times() {
-    let [first, last] = nothing_stays(1000);
-    assert!(last < first * 2, "{first:?} became {last:?}");
+fn a_thousand_rounds_leave_nothing_behind() {
+    nothing_stays(1000);
+}
+
+/// A thousand rounds take minutes: `cargo test --test live -- --ignored thousand`.
+pub fn tests() -> Vec<Trial> {
+    let thousand = trial(
+        module_path!(),
+        "a_thousand_rounds_leave_nothing_behind",
+        a_thousand_rounds_leave_nothing_behind,
+    );
+    let thirty =
+        trial(module_path!(), "thirty_rounds_leave_nothing_behind", thirty_rounds_leave_nothing_behind);
+    vec![thirty, thousand.with_ignored_flag(true)]
 }

@@ -1,6 +1,4 @@
-//! How connections end, and who ends them. Needs root.
-
-mod common;
+//! How connections end, and who ends them.
 
 use std::{
     io::{Read, Write},
@@ -8,8 +6,8 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
-use common::{
-    Trace,
+use crate::common::{
+    self, Trace,
     actor::{self, Actor},
     all, net as part,
     net::{self, Pair, V4, V6},
@@ -22,27 +20,22 @@ use nix::{
 };
 use serde_json::Value;
 
-/// Not a test: what other processes do for the tests below.
-#[test]
-#[ignore = "played by the other tests"]
-fn actor() {
-    match actor::part().as_deref() {
-        Some("connect") => {
-            let address: SocketAddr = actor::listen().parse().expect("an address");
-            let _stream = TcpStream::connect(address).expect("connect");
-            actor::say("connected");
-            actor::listen();
-        }
-        Some("close") => {
-            actor::listen();
-            // SAFETY: the test hands over this descriptor and nobody else here knows of it.
-            #[allow(unsafe_code)]
-            drop(unsafe { OwnedFd::from_raw_fd(HANDED_OVER) });
-            actor::say("closed");
-            actor::listen();
-        }
-        _ => {}
-    }
+/// The part of another process: hold a connection until it is killed.
+pub fn connect_and_hold() {
+    let address: SocketAddr = actor::listen().parse().expect("an address");
+    let _stream = TcpStream::connect(address).expect("connect");
+    actor::say("connected");
+    actor::listen();
+}
+
+/// The part of another process: close the descriptor that it inherited.
+pub fn close_what_was_inherited() {
+    actor::listen();
+    // SAFETY: the test hands over this descriptor and nobody else here knows of it.
+    #[allow(unsafe_code)]
+    drop(unsafe { OwnedFd::from_raw_fd(HANDED_OVER) });
+    actor::say("closed");
+    actor::listen();
 }
 
 /// The descriptor an actor inherits.
@@ -68,7 +61,6 @@ fn reasons(trace: &mut Trace, end: impl FnOnce(Pair)) -> (String, String) {
     (reason(&client), reason(&server))
 }
 
-#[test]
 fn reasons_of_closes() {
     let mut trace = Trace::start(&[]);
     let mut expect = |client: &str, server: &str, end: fn(Pair)| {
@@ -132,7 +124,6 @@ fn wait_until(stream: &TcpStream, state: PollFlags) {
     }
 }
 
-#[test]
 fn refused_at_once_or_later() {
     let mut trace = Trace::start(&[]);
     for address in [V4, V6] {
@@ -169,11 +160,10 @@ fn refused_later(to: SocketAddr) {
     assert_eq!(outcome, Err(Errno::EINPROGRESS));
     let stream = TcpStream::from(fd);
     wait_until(&stream, PollFlags::POLLOUT | PollFlags::POLLERR);
-    // Told again, and not to be reported again.
+    // The second error must not be reported again.
     assert!(connect(stream.as_raw_fd(), &SockaddrStorage::from(to)).is_err());
 }
 
-#[test]
 fn a_child_closes_what_it_inherited() {
     let mut trace = Trace::start(&[]);
     let mut pair = Pair::new(V4);
@@ -185,7 +175,7 @@ fn a_child_closes_what_it_inherited() {
         assert_eq!(libc::dup2(pair.client.as_raw_fd(), HANDED_OVER), HANDED_OVER);
         OwnedFd::from_raw_fd(HANDED_OVER)
     };
-    let mut child = Actor::start("close");
+    let mut child = Actor::start("close what was inherited");
     drop(handed);
     drop(pair.client);
     child.tell("go on");
@@ -206,12 +196,11 @@ fn own_filename() -> String {
     path.file_name().expect("a name").to_string_lossy().into_owned()
 }
 
-#[test]
-fn a_killed_owner_is_told_in_full() {
+fn a_killed_owner_is_reported_in_full() {
     let mut trace = Trace::start(&[]);
     let listener = net::listen(V4);
     let port = listener.local_addr().expect("an address").port();
-    let mut owner = Actor::start("connect");
+    let mut owner = Actor::start("connect and hold");
     owner.tell(listener.local_addr().expect("an address"));
     assert_eq!(owner.hear(), "connected");
     let (mut server, _) = listener.accept().expect("accept");
@@ -233,7 +222,6 @@ fn a_killed_owner_is_told_in_full() {
     assert_eq!(part(&client)["reason"], "local_close");
 }
 
-#[test]
 fn a_connection_reset_in_the_queue_is_still_accepted_and_closed() {
     let mut trace = Trace::start(&[]);
     let listener = net::listen(V4);
@@ -268,7 +256,6 @@ fn wait_acceptable(listener: &TcpListener) {
     poll(&mut fds, PollTimeout::NONE).expect("poll");
 }
 
-#[test]
 fn mapped_connects_leave_nothing_behind() {
     let mapped_connects =
         std::env::var("TCPTRACE_TEST_MAPPED").map_or(40_000, |n| n.parse().expect("a number"));
@@ -289,3 +276,12 @@ fn mapped_connects_leave_nothing_behind() {
     let ended = trace.stop();
     assert_eq!(ended.lost(), [""; 0]);
 }
+
+crate::tests![
+    reasons_of_closes,
+    refused_at_once_or_later,
+    a_child_closes_what_it_inherited,
+    a_killed_owner_is_reported_in_full,
+    a_connection_reset_in_the_queue_is_still_accepted_and_closed,
+    mapped_connects_leave_nothing_behind,
+];

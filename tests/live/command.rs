@@ -1,21 +1,20 @@
-//! `tcptrace -- COMMAND`, with real commands. Needs root.
-
-mod common;
+//! `tcptrace -- COMMAND`, with real commands.
 
 use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::Path,
     process::{Command, Output, Stdio},
     thread,
 };
 
-use common::{
-    all,
+use crate::common::{
+    self, all,
+    folder::Folder,
     net::{self, Pair, V4},
-    of_port, script, tcptrace,
+    of_port, tcptrace,
     terminal::Terminal,
     the,
 };
@@ -25,31 +24,12 @@ use nix::{
 };
 use serde_json::Value;
 
-/// A file name of this test's own, removed at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let name = format!("tcptrace-{}-{name}", std::process::id());
-        Scratch(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name))
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("the target folder has a UTF-8 name")
-    }
-
-    fn events(&self) -> Vec<Value> {
-        let text = fs::read_to_string(&self.0).expect("read the output");
-        let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        events.iter().for_each(common::schema::check);
-        events
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+/// The events in a file, checked against the schema.
+fn events_in(file: impl AsRef<Path>) -> Vec<Value> {
+    let text = fs::read_to_string(file).expect("read the output");
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    events.iter().for_each(common::schema::check);
+    events
 }
 
 /// tcptrace with options, about to run a shell script.
@@ -74,17 +54,8 @@ fn serve(listener: TcpListener, count: usize) -> thread::JoinHandle<()> {
     })
 }
 
-#[test]
-#[ignore = "run by other tests, in another process"]
-fn actor() {
-    script::play(&common::actor::part().expect("a part"));
-}
-
-#[test]
 fn only_the_command_and_what_descends_from_it() {
-    let out = Scratch::new("descendants");
     let this = std::env::current_exe().expect("this program");
-    let actor = format!("{} --exact actor --ignored --nocapture --quiet", this.display());
     // Each way to have a child, each to a port of its own.
     let ways = [
         ("the command itself", "exec busybox nc 127.0.0.1 PORT"),
@@ -107,11 +78,11 @@ fn only_the_command_and_what_descends_from_it() {
         let port = listener.local_addr().expect("an address").port();
         let server = serve(listener, 1);
         let unrelated = thread::spawn(|| Pair::new(V4).port());
-        let fifo = Scratch::new("fifo");
+        let folder = Folder::new();
         let script = script.replace("PORT", &port.to_string());
-        let output = beside(&["-j", "-o", out.path()], &script)
-            .env("FIFO", fifo.path())
-            .env("ACTOR", &actor)
+        let output = beside(&["-j", "-o", &folder.name("out")], &script)
+            .env("FIFO", folder.name("fifo"))
+            .env("ACTOR", &this)
             .stdin(Stdio::null())
             .output()
             .expect("run tcptrace");
@@ -119,7 +90,7 @@ fn only_the_command_and_what_descends_from_it() {
         server.join().expect("the server");
         let unrelated = unrelated.join().expect("the other connection");
 
-        let events = out.events();
+        let events = events_in(folder.path("out"));
         let connect = the(&events, "TcpConnectionEstablish");
         assert_eq!(connect["process"]["filename"], "busybox", "{way}");
         assert_eq!(connect["network_event"]["dport"], port, "{way}");
@@ -130,24 +101,22 @@ fn only_the_command_and_what_descends_from_it() {
     }
 }
 
-#[test]
 fn accepts_of_the_command_are_traced() {
-    let out = Scratch::new("accepts");
+    let folder = Folder::new();
     let port = Pair::new(V4).port();
     let script = format!(
         "busybox nc -l -p {port} 127.0.0.1 </dev/null >/dev/null & \
          until busybox nc -w 1 127.0.0.1 {port} </dev/null >/dev/null; do :; done; wait"
     );
-    let output = run(&["-j", "-o", out.path()], &script);
+    let output = run(&["-j", "-o", &folder.name("out")], &script);
     assert!(output.status.success(), "{output:?}");
-    let events = out.events();
+    let events = events_in(folder.path("out"));
     let accept = the(&events, "TcpConnectionAccept");
     assert_eq!(accept["network_event"]["sport"], port);
     assert_eq!(all(&events, "TcpConnectionClose").len(), 2);
 }
 
-#[test]
-fn its_status_is_ours() {
+fn exit_status_is_passed_through() {
     for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)] {
         assert_eq!(run(&[], script).status.code(), Some(code), "{script}");
     }
@@ -161,8 +130,7 @@ fn its_status_is_ours() {
     }
 }
 
-#[test]
-fn its_input_and_output_are_its_own() {
+fn the_command_keeps_its_stdin_stdout_and_stderr() {
     let mut child = beside(&["-q"], "cat; echo said >&2")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -175,7 +143,6 @@ fn its_input_and_output_are_its_own() {
     assert_eq!(String::from_utf8_lossy(&output.stderr).lines().last(), Some("said"));
 }
 
-#[test]
 fn lines_go_to_stderr() {
     let listener = net::listen(V4);
     let port = listener.local_addr().expect("an address").port();
@@ -187,7 +154,6 @@ fn lines_go_to_stderr() {
     assert_eq!(stderr.matches("\"type\":\"NetworkEvent\"").count(), 2, "{stderr}");
 }
 
-#[test]
 fn a_signal_is_passed_on() {
     let mut child = beside(&[], "echo up; exec busybox sleep 600")
         .stdout(Stdio::piped())
@@ -200,8 +166,7 @@ fn a_signal_is_passed_on() {
     assert_eq!(child.wait().expect("wait for tcptrace").code(), Some(143));
 }
 
-#[test]
-fn ctrl_c_is_the_commands() {
+fn ctrl_c_is_left_to_the_command() {
     let script = "trap 'echo caught; exit 5' INT; echo up; while :; do busybox sleep 1; done";
     let mut terminal = Terminal::run(&beside(&["-q"], script), 80, 24);
     terminal.wait("the command", |text| text.contains("up"));
@@ -211,11 +176,10 @@ fn ctrl_c_is_the_commands() {
     assert_eq!(status.code(), Some(5));
 }
 
-#[test]
 fn it_runs_as_the_user_who_called_sudo() {
-    let out = Scratch::new("invoker");
+    let folder = Folder::new();
     let output = beside(
-        &["-q", "-o", out.path()],
+        &["-q", "-o", &folder.name("out")],
         "id -u; id -g; id -G; echo $HOME $USER; grep CapEff /proc/self/status",
     )
     .envs([("SUDO_UID", "65534"), ("SUDO_GID", "54321"), ("SUDO_USER", "nobody")])
@@ -233,23 +197,22 @@ fn it_runs_as_the_user_who_called_sudo() {
         ["65534", "54321", "54321", &format!("{home} nobody"), "CapEff:\t0000000000000000"],
         "{output:?}"
     );
-    let file = fs::metadata(&out.0).expect("the output file");
+    let file = fs::metadata(folder.path("out")).expect("the output file");
     assert_eq!((file.uid(), file.gid(), file.mode() & 0o777), (65534, 54321, 0o600));
 }
 
-#[test]
 fn a_sudo_user_has_all_groups() {
-    let [passwd, group] = ["passwd", "group"].map(Scratch::new);
-    fs::write(&passwd.0, "ann:x:54321:54322::/home/ann:/bin/sh\n").expect("write a file");
+    let folder = Folder::new();
+    let passwd = folder.write("passwd", "ann:x:54321:54322::/home/ann:/bin/sh\n");
     let groups = "ann:x:54322:\nwheel:x:54323:bob,ann\ndocker:x:54324:annabel\nvideo:x:54325:ann\n";
-    fs::write(&group.0, groups).expect("write a file");
+    let group = folder.write("group", groups);
     let traced = beside(&["-q"], "id -G; echo $HOME $SHELL");
     let binds = "mount --bind $PASSWD /etc/passwd && mount --bind $GROUP /etc/group && exec \"$@\"";
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", binds, "sh"])
         .arg(traced.get_program())
         .args(traced.get_args())
-        .envs([("PASSWD", passwd.path()), ("GROUP", group.path())])
+        .envs([("PASSWD", passwd), ("GROUP", group)])
         .envs([("SUDO_UID", "54321"), ("SUDO_GID", "54322"), ("SUDO_USER", "ann")])
         .output()
         .expect("run tcptrace");
@@ -264,37 +227,36 @@ const LEAVES_A_DAEMON: &str = "exec 9>$FIFO; (busybox setsid sh -c 'exec 9>&-; e
 
 /// Runs that; `after` gets the connection when the command has ended.
 fn leave_a_daemon(after: impl FnOnce(TcpStream) + Send) -> Vec<Value> {
-    let (out, fifo) = (Scratch::new("daemon"), Scratch::new("daemon-fifo"));
-    nix::unistd::mkfifo(&fifo.0, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    let folder = Folder::new();
+    nix::unistd::mkfifo(&folder.path("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
     let listener = net::listen(V4);
     let port = listener.local_addr().expect("an address").port();
-    let mut child = beside(&["-j", "-o", out.path()], &LEAVES_A_DAEMON.replace("PORT", &port.to_string()))
-        .env("FIFO", fifo.path())
-        .stdin(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("start tcptrace");
+    let mut child =
+        beside(&["-j", "-o", &folder.name("out")], &LEAVES_A_DAEMON.replace("PORT", &port.to_string()))
+            .env("FIFO", folder.name("fifo"))
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start tcptrace");
     thread::scope(|scope| {
-        let mut command = fs::File::open(&fifo.0).expect("the command opens it");
+        let mut command = fs::File::open(folder.path("fifo")).expect("the command opens it");
         let (stream, _) = listener.accept().expect("accept");
         writeln!(child.stdin.take().expect("stdin is piped"), "connected").expect("tell the command");
         command.read_to_string(&mut String::new()).expect("the command ends");
         scope.spawn(move || after(stream));
         assert!(child.wait().expect("wait for tcptrace").success());
     });
-    out.events()
+    events_in(folder.path("out"))
 }
 
-#[test]
-fn the_last_close_of_a_daemon_is_waited_for() {
+fn waits_for_the_last_close_of_a_daemon() {
     let events = leave_a_daemon(drop);
     assert_eq!(events.len(), 2, "{events:#?}");
     let [connect, close] = ["TcpConnectionEstablish", "TcpConnectionClose"].map(|kind| the(&events, kind));
     assert_eq!(connect["network_event"]["cookie"], close["network_event"]["cookie"]);
 }
 
-#[test]
-fn a_daemon_that_stays_is_not() {
+fn no_wait_for_open_daemon_connections() {
     let (keep, kept) = std::sync::mpsc::channel();
     let events = leave_a_daemon(move |stream| keep.send(stream).expect("the test waits"));
     assert_eq!(events.len(), 1, "{events:#?}");
@@ -303,7 +265,6 @@ fn a_daemon_that_stays_is_not() {
     net::wait_for_end(&mut stream);
 }
 
-#[test]
 fn a_file_that_cannot_be_opened_stops_everything() {
     let output = run(&["-o", "/nonexistent/file"], "echo ran");
     assert_eq!(output.status.code(), Some(1));
@@ -311,3 +272,18 @@ fn a_file_that_cannot_be_opened_stops_everything() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.starts_with("tcptrace: open /nonexistent/file: No such file"), "{stderr}");
 }
+
+crate::tests![
+    only_the_command_and_what_descends_from_it,
+    accepts_of_the_command_are_traced,
+    exit_status_is_passed_through,
+    the_command_keeps_its_stdin_stdout_and_stderr,
+    lines_go_to_stderr,
+    a_signal_is_passed_on,
+    ctrl_c_is_left_to_the_command,
+    it_runs_as_the_user_who_called_sudo,
+    a_sudo_user_has_all_groups,
+    waits_for_the_last_close_of_a_daemon,
+    no_wait_for_open_daemon_connections,
+    a_file_that_cannot_be_opened_stops_everything,
+];

@@ -1,19 +1,16 @@
-//! Names of remote ends: dnsmasq answers, real clients ask and connect. Needs root.
+//! Names of remote ends: dnsmasq answers, real clients ask and connect.
 //!
 //! Tests run side by side and hear each other: events are told apart by namespace, and what is
 //! guessed across namespaces by addresses that no other test uses.
 
-mod common;
-
 use std::{
     cell::{Cell, RefCell},
     io::{BufRead, BufReader},
-    process::Stdio,
 };
 
-use common::{
-    Trace,
-    lab::{self, Lab, Listener},
+use crate::common::{
+    self, Launch, Trace,
+    dns_lab::{DnsLab, Listener},
 };
 use serde_json::Value;
 
@@ -48,12 +45,11 @@ fn strs(strings: &[String]) -> Vec<&str> {
 fn names(event: &Value) -> Vec<&str> {
     event["dns"]
         .as_array()
-        .map_or(Vec::new(), |names| names.iter().map(|name| name.as_str().unwrap()).collect())
+        .map_or(Vec::new(), |names| names.iter().map(|name| name.as_str().expect("a name")).collect())
 }
 
-#[test]
 fn the_first_connection_already_has_its_name_and_keeps_it() {
-    let lab = Lab::new();
+    let lab = DnsLab::new();
     let _server = lab.serve("host-record=one.example,192.0.2.1");
     let listener = lab.listen();
     let mut trace = Trace::start(&[]);
@@ -67,9 +63,8 @@ fn the_first_connection_already_has_its_name_and_keeps_it() {
     }
 }
 
-#[test]
 fn the_head_of_a_cname_chain_is_shown() {
-    let lab = Lab::new();
+    let lab = DnsLab::new();
     let _server = lab.serve(
         "cname=www.example,edge.example\ncname=edge.example,real.example\n\
          host-record=real.example,192.0.2.10",
@@ -80,9 +75,8 @@ fn the_head_of_a_cname_chain_is_shown() {
     assert_eq!(names(&connects(&mut trace, &listener, 1)[0]), ["www.example"]);
 }
 
-#[test]
 fn two_names_of_one_address_come_most_recent_first() {
-    let lab = Lab::new();
+    let lab = DnsLab::new();
     let _server = lab.serve("address=/one.example/two.example/192.0.2.1");
     let listener = lab.listen();
     let mut trace = Trace::start(&[]);
@@ -93,9 +87,8 @@ fn two_names_of_one_address_come_most_recent_first() {
     assert_eq!(names(&events[1]), ["two.example", "one.example"]);
 }
 
-#[test]
 fn every_address_of_a_round_robin_has_the_name() {
-    let lab = Lab::new();
+    let lab = DnsLab::new();
     let addresses: Vec<_> = (1..=8).map(|n| format!("192.0.2.{n}")).collect();
     let _server = lab.serve(&records("rr.example", &addresses));
     let listener = lab.listen();
@@ -107,9 +100,8 @@ fn every_address_of_a_round_robin_has_the_name() {
     }
 }
 
-#[test]
 fn ipv6_addresses_and_ipv6_servers() {
-    let lab = Lab::new();
+    let lab = DnsLab::new();
     let _server = lab.serve("host-record=six.example,2001:db8::6");
     let listener = lab.listen();
     let mut trace = Trace::start(&[]);
@@ -118,15 +110,14 @@ fn ipv6_addresses_and_ipv6_servers() {
     assert_eq!((event["daddr"].as_str(), names(event)), (Some("2001:db8::6"), vec!["six.example"]));
 }
 
-#[test]
 fn answers_over_udp_and_tcp_and_both_families() {
-    let lab = Lab::new();
-    let ways = [("127.0.0.53", "+notcp"), ("127.0.0.53", "+tcp"), ("::1", "+notcp"), ("::1", "+tcp")];
+    let lab = DnsLab::new();
+    let queries = [("127.0.0.53", "+notcp"), ("127.0.0.53", "+tcp"), ("::1", "+notcp"), ("::1", "+tcp")];
     let records: Vec<_> = (1..=4).map(|n| format!("host-record=n{n}.example,192.0.2.{n}")).collect();
     let _server = lab.serve(&records.join("\n"));
     let listener = lab.listen();
     let mut trace = Trace::start(&[]);
-    for (n, (server, flag)) in (1..).zip(ways) {
+    for (n, (server, flag)) in (1..).zip(queries) {
         lab.run("dig", &["+short", flag, &format!("@{server}"), &format!("n{n}.example")]);
         lab.connect(&[&format!("192.0.2.{n}")], listener.port);
     }
@@ -135,9 +126,8 @@ fn answers_over_udp_and_tcp_and_both_families() {
     }
 }
 
-#[test]
 fn a_truncated_answer_is_completed_over_tcp() {
-    let lab = Lab::new();
+    let lab = DnsLab::new();
     let addresses: Vec<_> = (1..=60).map(|n| format!("192.0.2.{n}")).collect();
     let _server = lab.serve(&records("many.example", &addresses));
     let listener = lab.listen();
@@ -152,9 +142,8 @@ fn a_truncated_answer_is_completed_over_tcp() {
     }
 }
 
-#[test]
 fn a_name_that_does_not_exist_names_nothing() {
-    let lab = Lab::new();
+    let lab = DnsLab::new();
     let _server = lab.serve("host-record=one.example,198.51.100.1");
     let listener = lab.listen();
     let mut trace = Trace::start(&[]);
@@ -165,9 +154,8 @@ fn a_name_that_does_not_exist_names_nothing() {
     assert!(event.get("dns").is_none() && event.get("dns_guess").is_none(), "{event}");
 }
 
-#[test]
 fn other_resolvers_are_heard_too() {
-    let lab = Lab::new();
+    let lab = DnsLab::new();
     let _server = lab.serve("host-record=bb.example,192.0.2.1\nhost-record=curl.example,192.0.2.2");
     let listener = lab.listen();
     let mut trace = Trace::start(&[]);
@@ -175,15 +163,14 @@ fn other_resolvers_are_heard_too() {
     lab.connect(&["192.0.2.1"], listener.port);
     // The listener speaks no HTTP: that curl fails is no matter.
     let url = format!("http://curl.example:{}/", listener.port);
-    lab.command("curl").args(["-s", "--http0.9", "-o", "/dev/null", &url]).status().unwrap();
+    lab.command("curl").args(["-s", "--http0.9", "-o", "/dev/null", &url]).status().expect("run curl");
     let events = connects(&mut trace, &listener, 2);
     assert_eq!(names(&events[0]), ["bb.example"]);
     assert_eq!(names(&events[1]), ["curl.example"]);
 }
 
-#[test]
 fn namespaces_name_one_address_differently_and_others_guess() {
-    let (left, right, third) = (Lab::new(), Lab::new(), Lab::new());
+    let (left, right, third) = (DnsLab::new(), DnsLab::new(), DnsLab::new());
     let _left = left.serve("host-record=left.example,198.51.100.2");
     let _right = right.serve("host-record=right.example,198.51.100.2");
     let mut trace = Trace::start(&[]);
@@ -201,29 +188,24 @@ fn namespaces_name_one_address_differently_and_others_guess() {
     }
 }
 
-#[test]
 fn the_table_shows_names_and_marks_guesses() {
-    let (lab, other) = (Lab::new(), Lab::new());
+    let (lab, other) = (DnsLab::new(), DnsLab::new());
     let _server = lab.serve("host-record=table.example,198.51.100.3");
-    let mut table = common::tcptrace();
-    let mut table = table.args(["-e", "connect", "--timeout", "60s"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(table.stdout.take().unwrap()).lines();
-    // Probes are attached before the first line is written.
-    assert!(lines.next().unwrap().unwrap().starts_with("TIME"));
+    let mut table = Launch::new().args(["-e", "connect"]).start();
+    let mut lines = BufReader::new(table.stdout.take().expect("stdout is piped")).lines();
+    assert!(lines.next().expect("a header").expect("text").starts_with("TIME"));
     for (lab, host, expected) in
         [(&lab, "table.example", " table.example:"), (&other, "198.51.100.3", "~table.example:")]
     {
         let listener = lab.listen();
         lab.connect(&[host], listener.port);
         let shown = format!("{expected}{}", listener.port);
-        assert!(lines.any(|line| line.unwrap().contains(&shown)), "{shown}");
+        assert!(lines.any(|line| line.expect("text").contains(&shown)), "{shown}");
     }
-    lab::end(&mut table);
 }
 
-#[test]
 fn a_failed_connection_has_its_name() {
-    let lab = Lab::new();
+    let lab = DnsLab::new();
     let _server = lab.serve("host-record=one.example,192.0.2.1");
     let mut listener = lab.listen();
     let mut trace = Trace::start(&[]);
@@ -233,9 +215,8 @@ fn a_failed_connection_has_its_name() {
     assert_eq!(names(event), ["one.example"]);
 }
 
-#[test]
 fn no_dns_watches_nothing() {
-    let lab = Lab::new();
+    let lab = DnsLab::new();
     let _server = lab.serve("host-record=one.example,192.0.2.1");
     let listener = lab.listen();
     let mut trace = Trace::start(&["--no-dns"]);
@@ -244,23 +225,22 @@ fn no_dns_watches_nothing() {
     assert!(event.get("dns").is_none(), "{event}");
 }
 
-#[test]
 fn without_cgroup2_tracing_goes_on() {
-    let lab =
-        Lab::with("for at in $(awk '/ - cgroup2 / {print $5}' /proc/self/mountinfo); do umount -l $at; done");
+    let lab = DnsLab::with(
+        "for at in $(awk '/ - cgroup2 / {print $5}' /proc/self/mountinfo); do umount -l $at; done",
+    );
     let listener = lab.listen();
-    let mut trace =
-        Trace::spawn(lab.command(env!("CARGO_BIN_EXE_tcptrace")).args(["-j", "--probes", &common::probes()]));
+    let launch = Launch::with(lab.command(env!("CARGO_BIN_EXE_tcptrace")));
+    let mut trace = Trace::of(launch.args(["-j", "--probes", &common::probes()]));
     let reason = "remote ends have no DNS names: cgroup2 is not mounted";
-    assert_eq!(trace.banner.matches(reason).count(), 1, "{}", trace.banner);
+    assert_eq!(trace.banner().matches(reason).count(), 1, "{}", trace.banner());
     lab.connect(&["192.0.2.1"], listener.port);
     assert!(connects(&mut trace, &listener, 1)[0].get("dns").is_none());
 }
 
 /// Answers as few servers send them, each naming another address.
-#[test]
 fn answers_of_every_shape_are_heard() {
-    let lab = Lab::new();
+    let lab = DnsLab::new();
     let listener = lab.listen();
     let mut trace = Trace::start(&["-e", "connect"]);
     let code = r"
@@ -301,3 +281,21 @@ client.recv(1000)";
         assert_eq!(names(&event), [format!("{name}.example")], "{event}");
     }
 }
+
+crate::tests![
+    the_first_connection_already_has_its_name_and_keeps_it,
+    the_head_of_a_cname_chain_is_shown,
+    two_names_of_one_address_come_most_recent_first,
+    every_address_of_a_round_robin_has_the_name,
+    ipv6_addresses_and_ipv6_servers,
+    answers_over_udp_and_tcp_and_both_families,
+    a_truncated_answer_is_completed_over_tcp,
+    a_name_that_does_not_exist_names_nothing,
+    other_resolvers_are_heard_too,
+    namespaces_name_one_address_differently_and_others_guess,
+    the_table_shows_names_and_marks_guesses,
+    a_failed_connection_has_its_name,
+    no_dns_watches_nothing,
+    without_cgroup2_tracing_goes_on,
+    answers_of_every_shape_are_heard,
+];

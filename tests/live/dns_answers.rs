@@ -1,15 +1,13 @@
-//! DNS answers as the kernel sees them, without servers: what tests/live_dns.rs needs to be there
-//! is not there in the virtual machines of tests/kernels. Needs root.
-
-mod common;
+//! DNS answers as the kernel sees them, without servers: the virtual machines of tests/kernels do not have what
+//! the tests in dns.rs need.
 
 use std::{
     io::{Read, Write},
     net::{IpAddr, TcpListener, TcpStream, UdpSocket},
 };
 
-use common::{
-    Trace,
+use crate::common::{
+    self, Trace,
     net::{V4, V6},
     network,
 };
@@ -42,7 +40,6 @@ fn over_tcp(address: IpAddr, message: &[u8]) {
     client.read_exact(&mut vec![0; 2 + message.len()]).expect("the answer");
 }
 
-#[test]
 fn answers_name_what_is_connected_to() {
     network::own();
     let mut trace = Trace::start(&["-e", "connect"]);
@@ -63,3 +60,5 @@ fn answers_name_what_is_connected_to() {
         assert_eq!(common::net(event)["dns"], serde_json::json!([format!("{name}.example")]), "{event:#}");
     }
 }
+
+crate::tests![answers_name_what_is_connected_to,];

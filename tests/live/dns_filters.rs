@@ -1,17 +1,16 @@
-//! Filters on names: real answers, real connections, and what of them is printed. Needs root.
+//! Filters on names: real answers, real connections, and what of them is printed.
 
-mod common;
-
-use common::{
-    Trace,
-    lab::{Lab, Listener, Server},
+use crate::common::{
+    self, Trace,
+    dns_lab::{DnsLab, Listener, Server},
+    folder::Folder,
     net,
 };
 use serde_json::Value;
 
 /// A lab with names, and someone to connect to.
-struct Stage {
-    lab: Lab,
+struct Fixture {
+    lab: DnsLab,
     _server: Server,
     listener: Listener,
 }
@@ -19,15 +18,15 @@ struct Stage {
 /// Each leads to an address of its own; the last has no name.
 const HOSTS: [&str; 4] = ["one.example", "www.one.example", "two.example", "192.0.2.9"];
 
-impl Stage {
-    fn new() -> Stage {
-        let lab = Lab::new();
+impl Fixture {
+    fn new() -> Fixture {
+        let lab = DnsLab::new();
         let server = lab.serve(
             "host-record=one.example,192.0.2.1\nhost-record=www.one.example,192.0.2.2\n\
              host-record=two.example,192.0.2.3",
         );
         let listener = lab.listen();
-        Stage { lab, _server: server, listener }
+        Fixture { lab, _server: server, listener }
     }
 
     /// Starts tcptrace: of this lab only, and with `{port}` the listener's.
@@ -43,15 +42,15 @@ impl Stage {
         self.settle();
     }
 
-    /// Until there are only listeners and TIME_WAIT: then all has been told.
+    /// Until there are only listeners and TIME_WAIT: then everything has been reported.
     fn settle(&self) {
         let is_open = r#"FNR > 1 && $4 != "0A" && $4 != "06" { open = 1 } END { exit !open }"#;
         let wait = format!("while awk '{is_open}' /proc/net/tcp /proc/net/tcp6; do :; done");
         self.lab.run("sh", &["-c", &wait]);
     }
 
-    /// What is told, in short, and to which host: `connect 1`; with `<` for the listener's side.
-    fn told(&self, events: &[Value]) -> Vec<String> {
+    /// What was reported, in short, and of which host: `connect 1`; with `<` for the listener's side.
+    fn summarized(&self, events: &[Value]) -> Vec<String> {
         let short = |event: &Value| {
             let event = net(event);
             let kind = event["type"].as_str().expect("a type").trim_start_matches("TcpConnection");
@@ -69,18 +68,18 @@ impl Stage {
         events.iter().map(short).collect()
     }
 
-    /// All hosts are connected to: what is told is this, and nothing else.
+    /// All hosts are connected to: what is reported is this, and nothing else.
     fn check(&self, arguments: &[&str], filter: &str, expected: &[&str]) {
         let trace = self.trace(arguments, filter);
         self.connect();
         let ended = trace.stop();
         assert!(ended.status.success(), "{}", ended.stderr);
-        let mut told = self.told(&ended.events);
+        let mut reported = self.summarized(&ended.events);
         // The two ends of a connection take turns as they like.
-        told.sort();
+        reported.sort();
         let mut expected: Vec<String> = expected.iter().map(|&line| line.to_owned()).collect();
         expected.sort();
-        assert_eq!(told, expected, "{filter}");
+        assert_eq!(reported, expected, "{filter}");
     }
 }
 
@@ -91,9 +90,8 @@ fn and_accepted(opened: &[&'static str]) -> Vec<&'static str> {
     [opened, &ACCEPTED].concat()
 }
 
-#[test]
-fn a_name_or_a_wildcard_and_the_end_follows() {
-    let stage = Stage::new();
+fn names_and_wildcards_select_connections_to_their_end() {
+    let fixture = Fixture::new();
     for (filter, expected) in [
         (r#"dns == "one.example""#, &["connect 1", "close 1"][..]),
         (r#"dns == "ONE.example.""#, &["connect 1", "close 1"]),
@@ -109,67 +107,62 @@ fn a_name_or_a_wildcard_and_the_end_follows() {
         (r#"dns == "one.example" AND port_dst == 1"#, &[]),
         (r#"dns == "example""#, &[]),
     ] {
-        stage.check(&[], filter, expected);
+        fixture.check(&[], filter, expected);
     }
 }
 
-#[test]
-fn what_has_no_name_is_none_of_those() {
-    let stage = Stage::new();
+fn connections_without_a_name_meet_negated_conditions() {
+    let fixture = Fixture::new();
     let others = ["connect 2", "connect 3", "connect 9", "close 2", "close 3", "close 9"];
-    stage.check(&[], r#"dns != "one.example""#, &and_accepted(&others));
-    stage.check(&[], r#"direction == "egress" AND NOT dns == "one.example""#, &others);
+    fixture.check(&[], r#"dns != "one.example""#, &and_accepted(&others));
+    fixture.check(&[], r#"direction == "egress" AND NOT dns == "one.example""#, &others);
     let unnamed = ["connect 9", "close 9"];
-    stage.check(&[], r#"NOT dns in ["*.example"] AND port_src != {port}"#, &unnamed);
-    stage.check(&[], r#"NOT (dns in ["*.example"] OR direction == "ingress")"#, &unnamed);
+    fixture.check(&[], r#"NOT dns in ["*.example"] AND port_src != {port}"#, &unnamed);
+    fixture.check(&[], r#"NOT (dns in ["*.example"] OR direction == "ingress")"#, &unnamed);
 }
 
-#[test]
 fn other_attributes_beside_names() {
-    let stage = Stage::new();
-    stage.check(
+    let fixture = Fixture::new();
+    fixture.check(
         &[],
         r#"dns == "one.example" OR port_src == {port}"#,
         &and_accepted(&["connect 1", "close 1"]),
     );
     let two = ["connect 1", "connect 9", "close 1", "close 9"];
-    stage.check(&[], r#"dns == "one.example" OR daddr == "192.0.2.9" AND port_dst == {port}"#, &two);
-    stage.check(
+    fixture.check(&[], r#"dns == "one.example" OR daddr == "192.0.2.9" AND port_dst == {port}"#, &two);
+    fixture.check(
         &[],
         r#"binary_prefix == "/" AND dns == "one.example" AND uid == 0"#,
         &["connect 1", "close 1"],
     );
-    stage.check(&[], r#"uid == 4242 OR dns == "one.example""#, &["connect 1", "close 1"]);
-    stage.check(&[], r#"dns == "one.example" AND NOT uid == 0"#, &[]);
-    stage.check(&["-4", "--daddr", "192.0.2.2"], r#"dns in ["*.example"]"#, &["connect 2", "close 2"]);
+    fixture.check(&[], r#"uid == 4242 OR dns == "one.example""#, &["connect 1", "close 1"]);
+    fixture.check(&[], r#"dns == "one.example" AND NOT uid == 0"#, &[]);
+    fixture.check(&["-4", "--daddr", "192.0.2.2"], r#"dns in ["*.example"]"#, &["connect 2", "close 2"]);
 }
 
-#[test]
 fn each_kind_of_event() {
-    let stage = Stage::new();
+    let fixture = Fixture::new();
     let one = r#"dns == "one.example""#;
-    stage.check(&["-e", "request"], one, &["request 1"]);
-    stage.check(&["-e", "connect"], one, &["connect 1"]);
-    stage.check(&["-e", "close"], one, &["close 1"]);
-    stage.check(&["-e", "accept"], one, &[]);
+    fixture.check(&["-e", "request"], one, &["request 1"]);
+    fixture.check(&["-e", "connect"], one, &["connect 1"]);
+    fixture.check(&["-e", "close"], one, &["close 1"]);
+    fixture.check(&["-e", "accept"], one, &[]);
     let steps = ["SYN_SENT 1", "ESTABLISHED 1", "CLOSE_WAIT 1", "LAST_ACK 1", "CLOSED 1"];
-    stage.check(&["-e", "state"], one, &steps);
-    stage.check(&["-e", "all"], one, &[&steps[..], &["request 1", "connect 1", "close 1"]].concat());
+    fixture.check(&["-e", "state"], one, &steps);
+    fixture.check(&["-e", "all"], one, &[&steps[..], &["request 1", "connect 1", "close 1"]].concat());
 }
 
-#[test]
-fn a_failure_is_judged_by_its_name() {
-    let mut stage = Stage::new();
-    stage.listener.close();
-    stage.check(&[], r#"dns in ["one.example", "two.example"]"#, &["fail 1", "fail 3"]);
-    stage.check(&["--failed"], r#"dns != "one.example""#, &["fail 2", "fail 3", "fail 9"]);
+fn a_failure_is_filtered_by_its_name() {
+    let mut fixture = Fixture::new();
+    fixture.listener.close();
+    fixture.check(&[], r#"dns in ["one.example", "two.example"]"#, &["fail 1", "fail 3"]);
+    fixture.check(&["--failed"], r#"dns != "one.example""#, &["fail 2", "fail 3", "fail 9"]);
 }
 
-#[test]
-fn what_exists_at_the_start_has_no_name() {
-    let stage = Stage::new();
+fn existing_sockets_have_no_name() {
+    let fixture = Fixture::new();
     let kinds = |arguments: &[&str], filter: &str| {
-        let filter = format!("netns == {} AND {filter}", stage.listener.netns);
+        let filter = format!("netns == {} AND {filter}", fixture.listener.netns);
         let output = common::tcptrace().args(["-j", &filter]).args(arguments).output().expect("run tcptrace");
         assert!(output.status.success(), "{output:?}");
         let lines = String::from_utf8(output.stdout).expect("UTF-8");
@@ -185,24 +178,20 @@ fn what_exists_at_the_start_has_no_name() {
     }
 }
 
-#[test]
-fn rules_take_their_turns() {
-    let stage = Stage::new();
-    let yaml = std::env::temp_dir().join(format!("tcptrace-names-{}.yaml", std::process::id()));
-    std::fs::write(
-        &yaml,
+fn the_first_matching_rule_is_reported() {
+    let fixture = Fixture::new();
+    let folder = Folder::new();
+    let name = folder.write(
+        "rules.yaml",
         "egress:\n  rules:\n  - rule: one\n    event: dns == \"one.example\"\n  - rule: below\n    \
          scope: uid == 0\n    event: dns in [\"*.one.example\"]\n  - rule: named\n    event: dns in [\"*.example\"]\n\
          ingress:\n  enabled: true\n",
-    )
-    .expect("write the rules");
-    let name = yaml.to_string_lossy().into_owned();
-    let trace = stage.trace(&["-c", &name], "family == 4");
-    stage.connect();
+    );
+    let trace = fixture.trace(&["-c", &name], "family == 4");
+    fixture.connect();
     let ended = trace.stop();
-    std::fs::remove_file(&yaml).expect("remove the rules");
-    let told = stage.told(&ended.events);
-    for (label, event) in told.iter().zip(&ended.events) {
+    let reported = fixture.summarized(&ended.events);
+    for (label, event) in reported.iter().zip(&ended.events) {
         let expected = match label.as_str() {
             "connect 1" | "close 1" => Some("one"),
             "connect 2" | "close 2" => Some("below"),
@@ -211,18 +200,20 @@ fn rules_take_their_turns() {
         };
         assert_eq!(event["rule"].as_str(), expected, "{label}");
     }
-    let mut told = told;
-    told.sort();
+    let mut reported = reported;
+    reported.sort();
     let mut expected =
         and_accepted(&["connect 1", "close 1", "connect 2", "close 2", "connect 3", "close 3"]);
     expected.sort_unstable();
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
 }
 
-#[test]
-fn without_names_a_filter_on_names_is_an_error() {
-    let output = common::tcptrace().args(["--no-dns", r#"dns == "one.example""#]).output().expect("run");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("with --no-dns no connection has a name"), "{said}");
-}
+crate::tests![
+    names_and_wildcards_select_connections_to_their_end,
+    connections_without_a_name_meet_negated_conditions,
+    other_attributes_beside_names,
+    each_kind_of_event,
+    a_failure_is_filtered_by_its_name,
+    existing_sockets_have_no_name,
+    the_first_matching_rule_is_reported,
+];

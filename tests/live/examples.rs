@@ -1,31 +1,40 @@
-//! The examples of the manual page and of the README, run. Needs root.
-
-mod common;
+//! The examples of the manual page, of its section FILTERS and of the README, run.
 
 use std::{
     fs,
     net::TcpStream,
-    path::{Path, PathBuf},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
     process::{Command, Output},
     sync::mpsc::{RecvTimeoutError, channel},
     thread,
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     Trace,
+    folder::Folder,
     net::{self, Pair, V4},
 };
 
-/// What stands between .EX and .EE after a prompt.
-fn examples() -> Vec<String> {
+/// The blocks between `.EX` and `.EE` in a section of the manual page, as the reader sees them.
+fn blocks(section: &str) -> Vec<String> {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tcptrace.8");
     let page = fs::read_to_string(page).expect("the manual page");
-    let section = page.split(".SH EXAMPLES").nth(1).and_then(|rest| rest.split(".SH ").next());
-    let lines = section.expect("a section EXAMPLES").lines();
-    lines
+    let start = format!(".SH {section}\n");
+    let text = page.split(&start).nth(1).and_then(|rest| rest.split("\n.SH ").next()).expect("the section");
+    let blocks = text.split("\n.EX\n").skip(1).filter_map(|rest| rest.split("\n.EE").next());
+    blocks.map(|block| block.replace("\\e", "\\").replace("\\-", "-")).collect()
+}
+
+/// The commands among them, without the prompt.
+fn commands(section: &str) -> Vec<String> {
+    let blocks = blocks(section);
+    blocks
+        .iter()
+        .flat_map(|block| block.lines())
         .filter_map(|line| line.strip_prefix("# "))
-        .map(|line| line.replace("\\e", "\\").replace("\\-", "-"))
+        .map(str::to_owned)
         .collect()
 }
 
@@ -41,46 +50,39 @@ fn soon(example: &str) -> String {
 }
 
 /// A folder for what the examples write, and for programs this machine may not have.
-struct Folder(PathBuf);
+struct Place(Folder);
 
-impl Folder {
-    fn new() -> Folder {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("examples-{}", std::process::id()));
-        fs::create_dir_all(path.join("bin")).expect("make a folder");
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_tcptrace"), path.join("bin/tcptrace")).expect("link");
-        std::os::unix::fs::symlink("/bin/busybox", path.join("bin/wget")).expect("link");
+impl Place {
+    fn new() -> Place {
+        let folder = Folder::new();
+        fs::create_dir(folder.path("bin")).expect("make a folder");
+        symlink(env!("CARGO_BIN_EXE_tcptrace"), folder.path("bin/tcptrace")).expect("link");
+        symlink("/bin/busybox", folder.path("bin/wget")).expect("link");
         // The journal's is used only where there is a journal.
         if !Path::new("/run/systemd/journal/stdout").exists() {
-            let script = "#!/bin/sh\nexec cat\n";
-            fs::write(path.join("bin/systemd-cat"), script).expect("write");
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-            fs::set_permissions(path.join("bin/systemd-cat"), mode).expect("chmod");
+            folder.write("bin/systemd-cat", "#!/bin/sh\nexec cat\n");
+            fs::set_permissions(folder.path("bin/systemd-cat"), PermissionsExt::from_mode(0o755))
+                .expect("chmod");
         }
-        Folder(path)
+        Place(folder)
     }
 
-    fn run(&self, example: &str) -> Output {
+    /// A shell takes the quotes off, as it does for the reader.
+    fn run(&self, command: &str) -> Output {
         let path = std::env::var("PATH").expect("PATH");
         Command::new("sh")
-            .args(["-c", &soon(example).replace("/usr/share/bash-completion/completions/", "completions.")])
-            .current_dir(&self.0)
-            .env("PATH", format!("{}:{path}", self.0.join("bin").display()))
+            .args(["-c", command])
+            .current_dir(self.0.root())
+            .env("PATH", format!("{}:{path}", self.0.name("bin")))
             .output()
             .expect("run a shell")
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-#[test]
 fn every_example_works() {
-    let examples = examples();
+    let examples = commands("EXAMPLES");
     assert!(examples.len() >= 12, "{examples:#?}");
-    let folder = &Folder::new();
+    let place = &Place::new();
     let (end, over) = channel::<()>();
     thread::scope(|scope| {
         // Something to see: connections, and one that fails.
@@ -91,7 +93,8 @@ fn every_example_works() {
             }
         });
         let check = |example: &str| {
-            let output = folder.run(example);
+            let command = soon(example).replace("/usr/share/bash-completion/completions/", "completions.");
+            let output = place.run(&command);
             let stderr = String::from_utf8_lossy(&output.stderr);
             // wget finds nobody listening: its status is the example's then
             let allowed = if example.contains(" -- ") { 0..2 } else { 0..1 };
@@ -110,7 +113,7 @@ fn every_example_works() {
         drop(end);
         assert_eq!(failed, 0);
     });
-    let csv = fs::read_to_string(folder.0.join("connections.csv")).expect("the spreadsheet");
+    let csv = fs::read_to_string(place.0.path("connections.csv")).expect("the spreadsheet");
     assert!(csv.lines().count() > 1, "{csv}");
 }
 
@@ -120,7 +123,6 @@ fn readme_programs() -> Vec<String> {
     readme.lines().filter_map(|line| line.strip_prefix("$ jq ").map(|rest| format!("jq {rest}"))).collect()
 }
 
-#[test]
 fn every_jq_program_of_the_readme_finds_something() {
     let mut trace = Trace::start(&["-p", &std::process::id().to_string()]);
     let closed = Pair::new(V4).port();
@@ -133,16 +135,36 @@ fn every_jq_program_of_the_readme_finds_something() {
     trace.wait_port(closed, 5);
     trace.wait_port(port, 4);
     let lines: String = trace.stop().events.iter().map(|event| format!("{event}\n")).collect();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("readme-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("make a folder");
-    fs::write(folder.join("events.jsonl"), lines).expect("write the events");
+    let folder = Folder::new();
+    folder.write("events.jsonl", &lines);
 
     let programs = readme_programs();
     assert!(programs.len() >= 6, "{programs:#?}");
     for program in programs {
-        let output = Command::new("sh").args(["-c", &program]).current_dir(&folder).output().expect("run jq");
+        let output =
+            Command::new("sh").args(["-c", &program]).current_dir(folder.root()).output().expect("run jq");
         assert!(output.status.success(), "{program}: {output:?}");
         assert!(!output.stdout.is_empty(), "{program} finds nothing");
     }
-    fs::remove_dir_all(&folder).expect("tidy up");
 }
+
+fn every_example_of_the_filters_section_runs() {
+    let place = Place::new();
+    let yaml = blocks("FILTERS").into_iter().find(|block| block.starts_with("process_filter:"));
+    place.0.write("netmon.yaml", &yaml.expect("a configuration"));
+    // A command may go on in the next lines: the whole block is one.
+    let blocks = blocks("FILTERS");
+    let examples: Vec<_> = blocks.iter().filter_map(|block| block.strip_prefix("# ")).collect();
+    for example in &examples {
+        let output = place.run(&format!("{example} --timeout 10ms"));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && stderr.contains("tcptrace: ready"), "{example}: {stderr}");
+    }
+    assert!(examples.len() >= 10, "{} examples", examples.len());
+}
+
+crate::tests![
+    every_example_works,
+    every_example_of_the_filters_section_runs,
+    every_jq_program_of_the_readme_finds_something,
+];

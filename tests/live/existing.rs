@@ -1,8 +1,4 @@
-//! What exists at the start: every state, two namespaces, no gap and no double. Needs root.
-
-mod common;
-mod formats;
-mod zoo;
+//! What exists at the start: every state, two namespaces, no gap and no double.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,21 +8,27 @@ use std::{
     time::Instant,
 };
 
-use common::{
-    PATIENCE, Trace,
+use crate::common::{
+    self, PATIENCE, Trace,
     actor::{self, Actor},
     all,
     net::{self, Pair, V4, V6},
+    network,
+    socket_states::{Seen, SocketStates},
     story, the,
 };
+use crate::odr_server;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::{Value, json};
-use zoo::{Seen, Zoo};
 
 /// The events of one snapshot.
 fn snapshot() -> Vec<Value> {
-    let text = printed(&["-j"]);
-    text.lines()
+    parse(&printed(&["-j"]))
+}
+
+fn parse(lines: &str) -> Vec<Value> {
+    lines
+        .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect()
 }
@@ -63,27 +65,26 @@ fn settled(netns: u64, expected: &BTreeSet<Seen>) -> Vec<Value> {
     }
 }
 
-#[test]
 fn every_state_in_two_namespaces() {
-    let outside = zoo::own_netns();
-    let here = Zoo::new(V4);
+    let outside = network::number();
+    let here = SocketStates::new(V4);
     settled(outside, &here.expected);
-    zoo::in_namespace(|netns| {
+    network::in_own(|netns| {
         assert_ne!(netns, outside);
         for address in [V4, V6] {
-            let zoo = Zoo::new(address);
-            let events = settled(netns, &zoo.expected);
-            let states: BTreeSet<&str> = zoo.expected.iter().map(|seen| seen.state.as_str()).collect();
+            let sockets = SocketStates::new(address);
+            let events = settled(netns, &sockets.expected);
+            let states: BTreeSet<&str> = sockets.expected.iter().map(|seen| seen.state.as_str()).collect();
             assert_eq!(states.len(), 10, "all but CLOSED: {states:?}");
-            cookies_and_queues(&events, &zoo);
+            cookies_and_queues(&events, &sockets);
             as_ss_says(&events);
         }
     });
 }
 
 /// What only the holder of a descriptor can know.
-fn cookies_and_queues(events: &[Value], zoo: &Zoo) {
-    for (cookie, seen) in &zoo.cookies {
+fn cookies_and_queues(events: &[Value], sockets: &SocketStates) {
+    for (cookie, seen) in &sockets.cookies {
         let of: Vec<&Value> = events.iter().filter(|event| common::net(event)["cookie"] == *cookie).collect();
         assert_eq!(of.len(), 1, "{of:#?}");
         assert_eq!(Seen::from(of[0]), *seen);
@@ -102,15 +103,13 @@ fn cookies_and_queues(events: &[Value], zoo: &Zoo) {
             .map(|net| net["backlog"].clone())
             .expect("a listener")
     };
-    assert_eq!(queue(zoo.waited_for.0), json!({"len": 1, "max": zoo.waited_for.1}));
+    assert_eq!(queue(sockets.waited_for.0), json!({"len": 1, "max": sockets.waited_for.1}));
 }
 
 /// The sockets of the current namespace as iproute2 sees them: the same, with the same owners.
 fn as_ss_says(events: &[Value]) {
-    let Ok(output) = Command::new("ss").args(["-tanpH"]).output() else {
-        println!("no ss here to compare with");
-        return;
-    };
+    let output = Command::new("ss").args(["-tanpH"]).output().expect("ss, from iproute2: make test-deps");
+    assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).expect("text");
     let theirs: BTreeSet<Seen> = text.lines().map(Seen::from_ss).collect();
     let ours: BTreeSet<Seen> =
@@ -119,7 +118,6 @@ fn as_ss_says(events: &[Value]) {
     assert_eq!(ours, theirs);
 }
 
-#[test]
 fn a_shared_socket_names_all_its_processes() {
     let listener = net::listen(V4);
     let port = listener.local_addr().expect("an address").port();
@@ -133,26 +131,24 @@ fn a_shared_socket_names_all_its_processes() {
 
     let program = std::fs::read_link(format!("/proc/{}/exe", child.id())).expect("its program");
     let name = program.file_name().and_then(|name| name.to_str()).expect("UTF-8");
-    let events = snapshot();
-    let table = printed(&[]);
+    // A snapshot shows all namespaces, and sockets of other tests may have the same port number, there or as a
+    // remote port: ask for this listener alone.
+    let this_listener = format!("netns == {} AND port_src == {port} AND port_dst == 0", network::number());
+    let events = parse(&printed(&["-j", &this_listener]));
+    let table = printed(&[&this_listener]);
     child.kill().and_then(|()| child.wait()).expect("end cat");
-    let of = common::of_port(&events, port);
-    let event = the(&of, "TcpConnectionExisting");
-    let mut owners = common::net(event)["owners"].as_array().expect("owners").clone();
-    owners.sort_by_key(|owner| owner["pid"].as_u64());
-    let pids: Vec<u64> = owners.iter().filter_map(|owner| owner["pid"].as_u64()).collect();
-    let mut expected = [u64::from(std::process::id()), u64::from(child.id())];
-    expected.sort_unstable();
-    assert!(expected.iter().all(|pid| pids.contains(pid)), "{event:#?}");
-    let is_child = |owner: &serde_json::Value| owner["pid"] == child.id() && owner["filename"] == name;
-    assert!(owners.iter().any(is_child), "{owners:#?}");
+    let event = the(&events, "TcpConnectionExisting");
+    // Children that other tests have forked and not yet executed may be owners, too.
+    let owners = common::net(event)["owners"].as_array().expect("owners");
+    assert!(owners.iter().any(|owner| owner["pid"] == std::process::id()), "{event:#}");
+    let is_child = |owner: &Value| owner["pid"] == child.id() && owner["filename"] == name;
+    assert!(owners.iter().any(is_child), "{event:#}");
     let line = table.lines().find(|line| line.contains(&format!(":{port} "))).expect("its line");
     assert!(line.contains(" +") && line.contains("LISTEN, backlog 0/128"), "{line}");
 }
 
-#[test]
 fn snapshots_in_all_formats() {
-    let server = formats::Server::new();
+    let server = odr_server::Server::new();
     let pair = Pair::new(V6);
     let port = pair.port();
 
@@ -169,7 +165,7 @@ fn snapshots_in_all_formats() {
     let listener = of("remote_address", "[::]:0".to_owned());
     assert_eq!(listener["state"], "LISTEN");
     assert!(
-        data.iter().all(|record| formats::STATES.contains(&record["state"].as_str().unwrap_or_default()))
+        data.iter().all(|record| odr_server::STATES.contains(&record["state"].as_str().unwrap_or_default()))
     );
 
     let text = printed(&["-f", "csv"]);
@@ -189,7 +185,6 @@ fn snapshots_in_all_formats() {
     assert_eq!(row[column("pid")], std::process::id().to_string());
 }
 
-#[test]
 fn existing_then_tracing() {
     let mut pair = Pair::new(V4);
     let port = pair.port();
@@ -242,8 +237,7 @@ fn existing_then_tracing() {
     assert_eq!(story(&events, &found(waiting_port, port)), ["TcpConnectionExisting", "TcpConnectionClose"]);
 }
 
-#[test]
-fn what_was_open_closes_with_its_owner() {
+fn open_connections_close_with_their_owner() {
     let mut pair = Pair::new(V4);
     let port = pair.port();
     net::transfer(&mut pair.server, &mut pair.client, 4321);
@@ -268,16 +262,15 @@ fn what_was_open_closes_with_its_owner() {
 }
 
 /// Connections come and go, as fast as they can, while tcptrace starts again and again.
-#[test]
-fn no_gap_and_no_double() {
-    let mut churn = Actor::start("churn");
+fn each_connection_exists_or_is_opened_once() {
+    let mut churn = Actor::start("connect and close, many times");
     let port: u16 = churn.hear().parse().expect("a port");
     let mut both = 0;
     for _ in 0..5 {
         let mut trace = Trace::start(&["--existing"]);
-        trace.wait("enough to judge", |events| events.len() > 500);
+        trace.wait("enough events", |events| events.len() > 500);
         churn.tell("pause");
-        // its last connection, on a port of its own: what came before is told before
+        // its last connection, on a port of its own: what came before is reported before
         let last: u16 = churn.hear().parse().expect("a port");
         trace.wait("the last close", |events| {
             common::of_port(&events[events.len().saturating_sub(500)..], last).len() >= 4
@@ -292,7 +285,7 @@ fn no_gap_and_no_double() {
             }
         }
         for story in stories.values() {
-            both += usize::from(tell(story));
+            both += usize::from(was_found_and_closed(story));
         }
         churn.tell("go on");
     }
@@ -300,8 +293,8 @@ fn no_gap_and_no_double() {
     assert!(both > 0, "no connection was found and closed in five starts");
 }
 
-/// Judge the story of one socket of a process that by now has closed all. True: found, then closed.
-fn tell(story: &[&Value]) -> bool {
+/// Check all events of one socket, whose process has closed it by now. True: it existed at the start, then closed.
+fn was_found_and_closed(story: &[&Value]) -> bool {
     let types: Vec<&str> = story.iter().map(|net| net["type"].as_str().expect("a type")).collect();
     match types[..] {
         ["TcpConnectionConnect" | "TcpConnectionEstablish" | "TcpConnectionAccept", "TcpConnectionClose"] => {
@@ -321,7 +314,6 @@ fn tell(story: &[&Value]) -> bool {
     }
 }
 
-#[test]
 fn listeners_and_states() {
     let mut trace = Trace::start(&["-e", "listen,state"]);
     let mut pair = Pair::new(V4);
@@ -365,23 +357,18 @@ fn listeners_and_states() {
     }
 }
 
-/// The parts of other processes in these tests.
-#[test]
-#[ignore = "started by the other tests"]
-fn actor() {
-    if actor::part().as_deref() != Some("churn") {
-        return;
-    }
+/// The part of another process: connect, accept and close with pauses, until the test ends it.
+pub fn connect_and_close_many_times() {
     let listener = TcpListener::bind((V4, 0)).expect("listen");
     let address = listener.local_addr().expect("an address");
     let paused = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let stop = std::sync::Arc::clone(&paused);
-    let (tell, told) = std::sync::mpsc::channel();
+    let (send_word, words) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         loop {
             let word = actor::listen();
             stop.store(true, std::sync::atomic::Ordering::SeqCst);
-            if tell.send(word.clone()).is_err() || word.is_empty() {
+            if send_word.send(word.clone()).is_err() || word.is_empty() {
                 return;
             }
         }
@@ -400,7 +387,7 @@ fn actor() {
             std::thread::sleep(std::time::Duration::from_micros(500));
         }
         open.clear();
-        if told.recv().is_ok_and(|word| word.is_empty()) {
+        if words.recv().is_ok_and(|word| word.is_empty()) {
             return;
         }
         let mut last = Pair::new(V4);
@@ -409,10 +396,20 @@ fn actor() {
         net::wait_for_end(&mut last.server);
         drop(last.server);
         actor::say(port);
-        let word = told.recv().unwrap_or_default();
+        let word = words.recv().unwrap_or_default();
         if word.is_empty() {
             return;
         }
         paused.store(false, std::sync::atomic::Ordering::SeqCst);
     }
 }
+
+crate::tests![
+    every_state_in_two_namespaces,
+    a_shared_socket_names_all_its_processes,
+    snapshots_in_all_formats,
+    existing_then_tracing,
+    open_connections_close_with_their_owner,
+    each_connection_exists_or_is_opened_once,
+    listeners_and_states,
+];

@@ -1,8 +1,6 @@
-//! The kernel's own classifier against the reference evaluator. Needs root.
+//! The kernel's own classifier against the reference evaluator.
 
-mod filter_cases;
-
-use filter_cases::{filter, subject};
+use crate::filter_cases::{filter, subject};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::cell::Cell;
@@ -14,7 +12,6 @@ const FILTERS: u32 = 250;
 const SUBJECTS: usize = 80;
 const CASES: u32 = 10_000;
 
-#[test]
 fn the_kernel_agrees_with_the_reference() {
     let compared = Cell::new(0);
     let cases = (filter(), prop::collection::vec(subject(), SUBJECTS));
@@ -39,3 +36,5 @@ fn the_kernel_agrees_with_the_reference() {
     println!("{} cases compared", compared.get());
     assert!(compared.get() >= CASES, "only {} cases were compared", compared.get());
 }
+
+crate::tests![the_kernel_agrees_with_the_reference,];

@@ -1,9 +1,9 @@
-//! Each filter option, and what they make together, on real connections. Needs root.
+//! Each filter option, and what they make together, on real connections.
 
-mod common;
-
-use common::Trace;
-use common::actor::{self, Actor, install};
+use crate::common;
+use crate::common::Trace;
+use crate::common::actor::{self, Actor, install};
+use crate::common::folder::Folder;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,15 +15,12 @@ use std::path::{Path, PathBuf};
 const USER: u32 = 4242;
 const CONTAINER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// Plays a client: connects where it is told to, and closes.
-#[test]
-#[ignore = "played by other tests"]
-fn actor() {
-    let Some(part) = actor::part() else { return };
-    if part == "apart" {
+/// The part of another process: connects to each address it is given, and closes.
+pub fn client(kind: &str) {
+    if kind == "apart" {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
     }
-    if let Some(auid) = part.strip_prefix("auid ") {
+    if let Some(auid) = kind.strip_prefix("auid ") {
         // Not every kernel lets it be set.
         let _ = fs::write("/proc/self/loginuid", auid);
     }
@@ -40,16 +37,9 @@ fn actor() {
     }
 }
 
-/// An actor under another name.
-fn command_of(program: &Path, part: &str) -> std::process::Command {
-    let mut command = Actor::program(program, part);
-    command.args(["--exact", "actor", "--ignored", "--nocapture", "--quiet"]);
-    command
-}
-
 /// Four clients, their servers (in this process), and what surrounds them.
-struct Stage {
-    folder: PathBuf,
+struct Fixture {
+    folder: Folder,
     cgroup: Option<PathBuf>,
     /// `alpha` in the folder; `beta` below `sub`, another user, in a container's cgroup; `gamma`
     /// in a network namespace of its own, where it can only fail.
@@ -61,19 +51,19 @@ struct Stage {
     gamma_tid: String,
 }
 
-impl Stage {
-    fn new(name: &str) -> Stage {
-        let folder = std::env::temp_dir().join(format!("tcptrace-{name}-{}", std::process::id()));
-        fs::create_dir_all(folder.join("sub")).expect("a folder");
+impl Fixture {
+    fn new(name: &str) -> Fixture {
+        let folder = Folder::new();
+        fs::create_dir(folder.path("sub")).expect("a folder");
         let this = std::env::current_exe().expect("this program");
         let copy = |name: &str| {
-            let path = folder.join(name);
+            let path = folder.path(name);
             install(&this, &path);
             path
         };
-        let mut alpha = Actor::spawn(&mut command_of(&copy("alpha"), "plain"));
-        let mut beta = Actor::spawn(command_of(&copy("sub/beta"), "auid 777").uid(USER));
-        let mut gamma = Actor::spawn(&mut command_of(&copy("gamma"), "apart"));
+        let mut alpha = Actor::spawn(&mut Actor::program(copy("alpha"), "client plain"));
+        let mut beta = Actor::spawn(Actor::program(copy("sub/beta"), "client auid 777").uid(USER));
+        let mut gamma = Actor::spawn(&mut Actor::program(copy("gamma"), "client apart"));
         let [(_, _), (beta_auid, _), (_, gamma_tid)] =
             [&mut alpha, &mut beta, &mut gamma].map(|client| (client.hear(), client.hear()));
         let cgroup = tcptrace::host::cgroup2_root()
@@ -83,7 +73,7 @@ impl Stage {
             fs::create_dir_all(&inner).expect("a cgroup");
             fs::write(inner.join("cgroup.procs"), beta.pid().to_string()).expect("move beta");
         }
-        Stage { folder, cgroup, alpha, beta, gamma, beta_auid, gamma_tid }
+        Fixture { folder, cgroup, alpha, beta, gamma, beta_auid, gamma_tid }
     }
 
     /// Runs tcptrace with `arguments`, has every client connect, and returns what was seen of
@@ -100,7 +90,7 @@ impl Stage {
         let trace = Trace::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let [_, _, _, refusing] = &mut servers;
         common::net::stop_listening(std::mem::replace(refusing, listen("127.0.0.1")));
-        let Stage { alpha, beta, gamma, .. } = self;
+        let Fixture { alpha, beta, gamma, .. } = self;
         let connect = |client: &mut Actor, number: usize, answer: &str| {
             client.tell(addresses[number]);
             if answer == "connected" {
@@ -140,7 +130,7 @@ impl Stage {
                     ["TcpConnectionEstablish" | "TcpConnectionAccept", "TcpConnectionClose"] => {
                         seen.insert(format!("{number}{letter}"));
                     }
-                    other => panic!("{arguments:?}: connection {number}{letter} was told as {other:?}"),
+                    other => panic!("{arguments:?}: connection {number}{letter} was reported as {other:?}"),
                 }
             }
             if side("dport", true) == ["TcpConnectionFail"] {
@@ -153,7 +143,7 @@ impl Stage {
     fn fill_in(&self, argument: &str, addresses: &[SocketAddr]) -> String {
         let path = |path: &Path| path.to_string_lossy().into_owned();
         let mut filled = argument
-            .replace("{folder}", &path(&self.folder))
+            .replace("{folder}", &path(self.folder.root()))
             .replace("{cgroup}", &self.cgroup.as_deref().map(path).unwrap_or_default())
             .replace("{alpha}", &self.alpha.pid().to_string())
             .replace("{beta}", &self.beta.pid().to_string())
@@ -174,7 +164,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for Fixture {
     fn drop(&mut self) {
         for actor in [&mut self.alpha, &mut self.beta, &mut self.gamma] {
             actor.kill();
@@ -183,11 +173,10 @@ impl Drop for Stage {
             let _ = fs::remove_dir(cgroup.join(format!("docker-{CONTAINER}.scope")));
             let _ = fs::remove_dir(cgroup);
         }
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Wait until no connection of these ports is left, TIME_WAIT aside: its story is over by then.
+/// Wait until no connection of these ports is left, TIME_WAIT aside: all about it has been reported by then.
 fn wait_until_closed(ports: &[u16]) {
     let open = |table: &str| {
         let text = fs::read_to_string(table).unwrap_or_default();
@@ -209,9 +198,8 @@ fn wait_until_closed(ports: &[u16]) {
 
 const ALL: &str = "1e 1i 2e 2i 3e 3i 4f 5f";
 
-#[test]
 fn options_about_the_process() {
-    let mut stage = Stage::new("process");
+    let mut fixture = Fixture::new("process");
     for (arguments, expected) in [
         (&[][..], ALL),
         (&["-b", "alpha"], "1e 3e 4f"),
@@ -234,17 +222,16 @@ fn options_about_the_process() {
         (&["-p", "{alpha},{beta}"], "1e 2e 3e 4f"),
         (&["-u", "4242", "-b", "alpha"], ""),
     ] {
-        stage.check(arguments, expected);
+        fixture.check(arguments, expected);
     }
-    let auid = stage.beta_auid.clone();
+    let auid = fixture.beta_auid.clone();
     let same = fs::read_to_string("/proc/self/loginuid").is_ok_and(|ours| ours.trim() == auid);
     let expected = if same { ALL } else { "2e" };
-    stage.check(&["--auid", &auid], expected);
+    fixture.check(&["--auid", &auid], expected);
 }
 
-#[test]
 fn options_about_the_connection() {
-    let mut stage = Stage::new("connection");
+    let mut fixture = Fixture::new("connection");
     for (arguments, expected) in [
         (&["--addr", "127.0.0.0/8"][..], "1e 1i 2e 2i 4f 5f"),
         (&["--saddr", "::1"], "3e 3i"),
@@ -267,14 +254,13 @@ fn options_about_the_connection() {
         (&["-4", "--port", "{1}", "-b", "alpha"], "1e"),
         (&["-4", "--port", "{1}", "--deny", "-b", "alpha"], "1i 5f"),
     ] {
-        stage.check(arguments, expected);
+        fixture.check(arguments, expected);
     }
 }
 
-#[test]
 fn cgroups_and_containers() {
-    let mut stage = Stage::new("cgroup");
-    assert!(stage.cgroup.is_some(), "no cgroup2 tree here");
+    let mut fixture = Fixture::new("cgroup");
+    assert!(fixture.cgroup.is_some(), "no cgroup2 tree here");
     for (arguments, expected) in [
         (&["--cgroup", "{cgroup}"][..], "2e"),
         (
@@ -290,13 +276,12 @@ fn cgroups_and_containers() {
         (&["--container", "1123456789ab"], ""),
         (&["container_id == \"0123\" OR binary_name == \"gamma\""], "2e 5f"),
     ] {
-        stage.check(arguments, expected);
+        fixture.check(arguments, expected);
     }
 }
 
-#[test]
 fn predicates() {
-    let mut stage = Stage::new("predicate");
+    let mut fixture = Fixture::new("predicate");
     for (predicate, expected) in [
         ("port_dst == {1} OR uid == 4242", "1e 2e 5f"),
         ("NOT binary_name == \"alpha\" AND direction == \"egress\"", "2e 5f"),
@@ -310,7 +295,7 @@ fn predicates() {
         ("NOT addr == \"::1\" AND gid == 0 AND egid == 0 AND euid == 0", "1e 1i 2i 4f 5f"),
         ("pid == {beta} AND saddr == \"127.0.0.0/8\" AND ipv4_dst in [\"127.0.0.1\"]", "2e"),
     ] {
-        stage.check(&[predicate], expected);
+        fixture.check(&[predicate], expected);
     }
 }
 
@@ -320,17 +305,15 @@ fn rules(events: &[Value], end: &str, port: u16) -> Vec<String> {
     ours.map(|e| e["rule"].as_str().unwrap_or("-").to_owned()).collect()
 }
 
-#[test]
 fn rules_name_every_event_close_included() {
-    let mut stage = Stage::new("rules");
-    let yaml = stage.folder.join("netmon.yaml");
-    let name = yaml.to_string_lossy().into_owned();
+    let mut fixture = Fixture::new("rules");
+    let name = fixture.folder.name("netmon.yaml");
     fs::write(
-        &yaml,
+        &name,
         "egress:\n  enabled: true\n  rules:\n    - rule: loopback-from-alpha\n      scope: binary_name == \"alpha\"\n      event: ipv4_dst in [\"127.0.0.0/8\"]\n    - rule: beta\n      scope: uid == 4242\ningress:\n  enabled: true\n  rules:\n    - rule: six\n      event: family == 6\n",
     )
     .expect("write the configuration");
-    let (seen, events) = stage.seen(&["-c", &name]);
+    let (seen, events) = fixture.seen(&["-c", &name]);
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["1e", "2e", "3i", "4f"]);
     assert!(!events.is_empty());
     for event in &events {
@@ -342,9 +325,9 @@ fn rules_name_every_event_close_included() {
         assert_eq!(event["rule"], rule, "{event}");
     }
     // The rule is decided by the local port alone, which is known only after SYN_SENT.
-    fs::write(&yaml, "egress:\n  rules:\n  - rule: low\n    event: port_src in [\"1-1023\"]\n  - rule: high\n    event: port_src != 0\n")
+    fs::write(&name, "egress:\n  rules:\n  - rule: low\n    event: port_src in [\"1-1023\"]\n  - rule: high\n    event: port_src != 0\n")
         .expect("write the configuration");
-    let (seen, events) = stage.seen(&["-c", &name]);
+    let (seen, events) = fixture.seen(&["-c", &name]);
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["1e", "2e", "3e", "4f"]);
     for event in &events {
         assert_eq!(event["rule"], "high", "{event}");
@@ -356,11 +339,9 @@ fn rules_name_every_event_close_included() {
     }
 }
 
-#[test]
 fn process_filters_in_yaml_and_what_they_add_up_to() {
-    let mut stage = Stage::new("yaml");
-    let yaml = stage.folder.join("netmon.yaml");
-    let name = yaml.to_string_lossy().into_owned();
+    let mut fixture = Fixture::new("yaml");
+    let name = fixture.folder.name("netmon.yaml");
     for (text, arguments, expected) in [
         ("process_filter:\n  binary:\n    name:\n      - alpha\n", &[][..], "1e 3e 4f"),
         ("process_filter:\n  deny_list: true\n  binary:\n    name:\n      - alpha\n", &[], "1i 2e 2i 3i 5f"),
@@ -375,57 +356,35 @@ fn process_filters_in_yaml_and_what_they_add_up_to() {
         ),
         ("egress:\n  rules:\n  - rule: r\n", &["-b", "alpha", "-4", "family == 4"], "1e 4f"),
     ] {
-        fs::write(&yaml, text).expect("write the configuration");
-        stage.check(&[&["-c", &name], arguments].concat(), expected);
+        fs::write(&name, text).expect("write the configuration");
+        fixture.check(&[&["-c", &name], arguments].concat(), expected);
     }
 }
 
-#[test]
 fn long_lists_and_both_kinds_of_address() {
-    let mut stage = Stage::new("long");
+    let mut fixture = Fixture::new("long");
     let ports: Vec<String> = (1..=65_535).map(|p| p.to_string()).collect();
     let hosts: Vec<String> = (0..60_000).map(|n| format!("\"10.{}.{}.1\"", n / 256, n % 256)).collect();
     let nets: Vec<String> = (0..60_000).map(|n| format!("\"11.{}.{}.0/24\"", n / 256, n % 256)).collect();
-    let yaml = stage.folder.join("long.yaml");
-    let name = yaml.to_string_lossy().into_owned();
+    let name = fixture.folder.name("long.yaml");
     for (event, expected) in [
         (format!("port_dst in [{}]", ports.join(",")), "1e 2e 3e 4f 5f"),
         (format!("daddr in [{}, \"127.0.0.1\"]", hosts.join(",")), "1e 2e 4f 5f"),
         (format!("daddr in [{}, \"::/64\"]", nets.join(",")), "3e"),
         (format!("NOT daddr in [{}, \"127.0.0.0/9\"]", nets.join(",")), "3e"),
     ] {
-        fs::write(&yaml, format!("egress:\n  rules:\n  - rule: long\n    event: '{event}'\n"))
+        fs::write(&name, format!("egress:\n  rules:\n  - rule: long\n    event: '{event}'\n"))
             .expect("write");
-        stage.check(&["-c", &name], expected);
+        fixture.check(&["-c", &name], expected);
     }
 }
 
-#[test]
-fn errors_are_usage_errors_and_point_at_the_place() {
-    let folder = std::env::temp_dir().join(format!("tcptrace-errors-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("a folder");
-    let yaml = folder.join("bad.yaml");
-    fs::write(&yaml, "egress:\n  rules:\n  - rule: r\n    event: prot_dst == 1\n").expect("write");
-    let name = yaml.to_string_lossy().into_owned();
-    let place = format!("tcptrace: {name}:4:12: unknown attribute");
-    for (arguments, part) in [
-        (&["prot == 1"][..], "did you mean `port`?"),
-        (&["port in [1, 2"], "this bracket is never closed"),
-        (&["port == 1 AND port_src == 2 AND port_dst == 3"], "can ever match"),
-        (&["-c", &name], &place),
-        (&["--dport", "70000"], "out of range"),
-        (&["--addr", "10.0.0.0/40"], "0 to 32"),
-        (&["-b", "a/b"], "begins with a slash"),
-        (&["--deny"], "nothing to deny"),
-        (&["--deny", "-p", "1"], "for a pid, use FILTER: 'pid != 123'"),
-        (&["--failed", "-e", "connect,close"], "--failed shows fail events only"),
-        (&["--failed", "--snapshot"], "cannot be used with"),
-    ] {
-        let output = common::tcptrace().args(arguments).output().expect("run tcptrace");
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
-        assert!(stderr.contains(part), "{arguments:?}: {stderr}");
-        assert!(output.stdout.is_empty());
-    }
-    fs::remove_dir_all(&folder).expect("remove the folder");
-}
+crate::tests![
+    options_about_the_process,
+    options_about_the_connection,
+    cgroups_and_containers,
+    predicates,
+    rules_name_every_event_close_included,
+    process_filters_in_yaml_and_what_they_add_up_to,
+    long_lists_and_both_kinds_of_address,
+];

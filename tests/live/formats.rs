@@ -1,30 +1,21 @@
-//! The csv and odr formats, read by readers that are not ours. Needs root.
+//! The csv and odr formats, read by readers that are not ours.
 
-mod common;
-mod formats;
+use std::io::{BufRead, BufReader, Read};
 
-use std::{
-    io::{BufRead, BufReader, Read},
-    process::{Child, Stdio},
-};
+use nix::sys::signal::Signal;
 
-use common::net::{self, Pair, V4, V6};
-use formats::{STATES, Server};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+use crate::{
+    common::{
+        Launch,
+        launch::Running,
+        net::{self, Pair, V4, V6},
+    },
+    odr_server::{STATES, Server},
 };
 
 /// What tcptrace prints while one IPv4 and one IPv6 connection live and die, and their ports.
 fn trace(arguments: &[&str]) -> (String, [u16; 2]) {
-    let mut child = common::tcptrace()
-        .args(["--probes", &common::probes()])
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start tcptrace");
-    let _stderr = common::ready::wait(&mut child);
+    let running = Launch::new().args(arguments).start();
     let ports = [V4, V6].map(|address| {
         let mut pair = Pair::new(address);
         let port = pair.port();
@@ -33,12 +24,12 @@ fn trace(arguments: &[&str]) -> (String, [u16; 2]) {
         net::wait_for_end(&mut pair.server);
         port
     });
-    (collect(child, ports), ports)
+    (collect(running, ports), ports)
 }
 
-/// Everything printed until each port was spoken of four times.
-fn collect(mut child: Child, ports: [u16; 2]) -> String {
-    let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+/// Everything printed until each port was printed four times.
+fn collect(mut running: Running, ports: [u16; 2]) -> String {
+    let mut stdout = BufReader::new(running.stdout.take().expect("stdout is piped"));
     let mut text = String::new();
     let mut owed = ports.map(|_| 4);
     while owed.iter().any(|&lines| lines > 0) {
@@ -48,13 +39,13 @@ fn collect(mut child: Child, ports: [u16; 2]) -> String {
             *lines -= i32::from(text[start..].contains(&port.to_string()));
         }
     }
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("tcptrace is running");
+    running.signal(Signal::SIGINT);
     stdout.read_to_string(&mut text).expect("text");
-    assert!(child.wait().expect("wait for tcptrace").success());
+    let (status, stderr) = running.wait();
+    assert!(status.success(), "{stderr}");
     text
 }
 
-#[test]
 fn csv_is_one_table() {
     let (text, ports) = trace(&["-f", "csv"]);
     assert!(text.ends_with("\r\n") && text.matches('\n').count() == text.matches("\r\n").count());
@@ -105,7 +96,6 @@ fn csv_is_one_table() {
     }
 }
 
-#[test]
 fn odr_is_what_the_server_takes() {
     let server = Server::new();
     let (text, ports) =
@@ -135,12 +125,11 @@ fn odr_is_what_the_server_takes() {
         for data in of {
             assert_eq!(data["protocol"], protocol);
             assert_eq!(data["process_id"], std::process::id());
-            assert!(data["process_name"].as_str().is_some_and(|name| name.starts_with("live_formats")));
+            assert!(data["process_name"].as_str().is_some_and(|name| name.starts_with("live-")));
         }
     }
 }
 
-#[test]
 fn odr_has_defaults() {
     let server = Server::new();
     let (text, _) = trace(&["-f", "odr"]);
@@ -152,3 +141,5 @@ fn odr_has_defaults() {
     let year = |time: &serde_json::Value| time.as_str().expect("a time")[..4].parse::<u32>().expect("a year");
     assert!((99..=100).contains(&(year(&metadata["expiration"]) - year(&metadata["timestamp"]))));
 }
+
+crate::tests![csv_is_one_table, odr_is_what_the_server_takes, odr_has_defaults,];

@@ -1,11 +1,10 @@
-//! Sockets that belong to the kernel: NFS connects from a worker thread. Needs root and a kernel
-//! with the module (tests/kernels).
-
-mod common;
+//! Sockets that belong to the kernel: NFS connects from a worker thread. Needs root It needs a
+//! kernel with the module (tests/kernels).
 
 use std::{net::TcpListener, path::PathBuf};
 
-use common::{Trace, all, net, net::V4};
+use crate::common::{Trace, all, folder::Folder, harness::in_guest, net, net::V4};
+use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 
 /// Ask for a file system at a server that listens and says nothing. Does not return before the
@@ -18,21 +17,17 @@ fn mount_from(port: u16, at: PathBuf) {
         .expect_err("the server is none");
 }
 
-#[test]
-#[ignore = "needs a kernel with the nfsv3 module loaded (tests/kernels)"]
 fn a_worker_thread_is_the_owner() {
     let listener = TcpListener::bind((V4, 0)).expect("listen");
     let port = listener.local_addr().expect("an address").port();
-    let folder = std::env::temp_dir().join(format!("tcptrace-nfs-{}", std::process::id()));
-    std::fs::create_dir(&folder).expect("a folder");
+    let folder = Folder::new();
     let mut trace = Trace::start(&["-e", "connect,accept,close"]);
-    let (at, own) = (folder.clone(), std::process::id());
+    let (at, own) = (folder.root().to_owned(), std::process::id());
     let mounting = std::thread::spawn(move || mount_from(port, at));
     drop(listener.accept().expect("accept"));
     net::stop_listening(listener);
     mounting.join().expect("the mounting thread");
     let events = trace.wait_port(port, 4);
-    std::fs::remove_dir(&folder).expect("remove the folder");
 
     let connect = all(&events, "TcpConnectionEstablish")[0];
     let cookie = &net(connect)["cookie"];
@@ -51,4 +46,14 @@ fn a_worker_thread_is_the_owner() {
     }
     let accept = all(&events, "TcpConnectionAccept")[0];
     assert_eq!(accept["process"]["pid"], own);
+}
+
+pub fn tests() -> Vec<Trial> {
+    vec![in_guest(
+        |name| name.ends_with("-rest"),
+        "a kernel with the nfsv3 module loaded",
+        module_path!(),
+        "a_worker_thread_is_the_owner",
+        a_worker_thread_is_the_owner,
+    )]
 }

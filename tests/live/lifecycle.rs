@@ -1,18 +1,15 @@
-//! The life of a connection, seen by tcptrace on real sockets. Needs root.
-
-mod common;
+//! The life of a connection, seen by tcptrace on real sockets.
 
 use std::net::IpAddr;
 
-use common::{
-    Trace, all,
+use crate::common::{
+    self, Trace, all,
     net::{self, Pair, V4, V6},
     story, the,
 };
 use serde_json::Value;
 
-#[test]
-fn data() {
+fn every_field_of_a_connection() {
     let mut trace = Trace::start(&[]);
     for address in [V4, V6] {
         for (sent, received) in [(0, 0), (1, 0), (0, 1), (1000, 77), (10_000_000, 1), (3, 10_000_000)] {
@@ -43,7 +40,7 @@ fn whole_story(trace: &mut Trace, address: IpAddr, sent: usize, received: usize)
         assert_eq!(net["daddr"], address.to_string());
         assert_eq!(net["sport"], sport);
         assert_eq!(net["dport"], dport);
-        assert_eq!(net["netns"], own_netns());
+        assert_eq!(net["netns"], common::network::number());
         assert_eq!(event["process"]["pid"], std::process::id());
         assert_eq!(event["process"]["tid"], nix::unistd::gettid().as_raw());
     }
@@ -68,12 +65,9 @@ fn whole_story(trace: &mut Trace, address: IpAddr, sent: usize, received: usize)
     }
 }
 
-fn own_netns() -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self/ns/net").expect("a network namespace").ino()
-}
-
 fn somaxconn() -> u32 {
     let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("somaxconn");
     text.trim().parse().expect("a number")
 }
+
+crate::tests![every_field_of_a_connection,];

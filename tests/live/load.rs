@@ -1,72 +1,50 @@
-//! Many connections at once: nothing is lost, or every loss is counted. Needs root.
-
-mod common;
+//! Many connections at once: nothing is lost, or every loss is counted.
 
 use std::{
     collections::HashMap,
     fs::File,
     io::{BufRead, BufReader},
     net::{TcpListener, TcpStream},
-    os::fd::OwnedFd,
-    path::PathBuf,
-    process::{Child, Stdio},
     thread,
 };
 
-use common::{
-    net::{reset, wait_for_end},
-    probes, ready, tcptrace,
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 
-/// Each test sees the connections of the others: one at a time.
-static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+use crate::common::{
+    Launch,
+    folder::Folder,
+    launch::Running,
+    net::{reset, wait_for_end},
+};
 
 /// tcptrace, ready, printing JSON to a file.
 struct ToFile {
-    child: Child,
-    stderr: BufReader<std::process::ChildStderr>,
-    path: PathBuf,
+    running: Running,
+    folder: Folder,
 }
 
 impl ToFile {
-    fn start(name: &str, arguments: &[&str]) -> ToFile {
-        let path = std::env::temp_dir().join(format!("tcptrace-{name}-{}", std::process::id()));
-        let file = File::create(&path).expect("create the output");
-        let mut child = tcptrace()
-            .args(["-j", "--probes", &probes()])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(OwnedFd::from(file))
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start tcptrace");
-        let stderr = ready::wait(&mut child);
-        ToFile { child, stderr, path }
+    fn start(arguments: &[&str]) -> ToFile {
+        let folder = Folder::new();
+        let file = File::create(folder.path("events")).expect("create the output");
+        let running = Launch::new().args(["-j"]).args(arguments).stdout(file).start();
+        ToFile { running, folder }
     }
 
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).expect("tcptrace is running");
-    }
-
-    /// Stop it: how often each type was printed of the events of `port`, and what was said.
+    /// Stop it: how often each type was printed of the events of `port`, and stderr.
     fn stop(mut self, port: u16) -> (HashMap<String, u64>, String) {
-        self.signal(Signal::SIGINT);
-        let said = std::io::read_to_string(&mut self.stderr).expect("stderr");
-        assert!(self.child.wait().expect("wait").success(), "{said}");
+        self.running.signal(Signal::SIGINT);
+        let (status, stderr) = self.running.wait();
+        assert!(status.success(), "{stderr}");
         let mut counts = HashMap::new();
-        for line in BufReader::new(File::open(&self.path).expect("the output")).lines() {
+        for line in BufReader::new(File::open(self.folder.path("events")).expect("the output")).lines() {
             let event: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
             let net = &event["network_event"];
             if net["sport"] == port || net["dport"] == port {
                 *counts.entry(net["type"].as_str().expect("a type").to_owned()).or_default() += 1;
             }
         }
-        std::fs::remove_file(&self.path).expect("remove the output");
-        (counts, said)
+        (counts, stderr)
     }
 }
 
@@ -96,24 +74,22 @@ fn connect_and_close(count: usize, threads: usize) -> u16 {
     address.port()
 }
 
-/// The number before a phrase in what tcptrace said, or 0.
-fn told(said: &str, phrase: &str) -> u64 {
-    let line = said.lines().find(|line| line.contains(phrase));
+/// The number before a phrase on stderr, or 0.
+fn number_before(stderr: &str, phrase: &str) -> u64 {
+    let line = stderr.lines().find(|line| line.contains(phrase));
     line.and_then(|line| line.strip_prefix("tcptrace: ")?.split(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
-#[test]
 fn every_connection_of_a_busy_host_is_printed_or_counted() {
-    let _alone = ALONE.lock();
     let count = std::env::var("TCPTRACE_TEST_CONNECTIONS").map_or(20_000, |n| n.parse().expect("a number"));
-    let trace = ToFile::start("busy", &[]);
+    let trace = ToFile::start(&[]);
     let port = connect_and_close(count, 1);
-    let (counts, said) = trace.stop(port);
+    let (counts, stderr) = trace.stop(port);
     let printed: u64 = counts.values().sum();
     let owed = 4 * count as u64;
     // This build is not the fast one; what it cannot keep up with it must count.
-    let lost = told(&said, "the ring was full (") + told(&said, "events lost at most");
-    assert!(printed + lost >= owed, "{printed} printed and {lost} lost of {owed}: {said}");
+    let lost = number_before(&stderr, "the ring was full (") + number_before(&stderr, "events lost at most");
+    assert!(printed + lost >= owed, "{printed} printed and {lost} lost of {owed}: {stderr}");
     if lost == 0 {
         assert_eq!(counts["TcpConnectionEstablish"], count as u64);
         assert_eq!(counts["TcpConnectionAccept"], count as u64);
@@ -121,19 +97,19 @@ fn every_connection_of_a_busy_host_is_printed_or_counted() {
     }
 }
 
-#[test]
-fn what_a_full_ring_loses_is_counted() {
-    let _alone = ALONE.lock();
+fn events_lost_to_a_full_ring_are_counted() {
     let count = 4000;
-    let trace = ToFile::start("full", &["--ring-size", "64K"]);
-    trace.signal(Signal::SIGSTOP);
+    let trace = ToFile::start(&["--ring-size", "64K"]);
+    trace.running.signal(Signal::SIGSTOP);
     let port = connect_and_close(count, 4);
-    trace.signal(Signal::SIGCONT);
-    let (counts, said) = trace.stop(port);
+    trace.running.signal(Signal::SIGCONT);
+    let (counts, stderr) = trace.stop(port);
     let printed: u64 = counts.values().sum();
-    let lost = told(&said, "the ring was full (") + told(&said, "events lost at most");
-    assert!(lost > 0, "{said}");
+    let lost = number_before(&stderr, "the ring was full (") + number_before(&stderr, "events lost at most");
+    assert!(lost > 0, "{stderr}");
     // Other tests' connections may be among the lost; ours can not be missing from the sum.
     assert!(printed + lost >= 4 * count as u64, "{printed} printed and {lost} lost of {}", 4 * count);
     assert!(printed < 4 * count as u64);
 }
+
+crate::tests![every_connection_of_a_busy_host_is_printed_or_counted, events_lost_to_a_full_ring_are_counted,];

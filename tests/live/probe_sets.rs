@@ -1,14 +1,14 @@
-//! Both probe sets see the same. Needs root.
-
-mod common;
+//! Both probe sets see the same.
 
 use std::{collections::BTreeMap, net::SocketAddr, thread};
 
-use common::{
-    Trace,
+use crate::common::{
+    Launch, Trace,
+    harness::in_guest,
     net::{self, Pair, V4, V6, half_close},
-    network, tcptrace, ways,
+    network, scenarios, tcptrace,
 };
+use libtest_mimic::Trial;
 use serde_json::Value;
 
 /// One of everything, where order does not depend on chance.
@@ -21,22 +21,22 @@ fn workload() {
         net::wait_for_end(&mut pair.client);
         drop(pair.client);
         drop(pair.server);
-        ways::reset_by_client(address);
-        ways::reset_by_server(address);
-        ways::left_unread(address);
-        ways::refused(SocketAddr::new(address, ways::DISCARD), libc::ECONNREFUSED);
+        scenarios::reset_by_client(address);
+        scenarios::reset_by_server(address);
+        scenarios::left_unread(address);
+        scenarios::refused(SocketAddr::new(address, scenarios::DISCARD), libc::ECONNREFUSED);
     }
-    ways::mapped();
-    ways::fast_open_by_sendto(b"in the SYN");
-    ways::fast_open_by_connect(b"in the SYN");
-    ways::mptcp(b"over subflows");
-    ways::io_uring();
-    ways::io_uring_refused();
-    for address in ways::NOWHERE {
-        ways::refused(address.parse().expect("an address"), libc::ENETUNREACH);
+    scenarios::mapped();
+    scenarios::fast_open_by_sendto(b"in the SYN");
+    scenarios::fast_open_by_connect(b"in the SYN");
+    scenarios::mptcp(b"over subflows");
+    scenarios::io_uring();
+    scenarios::io_uring_refused();
+    for address in scenarios::NOWHERE {
+        scenarios::refused(address.parse().expect("an address"), libc::ENETUNREACH);
     }
     network::dig_black_hole();
-    ways::given_up(network::BLACK_HOLE.parse().expect("an address"));
+    scenarios::given_up(network::BLACK_HOLE.parse().expect("an address"));
     thread::scope(|scope| {
         scope.spawn(|| drop(Pair::new(V4)));
     });
@@ -72,13 +72,11 @@ fn comparable(events: Vec<Value>) -> Vec<Value> {
     events
 }
 
-#[test]
-#[ignore = "needs a kernel with BPF trampolines (tests/kernels)"]
-fn both_sets_tell_the_same() {
+fn both_probe_sets_report_the_same() {
     network::own();
-    ways::allow_fast_open();
-    let mut traces =
-        ["trampoline", "tracepoint"].map(|probes| Trace::spawn(tcptrace().args(["-j", "--probes", probes])));
+    scenarios::allow_fast_open();
+    let mut traces = ["trampoline", "tracepoint"]
+        .map(|probes| Trace::of(Launch::with(tcptrace()).args(["-j", "--probes", probes])));
     workload();
     for trace in &mut traces {
         trace.wait("all events", |events| network::mine(events).len() >= COUNT);
@@ -96,4 +94,14 @@ fn both_sets_tell_the_same() {
         assert_eq!(one, other);
     }
     assert_eq!(extra, 1);
+}
+
+pub fn tests() -> Vec<Trial> {
+    vec![in_guest(
+        |name| name.ends_with("-trampoline-rest"),
+        "a kernel with BPF trampolines",
+        module_path!(),
+        "both_probe_sets_report_the_same",
+        both_probe_sets_report_the_same,
+    )]
 }

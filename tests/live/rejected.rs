@@ -1,10 +1,8 @@
-//! What is rejected in the kernel leaves no trace in user space. Needs root.
-
-mod common;
+//! What is rejected in the kernel leaves no trace in user space.
 
 use std::process::Command;
 
-use common::{Trace, net::V4};
+use crate::common::{self, Trace, net::V4};
 
 /// How many process records reached user space, while a program that was not there before
 /// connected to a listener and was closed.
@@ -24,13 +22,12 @@ fn process_records(arguments: &[&str]) -> (u64, Vec<serde_json::Value>) {
     (line.unwrap_or_else(|| panic!("no count: {}", ended.stderr)), events)
 }
 
-#[test]
 fn a_rejected_connection_sends_no_process_record() {
     let (records, events) = process_records(&[]);
     assert!(records >= 2 && events.len() >= 3, "{records} of {events:#?}");
     // Rejected for the process, for the connection, for both; whoever else connects on this host
     // is rejected too. (A local port is judged once it is bound; by then the owner, who is
-    // captured where the connection begins, has been told of: once for each image.)
+    // captured where the connection begins, has been reported: once for each image.)
     for arguments in [
         &["-b", "tcptrace-no-such-program"][..],
         &["--daddr", "203.0.113.77"],
@@ -43,3 +40,5 @@ fn a_rejected_connection_sends_no_process_record() {
         assert_eq!(records, 0, "{arguments:?}");
     }
 }
+
+crate::tests![a_rejected_connection_sends_no_process_record,];

@@ -1,16 +1,15 @@
-//! Attempts: every way to begin a connection is one NetTCPConnect. Needs root.
+//! Attempts: every way to begin a connection is one NetTCPConnect.
 //!
 //! The targets are loopback addresses that nothing else uses; the sockets are this process's.
-
-mod common;
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
-use common::{Trace, net};
+use crate::common::{self, Trace, folder::Folder, harness::skipped, net, sys::landlock_abi};
 use landlock::{AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated};
+use libtest_mimic::Completion;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -21,13 +20,12 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-/// The events about 127.99.0.0/16 and ports of the test.
-fn ours(events: &[Value]) -> Vec<Value> {
-    let targets = ["127.99.", "255.255.255.255"];
+/// The events about a test's own targets: other tests have others, and run at the same time.
+fn ours(events: &[Value], targets: &[&str]) -> Vec<Value> {
     let is_ours = |event: &&Value| {
         let net = net(event);
         let target = net["dstIP"].as_str().or(net["daddr"].as_str()).unwrap_or_default();
-        targets.iter().any(|ours| target.starts_with(ours))
+        targets.iter().any(|&ours| target.starts_with(ours))
     };
     events.iter().filter(is_ours).cloned().collect()
 }
@@ -40,8 +38,7 @@ fn at(address: &str) -> SockaddrIn {
     SockaddrIn::from(address.parse::<std::net::SocketAddrV4>().expect("an address"))
 }
 
-#[test]
-fn every_attempt_is_told_once() {
+fn every_attempt_is_reported_once() {
     let listener = TcpListener::bind("0.0.0.0:0").expect("listen");
     let port = listener.local_addr().expect("an address").port();
     let closed = TcpListener::bind("127.99.0.9:0").expect("listen");
@@ -71,7 +68,7 @@ fn every_attempt_is_told_once() {
     setsockopt(&deferred, sockopt::TcpFastOpenConnect, &true).expect("TCP_FASTOPEN_CONNECT");
     connect(deferred.as_raw_fd(), &at(&format!("127.99.0.5:{port}"))).expect("connect");
 
-    // None of ours: not TCP, not an address of the Internet.
+    // Must be ignored: UDP and AF_UNIX.
     UdpSocket::bind("127.0.0.1:0").and_then(|udp| udp.connect(("127.99.0.6", port))).expect("connect");
     std::os::unix::net::UnixStream::connect("/nowhere").expect_err("nobody is there");
 
@@ -90,13 +87,14 @@ fn every_attempt_is_told_once() {
         ("255.255.255.255", 7),
         ("127.99.0.9", closed_port),
     ];
-    trace.wait("all requests", |events| ours(events).len() >= expected.len());
+    let targets = ["127.99.0.", "255.255.255.255"];
+    trace.wait("all requests", |events| ours(events, &targets).len() >= expected.len());
     let ended = trace.stop();
-    let events = ours(&ended.events);
-    let told: Vec<&Value> = events.iter().map(net).collect();
+    let events = ours(&ended.events, &targets);
+    let reported: Vec<&Value> = events.iter().map(net).collect();
     let expected = expected
         .map(|(ip, port)| json!({"type": "NetTCPConnect", "dstIP": ip, "dstPort": port, "results": []}));
-    assert_eq!(told, expected.iter().collect::<Vec<_>>());
+    assert_eq!(reported, expected.iter().collect::<Vec<_>>());
     for event in &events {
         assert_eq!(event["process"]["pid"], std::process::id());
         assert_eq!(event["process"]["tid"], nix::unistd::gettid().as_raw());
@@ -104,7 +102,6 @@ fn every_attempt_is_told_once() {
     }
 }
 
-#[test]
 fn an_attempt_comes_before_what_becomes_of_it() {
     let listener = TcpListener::bind("127.99.1.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
@@ -120,7 +117,7 @@ fn an_attempt_comes_before_what_becomes_of_it() {
         let events = events.iter().map(net).filter(|net| net["dstPort"] == port || net["dport"] == port);
         events.map(|net| net["type"].as_str().expect("a type").to_owned()).collect()
     };
-    trace.wait("three stories", |events| mine(events).len() >= 6);
+    trace.wait("three attempts and their ends", |events| mine(events).len() >= 6);
     assert_eq!(
         mine(&trace.events),
         [
@@ -135,39 +132,37 @@ fn an_attempt_comes_before_what_becomes_of_it() {
 }
 
 /// What a security module refuses never becomes a connection.
-#[test]
-fn a_refused_attempt_is_told() {
+fn a_refused_attempt_is_reported() -> Completion {
+    if landlock_abi() < 4 {
+        return skipped("this kernel has no Landlock rules for networks (Linux 6.7)");
+    }
     let listener = TcpListener::bind("127.99.2.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
     let mut trace = Trace::start(&["-e", "request,connect,fail"]);
     let attempt = move || {
         // Holds for this thread alone.
-        let rules = Ruleset::default()
+        Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessNet::ConnectTcp)
             .and_then(Ruleset::create)
-            .and_then(RulesetCreated::restrict_self);
-        match rules {
-            Ok(_) => Some(TcpStream::connect(address).expect_err("Landlock refuses").kind()),
-            Err(_) => None,
-        }
+            .and_then(RulesetCreated::restrict_self)
+            .expect("Landlock rules");
+        TcpStream::connect(address).expect_err("Landlock refuses").kind()
     };
-    match std::thread::spawn(attempt).join().expect("the thread") {
-        Some(refused) => assert_eq!(refused, std::io::ErrorKind::PermissionDenied),
-        None => return eprintln!("skipped: before Linux 6.7 Landlock knows no networks"),
-    }
+    let refused = std::thread::spawn(attempt).join().expect("the thread");
+    assert_eq!(refused, std::io::ErrorKind::PermissionDenied);
     let mine = |events: &[Value]| -> Vec<Value> {
         let port = address.port();
         let is_mine = |net: &&Value| net["dstPort"] == port || net["dport"] == port;
         events.iter().map(net).filter(is_mine).cloned().collect()
     };
     trace.wait("the request", |events| !mine(events).is_empty());
-    let told = mine(&trace.stop().events);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0]["type"], "NetTCPConnect");
+    let reported = mine(&trace.stop().events);
+    assert_eq!(reported.len(), 1, "{reported:?}");
+    assert_eq!(reported[0]["type"], "NetTCPConnect");
+    Completion::Completed
 }
 
-#[test]
 fn an_ipv6_attempt() {
     let listener = TcpListener::bind("[::1]:0").expect("listen");
     let port = listener.local_addr().expect("an address").port();
@@ -181,22 +176,20 @@ fn an_ipv6_attempt() {
 }
 
 /// Filters see an attempt as they see the connection it may become: the caller, and where to.
-#[test]
 fn filters_apply_to_attempts() {
     let listener = TcpListener::bind("127.99.3.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
     let other = TcpListener::bind("127.99.3.2:0").expect("listen");
     let other_address = other.local_addr().expect("an address");
     let (port, other_port) = (address.port(), other_address.port());
-    let yaml = std::env::temp_dir().join(format!("tcptrace-request-{}.yaml", std::process::id()));
-    let name = yaml.to_string_lossy().into_owned();
     let this = std::env::current_exe().expect("this program");
     let this = this.to_string_lossy();
     let rules = format!(
         "egress:\n  rules:\n  - rule: first\n    scope: binary_path == \"{this}\"\n    \
          event: port_dst == {port}\n  - rule: second\n    event: ipv4_dst in [\"127.99.3.2\"]\n"
     );
-    std::fs::write(&yaml, rules).expect("write the rules");
+    let folder = Folder::new();
+    let name = folder.write("rules.yaml", &rules);
     let dport = port.to_string();
     let pid = std::process::id().to_string();
     for (arguments, expected) in [
@@ -213,15 +206,19 @@ fn filters_apply_to_attempts() {
         for to in [address, other_address] {
             drop(TcpStream::connect(to).expect("connect"));
         }
-        // They are told before connect() returns.
-        let events = ours(&trace.stop().events);
-        let told: Vec<_> = events
-            .iter()
-            .filter(|event| net(event)["dstIP"].as_str().is_some_and(|ip| ip.starts_with("127.99.3.")))
-            .map(|event| (net(event)["dstPort"].clone(), event["rule"].as_str()))
-            .collect();
+        // They are reported before connect() returns.
+        let events = ours(&trace.stop().events, &["127.99.3."]);
+        let reported: Vec<_> =
+            events.iter().map(|event| (net(event)["dstPort"].clone(), event["rule"].as_str())).collect();
         let expected: Vec<_> = expected.into_iter().map(|(port, rule)| (Value::from(port), rule)).collect();
-        assert_eq!(told, expected, "{arguments:?}");
+        assert_eq!(reported, expected, "{arguments:?}");
     }
-    std::fs::remove_file(&yaml).expect("remove the rules");
 }
+
+crate::tests![
+    every_attempt_is_reported_once,
+    an_attempt_comes_before_what_becomes_of_it,
+    a_refused_attempt_is_reported,
+    an_ipv6_attempt,
+    filters_apply_to_attempts,
+];

@@ -1,6 +1,4 @@
-//! What is said and done where tcptrace may not do everything: few privileges, unusual kernels. Needs root.
-
-mod common;
+//! What tcptrace does and reports where it may not do everything: few privileges, unusual kernels.
 
 use std::{
     fs,
@@ -8,7 +6,15 @@ use std::{
     process::{Command, Output},
 };
 
-use common::{Trace, all, net::Pair, net::V4, net::V6, the};
+use crate::common::{
+    self, Launch, Trace, all,
+    harness::{in_guest, trial},
+    net::Pair,
+    net::V4,
+    net::V6,
+    the,
+};
+use libtest_mimic::Trial;
 
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
@@ -40,7 +46,8 @@ fn refused(command: &mut Command) -> String {
 }
 
 /// One connection, seen whole.
-fn traces_a_connection(mut trace: Trace) -> Trace {
+fn traces_a_connection(launch: Launch) -> Trace {
+    let mut trace = Trace::of(launch);
     let pair = Pair::new(V4);
     let port = pair.port();
     drop(pair);
@@ -61,13 +68,11 @@ fn trampolines_work() -> bool {
     output.expect("start tcptrace").status.success()
 }
 
-#[test]
-fn nobody_is_told_both_capabilities() {
+fn without_capabilities_the_error_names_both() {
     let line = refused(&mut as_nobody(&[]));
     assert!(line.contains("CAP_BPF and CAP_PERFMON") && line.contains("try sudo"), "{line}");
 }
 
-#[test]
 fn one_capability_alone_names_the_other() {
     // not those that were taken from this machine for good
     let bounding = file("/proc/self/status");
@@ -81,57 +86,50 @@ fn one_capability_alone_names_the_other() {
     }
 }
 
-#[test]
 fn the_two_capabilities_are_enough() {
     for probes in ["auto", "tracepoint"] {
-        let mut command = as_nobody(&[CAP_BPF, CAP_PERFMON]);
-        traces_a_connection(Trace::spawn(command.args(["-j", "--probes", probes]))).stop();
+        let launch = Launch::with(as_nobody(&[CAP_BPF, CAP_PERFMON]));
+        traces_a_connection(launch.args(["-j", "--probes", probes])).stop();
     }
 }
 
 /// The old name of both, and of much more.
-#[test]
 fn cap_sys_admin_is_enough() {
     for probes in ["auto", "tracepoint"] {
-        let mut command = as_nobody(&[CAP_SYS_ADMIN]);
-        traces_a_connection(Trace::spawn(command.args(["-j", "--probes", probes]))).stop();
+        let launch = Launch::with(as_nobody(&[CAP_SYS_ADMIN]));
+        traces_a_connection(launch.args(["-j", "--probes", probes])).stop();
     }
 }
 
-#[test]
 fn without_trampolines_tracepoints_serve_and_are_announced() {
-    let auto = traces_a_connection(Trace::spawn(common::tcptrace().arg("-j")));
+    let auto = traces_a_connection(Launch::with(common::tcptrace()).args(["-j"]));
     if trampolines_work() {
-        assert_eq!(auto.banner.lines().count(), 1, "{}", auto.banner);
-        assert!(auto.banner.contains("trampoline"), "{}", auto.banner);
+        assert_eq!(auto.banner().lines().count(), 1, "{}", auto.banner());
+        assert!(auto.banner().contains("trampoline"), "{}", auto.banner());
     } else {
-        assert!(auto.banner.contains("without BPF trampolines"), "{}", auto.banner);
-        assert!(auto.banner.contains("tracepoint probes"), "{}", auto.banner);
+        assert!(auto.banner().contains("without BPF trampolines"), "{}", auto.banner());
+        assert!(auto.banner().contains("tracepoint probes"), "{}", auto.banner());
         let line = refused(common::tcptrace().args(["--probes", "trampoline"]));
         assert!(line.contains("--probes tracepoint"), "{line}");
     }
     auto.stop();
 }
 
-/// Both probe sets trace; returns what they said before they were ready.
+/// Both probe sets trace; returns what they printed before they were ready.
 fn both_sets_trace() -> [String; 2] {
     PROBE_SETS.map(|probes| {
-        let trace = traces_a_connection(Trace::spawn(common::tcptrace().args(["-j", "--probes", probes])));
-        let banner = trace.banner.clone();
+        let trace = traces_a_connection(Launch::with(common::tcptrace()).args(["-j", "--probes", probes]));
+        let banner = trace.banner().to_owned();
         assert!(trace.stop().status.success());
         banner
     })
 }
 
-#[test]
-#[ignore = "needs a kernel booted with lockdown=integrity (tests/kernels)"]
 fn lockdown_integrity() {
     assert!(file("/sys/kernel/security/lockdown").contains("[integrity]"));
     both_sets_trace();
 }
 
-#[test]
-#[ignore = "needs a kernel booted with lockdown=confidentiality (tests/kernels)"]
 fn lockdown_confidentiality() {
     assert!(file("/sys/kernel/security/lockdown").contains("[confidentiality]"));
     for probes in PROBE_SETS {
@@ -140,32 +138,25 @@ fn lockdown_confidentiality() {
     }
 }
 
-#[test]
-#[ignore = "needs a kernel booted with ipv6.disable=1 (tests/kernels)"]
 fn no_ipv6() {
     assert!(std::net::TcpListener::bind((V6, 0)).is_err());
     both_sets_trace();
 }
 
-#[test]
-#[ignore = "needs a host without cgroup2 (tests/kernels)"]
 fn no_cgroup2() {
     assert!(!file("/proc/self/mountinfo").contains(" - cgroup2 "));
     let [_, tracepoint] = both_sets_trace();
     for lost in ["remote ends have no DNS names", "connects that fail before any SYN are not seen"] {
         let line = format!("tcptrace: {lost}: cgroup2 is not mounted");
-        assert_eq!(tracepoint.lines().filter(|said| *said == line).count(), 1, "{tracepoint}");
+        assert_eq!(tracepoint.lines().filter(|printed| *printed == line).count(), 1, "{tracepoint}");
     }
 }
 
-#[test]
-#[ignore = "needs /proc mounted with hidepid=2 (tests/kernels)"]
 fn hidepid() {
     assert!(file("/proc/self/mountinfo").contains("hidepid=invisible"));
     both_sets_trace();
     // root may look all the same; nobody may not
-    let mut command = as_nobody(&[CAP_BPF, CAP_PERFMON]);
-    let trace = traces_a_connection(Trace::spawn(command.args(["-j"])));
+    let trace = traces_a_connection(Launch::with(as_nobody(&[CAP_BPF, CAP_PERFMON])).args(["-j"]));
     let process = &trace.events[0]["process"];
     let own = std::env::current_exe().expect("this program");
     assert_eq!(process["binary_path"], own.to_str().expect("UTF-8"));
@@ -173,8 +164,6 @@ fn hidepid() {
     assert!(trace.stop().status.success());
 }
 
-#[test]
-#[ignore = "needs a kernel without type information (tests/kernels)"]
 fn no_btf() {
     assert!(!Path::new("/sys/kernel/btf/vmlinux").exists());
     for probes in PROBE_SETS {
@@ -183,12 +172,44 @@ fn no_btf() {
     }
 }
 
-#[test]
-#[ignore = "needs Linux 5.10 (tests/kernels)"]
 fn linux_5_10() {
     assert!(file("/proc/sys/kernel/osrelease").starts_with("5.10."));
     for probes in PROBE_SETS {
         let line = refused(common::tcptrace().args(["--probes", probes]));
         assert!(line.contains("5.15") && line.contains("5.10."), "{line}");
     }
+}
+
+pub fn tests() -> Vec<Trial> {
+    let here = module_path!();
+    vec![
+        trial(here, "without_capabilities_the_error_names_both", without_capabilities_the_error_names_both),
+        trial(here, "one_capability_alone_names_the_other", one_capability_alone_names_the_other),
+        trial(here, "the_two_capabilities_are_enough", the_two_capabilities_are_enough),
+        trial(here, "cap_sys_admin_is_enough", cap_sys_admin_is_enough),
+        trial(
+            here,
+            "without_trampolines_tracepoints_serve_and_are_announced",
+            without_trampolines_tracepoints_serve_and_are_announced,
+        ),
+        in_guest(
+            |name| name == "lockdown-integrity",
+            "a kernel booted with lockdown=integrity",
+            here,
+            "lockdown_integrity",
+            lockdown_integrity,
+        ),
+        in_guest(
+            |name| name == "lockdown-confidentiality",
+            "a kernel booted with lockdown=confidentiality",
+            here,
+            "lockdown_confidentiality",
+            lockdown_confidentiality,
+        ),
+        in_guest(|name| name == "no-ipv6", "a kernel booted with ipv6.disable=1", here, "no_ipv6", no_ipv6),
+        in_guest(|name| name == "no-cgroup2", "a host without cgroup2", here, "no_cgroup2", no_cgroup2),
+        in_guest(|name| name == "hidepid", "/proc mounted with hidepid=2", here, "hidepid", hidepid),
+        in_guest(|name| name == "no-btf", "a kernel without type information", here, "no_btf", no_btf),
+        in_guest(|name| name == "5.10", "Linux 5.10", here, "linux_5_10", linux_5_10),
+    ]
 }

@@ -1,19 +1,17 @@
-//! Connections made and lost in unusual ways, each in a network of its own. Needs root.
-
-mod common;
+//! Unusual connections, each in a network of its own.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     thread,
 };
 
-use common::{
-    Trace, all,
+use crate::common::{
+    self, Trace, all,
     net::{self, Pair, V4, V6},
-    network, story, the, ways,
+    network, scenarios, story, the,
 };
+use libbpf_rs::btf::{Btf, types::Struct};
 use serde_json::Value;
 
 const CONNECT: &str = "TcpConnectionEstablish";
@@ -35,7 +33,7 @@ fn events_of(count: usize, cause: impl FnOnce()) -> Vec<Value> {
     events
 }
 
-/// Both ends' stories are whole; returns the two closes, the connecting end's first.
+/// Both ends are reported from begin to end; returns the two closes, the connecting end's first.
 fn whole(events: &[Value]) -> [&Value; 2] {
     let closes = all(events, CLOSE);
     [CONNECT, ACCEPT].map(|kind| {
@@ -43,6 +41,13 @@ fn whole(events: &[Value]) -> [&Value; 2] {
         assert_eq!(story(events, cookie), [kind, CLOSE], "{events:#?}");
         common::net(closes.iter().find(|close| common::net(close)["cookie"] == *cookie).expect("its close"))
     })
+}
+
+/// Whether a structure of the running kernel has a field, by the kernel's own type information.
+fn has_field(structure: &str, field: &str) -> bool {
+    let btf = Btf::from_vmlinux().expect("type information");
+    let found = btf.type_by_name::<Struct<'_>>(structure).expect("the structure");
+    found.iter().any(|member| member.name.is_some_and(|name| name == field))
 }
 
 /// The one event is a failure with this errno and this other end.
@@ -54,11 +59,10 @@ fn failed(events: &[Value], error: &str, to: SocketAddr) {
     assert_ne!(fail["cookie"], 0, "{fail:#}");
 }
 
-#[test]
 fn fast_open() {
     network::own();
-    ways::allow_fast_open();
-    for way in [ways::fast_open_by_sendto, ways::fast_open_by_connect] {
+    scenarios::allow_fast_open();
+    for way in [scenarios::fast_open_by_sendto, scenarios::fast_open_by_connect] {
         let events = events_of(4, || way(b"in the SYN"));
         let [out, back] = whole(&events);
         assert_eq!([&out["bytes_sent"], &out["bytes_received"]], [10, 0]);
@@ -66,84 +70,76 @@ fn fast_open() {
     }
 }
 
-#[test]
 fn mptcp_on_both_ends() {
     network::own();
-    let events = events_of(4, || ways::mptcp(b"over subflows"));
+    let events = events_of(4, || scenarios::mptcp(b"over subflows"));
     let [out, back] = whole(&events);
     for event in &events {
         assert_eq!(common::net(event)["mptcp"], true, "{event:#}");
     }
-    // older kernels do not count them
-    let counted = !fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release").starts_with("6.1.");
+    // Before Linux 6.5 the kernel does not count them.
+    let counted = has_field("mptcp_sock", "bytes_sent");
     for (close, sent, received) in [(out, 13, 0), (back, 0, 13)] {
         assert_eq!(close.get("bytes_sent"), counted.then_some(&sent.into()));
         assert_eq!(close.get("bytes_received"), counted.then_some(&received.into()));
     }
 }
 
-#[test]
 fn io_uring_on_both_ends() {
     network::own();
-    whole(&events_of(4, ways::io_uring));
+    whole(&events_of(4, scenarios::io_uring));
 }
 
-#[test]
 fn io_uring_refused() {
     network::own();
     let events = events_of(1, || {
-        ways::io_uring_refused();
+        scenarios::io_uring_refused();
     });
-    failed(&events, "ECONNREFUSED", SocketAddr::from((Ipv4Addr::LOCALHOST, ways::DISCARD)));
+    failed(&events, "ECONNREFUSED", SocketAddr::from((Ipv4Addr::LOCALHOST, scenarios::DISCARD)));
 }
 
-#[test]
-fn no_answer() {
+fn syn_timeout_is_etimedout() {
     network::own();
     network::dig_black_hole();
     network::sysctl("net.ipv4.tcp_syn_retries", "1");
     let address = network::BLACK_HOLE.parse().expect("an address");
-    let events = events_of(1, || ways::refused(address, libc::ETIMEDOUT));
+    let events = events_of(1, || scenarios::refused(address, libc::ETIMEDOUT));
     failed(&events, "ETIMEDOUT", address);
     assert!(common::net(&events[0])["latency_us"].as_u64() >= Some(1_000_000), "{events:#?}");
 }
 
-#[test]
-fn no_answer_and_closed() {
+fn a_close_before_the_answer_is_aborted() {
     network::own();
     network::dig_black_hole();
     let address = network::BLACK_HOLE.parse().expect("an address");
-    let events = events_of(1, || ways::given_up(address));
+    let events = events_of(1, || scenarios::given_up(address));
     failed(&events, "ABORTED", address);
 }
 
-#[test]
 fn no_route() {
     network::own();
-    for address in ways::NOWHERE {
+    for address in scenarios::NOWHERE {
         let address = address.parse().expect("an address");
-        let events = events_of(1, || ways::refused(address, libc::ENETUNREACH));
+        let events = events_of(1, || scenarios::refused(address, libc::ENETUNREACH));
         failed(&events, "ENETUNREACH", address);
     }
 }
 
-#[test]
 fn ports_used_up() {
     network::own();
     let listener = net::listen(V4);
     let address = listener.local_addr().expect("an address");
     network::sysctl("net.ipv4.ip_local_port_range", "40000 40000");
     let _first = TcpStream::connect(address).expect("connect");
-    let events = events_of(1, || ways::refused(address, libc::EADDRNOTAVAIL));
+    let events = events_of(1, || scenarios::refused(address, libc::EADDRNOTAVAIL));
     failed(&events, "EADDRNOTAVAIL", address);
 }
 
-#[test]
 fn bind_clash() {
     network::own();
     let listener = net::listen(V4);
     let address = listener.local_addr().expect("an address");
-    let (first, second) = (ways::bound_to(40000), ways::bound_to(40000));
+    let (first, second) = (scenarios::bound_to(40000), scenarios::bound_to(40000));
     first.connect(&address.into()).expect("connect");
     let events = events_of(1, || {
         let error = second.connect(&address.into()).expect_err("the same four numbers");
@@ -152,7 +148,6 @@ fn bind_clash() {
     failed(&events, "EADDRNOTAVAIL", address);
 }
 
-#[test]
 fn resets_in_each_direction() {
     network::own();
     for address in [V4, V6] {
@@ -160,13 +155,12 @@ fn resets_in_each_direction() {
             let events = events_of(4, || way(address));
             whole(&events).map(|close| close["reason"].clone())
         };
-        assert_eq!(reasons(ways::reset_by_client), ["local_reset", "remote_reset"]);
-        assert_eq!(reasons(ways::reset_by_server), ["remote_reset", "local_reset"]);
-        assert_eq!(reasons(ways::left_unread), ["remote_reset", "local_reset"]);
+        assert_eq!(reasons(scenarios::reset_by_client), ["local_reset", "remote_reset"]);
+        assert_eq!(reasons(scenarios::reset_by_server), ["remote_reset", "local_reset"]);
+        assert_eq!(reasons(scenarios::left_unread), ["remote_reset", "local_reset"]);
     }
 }
 
-#[test]
 fn peer_vanishes() {
     network::own();
     network::sysctl("net.ipv4.tcp_retries2", "1");
@@ -187,10 +181,9 @@ fn peer_vanishes() {
     assert!(out["retransmits"].as_u64() >= Some(1), "{out:#}");
 }
 
-#[test]
 fn mapped_addresses_are_ipv4() {
     network::own();
-    let events = events_of(4, ways::mapped);
+    let events = events_of(4, scenarios::mapped);
     whole(&events);
     for event in &events {
         let event = common::net(event);
@@ -198,7 +191,6 @@ fn mapped_addresses_are_ipv4() {
     }
 }
 
-#[test]
 fn a_thread_connects() {
     network::own();
     let mut trace = Trace::start(&[]);
@@ -213,8 +205,7 @@ fn a_thread_connects() {
 }
 
 /// Established before tcptrace was there, accepted after.
-#[test]
-fn accepted_late() {
+fn accepted_after_the_start() {
     network::own();
     let listener = net::listen(V4);
     let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
@@ -231,3 +222,20 @@ fn accepted_late() {
     trace.wait("the server's end", |events| of_server(events).len() == 2);
     assert_eq!(of_server(&trace.stop().events), [ACCEPT, CLOSE]);
 }
+
+crate::tests![
+    fast_open,
+    mptcp_on_both_ends,
+    io_uring_on_both_ends,
+    io_uring_refused,
+    syn_timeout_is_etimedout,
+    a_close_before_the_answer_is_aborted,
+    no_route,
+    ports_used_up,
+    bind_clash,
+    resets_in_each_direction,
+    peer_vanishes,
+    mapped_addresses_are_ipv4,
+    a_thread_connects,
+    accepted_after_the_start,
+];

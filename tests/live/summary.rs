@@ -1,11 +1,9 @@
-//! The summary, and the schema of all that `--json` prints. Needs root.
-
-mod common;
+//! The summary, and the schema of all that `--json` prints.
 
 use std::{fs, process::Stdio};
 
-use common::{
-    Trace,
+use crate::common::{
+    self, Trace,
     net::{self, Pair, V4},
     schema, tcptrace,
 };
@@ -41,7 +39,6 @@ fn two_connections_and_a_failure() -> (String, u16) {
     (to(port) + &to(port) + &to(nobody), port)
 }
 
-#[test]
 fn only_the_summary_as_json() {
     let (script, port) = two_connections_and_a_failure();
     let (stdout, _) = run(&["--summary-only", "-j"], &script);
@@ -67,7 +64,6 @@ fn only_the_summary_as_json() {
     assert!(summary["lost"].as_object().is_some_and(|lost| lost.values().all(|count| count == 0)));
 }
 
-#[test]
 fn only_the_summary_as_a_table() {
     let (script, port) = two_connections_and_a_failure();
     let (stdout, stderr) = run(&["--summary-only"], &script);
@@ -78,10 +74,9 @@ fn only_the_summary_as_a_table() {
         stdout.contains(&format!("          2       0       0 B    3.0 kB  127.0.0.1:{port}\n")),
         "{stdout}"
     );
-    assert!(!stderr.contains("events in"), "told once: {stderr}");
+    assert!(!stderr.contains("events in"), "printed once: {stderr}");
 }
 
-#[test]
 fn the_summary_follows_the_events_on_stderr() {
     let (script, _) = two_connections_and_a_failure();
     let (stdout, stderr) = run(&[], &script);
@@ -94,13 +89,6 @@ fn the_summary_follows_the_events_on_stderr() {
     assert!(stderr.contains("\nCONNECTIONS  FAILED      SENT  RECEIVED  REMOTE\n"), "{stderr}");
 }
 
-#[test]
-fn a_format_without_a_summary_is_refused() {
-    let output = tcptrace().args(["--summary-only", "-f", "csv"]).output().expect("run tcptrace");
-    assert_eq!(output.status.code(), Some(2));
-}
-
-#[test]
 fn the_schema_is_strict() {
     let mut trace = Trace::start(&[]);
     let pair = Pair::new(V4);
@@ -126,3 +114,10 @@ fn the_schema_is_strict() {
         }
     }
 }
+
+crate::tests![
+    only_the_summary_as_json,
+    only_the_summary_as_a_table,
+    the_summary_follows_the_events_on_stderr,
+    the_schema_is_strict,
+];

@@ -1,15 +1,14 @@
-//! The table as someone at a terminal sees it, and as a pipe gets it. Needs root.
-
-mod common;
+//! The table as someone at a terminal sees it, and as a pipe gets it.
 
 use std::{io::Write, net::TcpStream, process::Command};
 
-use common::{
+use crate::common::{
+    self, Launch,
     net::{self, Pair, V4, V6},
     tcptrace,
     terminal::Terminal,
 };
-use nix::{sys::signal, unistd::Pid};
+use nix::sys::signal::Signal;
 use unicode_width::UnicodeWidthStr;
 
 /// tcptrace for what this process does.
@@ -42,12 +41,7 @@ fn plain(text: &str) -> String {
     parts.fold(first, |plain, part| plain + part.split_once('m').map_or(part, |(_, rest)| rest))
 }
 
-/// Each sees what the other one does.
-static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-#[test]
 fn the_table_fits_the_terminal() {
-    let _alone = ALONE.lock();
     for columns in [80, 100, 200] {
         let mut terminal = Terminal::run(&traced(), columns, 50);
         terminal.wait("a ready line", |text| text.contains("tcptrace: ready"));
@@ -73,25 +67,16 @@ fn the_table_fits_the_terminal() {
     }
 }
 
-#[test]
 fn a_pipe_gets_everything_and_no_colour() {
-    let _alone = ALONE.lock();
-    let output = std::thread::scope(|scope| {
-        let mut child = traced()
-            .env("TERM", "xterm-256color")
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .expect("start tcptrace");
-        let mut stderr = common::ready::wait(&mut child);
-        scope.spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        something_to_see();
-        signal::kill(Pid::from_raw(child.id() as i32), signal::SIGINT).expect("tcptrace runs");
-        child.wait_with_output().expect("wait for tcptrace").stdout
-    });
-    let text = String::from_utf8(output).expect("UTF-8");
+    let mut running = Launch::with(traced()).env("TERM", "xterm-256color").start();
+    something_to_see();
+    running.signal(Signal::SIGINT);
+    let stdout = running.stdout.take().expect("stdout is piped");
+    let text = std::io::read_to_string(stdout).expect("UTF-8");
     assert!(text.contains("ECONNREFUSED, after "), "{text}");
     assert!(text.contains("sent 1.5 kB, received 0 B, "), "{text}");
     assert!(text.contains("[::1]:"), "{text}");
     assert!(!text.contains(['\x1b', '…', '\r']), "{text:?}");
 }
+
+crate::tests![the_table_fits_the_terminal, a_pipe_gets_everything_and_no_colour,];

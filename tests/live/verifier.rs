@@ -1,8 +1,6 @@
-//! How much work the programs are for the kernel's verifier, which gives up at a million. Needs root.
+//! How much work the programs are for the kernel's verifier, which gives up at a million.
 
-mod common;
-
-use common::{probes, tcptrace};
+use crate::common::{probes, tcptrace};
 
 /// Far from the limit, so that growth is noticed before it hurts.
 const MOST: u64 = 250_000;
@@ -29,7 +27,6 @@ fn figures(log: &str) -> Vec<(&str, u64, u64)> {
     figures
 }
 
-#[test]
 fn programs_are_cheap_to_verify() {
     let output =
         tcptrace().args(["-v", "--timeout", "1ms", "--probes", &probes()]).output().expect("start tcptrace");
@@ -44,3 +41,5 @@ fn programs_are_cheap_to_verify() {
         assert!(figures.iter().any(|(name, ..)| *name == program), "no figures of {program}: {log}");
     }
 }
+
+crate::tests![programs_are_cheap_to_verify,];

@@ -1,8 +1,7 @@
-//! Processes that do as they are told: the test program itself, run again.
+//! Processes that act for a test: the test program itself, run again.
 //!
-//! A test program that wants actors has a test named `actor` that calls [`play`]. The parent runs
-//! it with a script in the environment. Words go in on stdin and come back on stdout, so that both
-//! sides wait for each other and never for time.
+//! The part to play stands in the environment, and `main` looks there before anything else, so the arguments are
+//! free. Words go in on stdin and come back on stdout, so that both sides wait for each other and never for time.
 
 use std::{
     ffi::OsStr,
@@ -32,14 +31,7 @@ pub struct Actor {
 impl Actor {
     /// Run this test program again in the part of `part`.
     pub fn start(part: &str) -> Actor {
-        Actor::spawn(&mut Actor::command(part))
-    }
-
-    /// The command that would be run, to be changed before.
-    pub fn command(part: &str) -> Command {
-        let mut command = Actor::program(std::env::current_exe().expect("this program"), part);
-        command.args(["--exact", "actor", "--ignored", "--nocapture", "--quiet"]);
-        command
+        Actor::spawn(&mut Actor::program(std::env::current_exe().expect("this program"), part))
     }
 
     /// A program that is this one, or becomes it, without arguments.
@@ -49,7 +41,7 @@ impl Actor {
         command
     }
 
-    /// Run a command made by [`Actor::command`].
+    /// Run a command made by [`Actor::program`].
     pub fn spawn(command: &mut Command) -> Actor {
         let mut child = command.spawn().expect("start an actor");
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
@@ -61,7 +53,7 @@ impl Actor {
         self.child.id()
     }
 
-    /// Tell it a word.
+    /// Send it a word.
     pub fn tell(&mut self, word: impl std::fmt::Display) {
         let stdin = self.child.stdin.as_mut().expect("stdin is piped");
         writeln!(stdin, "{word}").and_then(|()| stdin.flush()).expect("the actor listens");
@@ -73,7 +65,7 @@ impl Actor {
             let mut line = String::new();
             let read = self.stdout.read_line(&mut line).expect("the actor speaks UTF-8");
             assert!(read > 0, "the actor left without a word");
-            // libtest talks too
+            // a program it runs may print, too
             if let Some(word) = line.trim_end().strip_prefix("actor: ") {
                 return word.to_owned();
             }

@@ -6,19 +6,19 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Lines},
-    path::PathBuf,
     process::{Child, ChildStderr, ChildStdin, Command, Output, Stdio},
-    time::Instant,
 };
 
+use super::folder::Folder;
+
 /// A network namespace with a mount namespace, for as long as it lives.
-pub struct Lab {
+pub struct DnsLab {
     holder: Child,
-    files: PathBuf,
+    files: Folder,
     _stdin: ChildStdin,
 }
 
-impl Lab {
+impl DnsLab {
     /// One with nothing in it.
     pub fn new() -> Self {
         Self::with("")
@@ -26,11 +26,8 @@ impl Lab {
 
     /// `setup` runs in the namespaces, as shell.
     pub fn with(setup: &str) -> Self {
-        let files = std::env::temp_dir().join(format!("tcptrace-lab-{:?}", Instant::now()));
-        let files = PathBuf::from(files.to_string_lossy().replace([' ', '{', '}', ':', ','], ""));
-        fs::create_dir_all(&files).unwrap();
-        let resolv = files.join("resolv.conf");
-        fs::write(&resolv, "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n").unwrap();
+        let files = Folder::new();
+        let resolv = files.write("resolv.conf", "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n");
         let script = format!(
             "set -e
             mount --bind {resolv} $(readlink -f /etc/resolv.conf)
@@ -39,8 +36,7 @@ impl Lab {
             ip -6 route add local 2001:db8::/32 dev lo
             {setup}
             echo ready
-            read -r end",
-            resolv = resolv.display()
+            read -r end"
         );
         let mut holder = Command::new("unshare")
             .args(["--net", "--mount", "--propagation", "private", "sh", "-c", &script])
@@ -49,9 +45,9 @@ impl Lab {
             .spawn()
             .expect("unshare, from util-linux");
         let mut line = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(holder.stdout.take().expect("stdout is piped")).read_line(&mut line).expect("text");
         assert_eq!(line, "ready\n", "the lab could not be set up");
-        let stdin = holder.stdin.take().unwrap();
+        let stdin = holder.stdin.take().expect("stdin is piped");
         Self { holder, files, _stdin: stdin }
     }
 
@@ -64,34 +60,33 @@ impl Lab {
 
     /// Its inode number.
     pub fn netns(&self) -> u64 {
-        let link = fs::read_link(format!("/proc/{}/ns/net", self.holder.id())).unwrap();
+        let link = fs::read_link(format!("/proc/{}/ns/net", self.holder.id())).expect("a network namespace");
         let digits: String = link.to_string_lossy().chars().filter(|c| c.is_ascii_digit()).collect();
-        digits.parse().unwrap()
+        digits.parse().expect("a number")
     }
 
     /// Runs it to its end, which must be a success.
     pub fn run(&self, program: &str, args: &[&str]) -> Output {
-        let output = self.command(program).args(args).output().unwrap();
+        let output = self.command(program).args(args).output().expect("run a program in the lab");
         assert!(output.status.success(), "{program} {args:?}: {output:?}");
         output
     }
 
     /// A DNS server on 127.0.0.53 and ::1 that knows these records.
     pub fn serve(&self, records: &str) -> Server {
-        let config = self.files.join("dnsmasq.conf");
         let fixed = "no-resolv\nno-hosts\nport=53\nbind-interfaces\nlisten-address=127.0.0.53\n\
              listen-address=::1\nno-daemon\npid-file=\nuser=root\nlocal=/example/\n";
-        fs::write(&config, format!("{fixed}{records}\n")).unwrap();
+        let config = self.files.write("dnsmasq.conf", &format!("{fixed}{records}\n"));
         let mut child = self
             .command("dnsmasq")
-            .arg(format!("--conf-file={}", config.display()))
+            .arg(format!("--conf-file={config}"))
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-        let started = said.any(|line| line.unwrap().contains("started, version"));
+            .expect("nsenter, from util-linux");
+        let mut log = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+        let started = log.any(|line| line.expect("text").contains("started, version"));
         assert!(started, "dnsmasq, from dnsmasq-base, did not start");
-        Server { child, _said: said }
+        Server { child, _log: log }
     }
 
     /// A listener on all addresses of the lab, IPv4 and IPv6; answers with one byte.
@@ -104,10 +99,15 @@ while True:
     client, _ = server.accept()
     client.send(b'x')
     client.close()";
-        let mut child = self.command("python3").args(["-c", code]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = self
+            .command("python3")
+            .args(["-c", code])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("nsenter, from util-linux");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Listener { child, port: line.trim().parse().unwrap(), netns: self.netns() }
+        BufReader::new(child.stdout.take().expect("stdout is piped")).read_line(&mut line).expect("text");
+        Listener { child, port: line.trim().parse().expect("a port"), netns: self.netns() }
     }
 
     /// For each host in turn what any program does: getaddrinfo(), connect() to the first address
@@ -125,11 +125,9 @@ for host in sys.argv[2:]:
     }
 }
 
-impl Drop for Lab {
+impl Drop for DnsLab {
     fn drop(&mut self) {
         end(&mut self.holder);
-        // A lab that cannot be cleaned up must not hide why the test failed.
-        drop(fs::remove_dir_all(&self.files));
     }
 }
 
@@ -137,7 +135,7 @@ impl Drop for Lab {
 pub struct Server {
     child: Child,
     /// Open as long as it runs, or its next message would end it.
-    _said: Lines<BufReader<ChildStderr>>,
+    _log: Lines<BufReader<ChildStderr>>,
 }
 
 impl Drop for Server {

@@ -1,54 +1,41 @@
-//! Runs tcptrace beside a test and collects what it says.
+//! Runs tcptrace beside a test and collects what it reports.
 #![allow(dead_code)] // each test program uses its part
 
 pub mod actor;
-pub mod lab;
+pub mod dns_lab;
+pub mod folder;
+pub mod harness;
+pub mod launch;
 pub mod net;
 pub mod network;
-pub mod ready;
+pub mod procfs;
+pub mod scenarios;
 pub mod schema;
 pub mod script;
+pub mod socket_states;
 pub mod sys;
 pub mod terminal;
-pub mod ways;
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    process::{Child, Command, ExitStatus, Stdio},
+    io::{BufRead, BufReader},
+    process::ExitStatus,
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    thread,
+    time::Instant,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use launch::Running;
+#[allow(unused_imports)]
+pub use launch::{Launch, PATIENCE, probes, tcptrace};
+use nix::sys::signal::Signal;
 use serde_json::Value;
-
-/// A failure, not a measure: nothing waits this long unless it is broken (or emulated).
-pub const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The probe set to test with (`TCPTRACE_TEST_PROBES`), by default whatever the kernel allows.
-pub fn probes() -> String {
-    std::env::var("TCPTRACE_TEST_PROBES").unwrap_or_else(|_| "auto".to_owned())
-}
-
-/// The binary under test.
-pub fn tcptrace() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_tcptrace"))
-}
 
 /// A running tcptrace that prints JSON.
 pub struct Trace {
-    child: Child,
+    running: Running,
     lines: Receiver<Value>,
-    /// Until it is asked for.
-    stderr: Option<JoinHandle<String>>,
     /// Events received so far, in order.
     pub events: Vec<Value>,
-    /// What the ready line and those before it said.
-    pub banner: String,
 }
 
 /// What is known after the end.
@@ -63,7 +50,7 @@ pub struct Ended {
 
 impl Ended {
     /// What it says was lost, without what may have been: where the kernel skips a probe that is there twice, the
-    /// other one may have told it.
+    /// other one may have reported it.
     pub fn lost(&self) -> Vec<&str> {
         let lost = |line: &&str| line.contains(" lost") && !line.contains(" lost at most");
         self.stderr.lines().filter(lost).collect()
@@ -73,19 +60,14 @@ impl Ended {
 impl Trace {
     /// Start `tcptrace -j` with more arguments, and wait until it says that probes are attached.
     pub fn start(arguments: &[&str]) -> Trace {
-        Trace::spawn(tcptrace().args(["-j", "--probes", &probes()]).args(arguments))
+        Trace::of(Launch::new().args(["-j"]).args(arguments))
     }
 
-    /// The same with a command that comes to run `tcptrace -j`.
-    pub fn spawn(command: &mut Command) -> Trace {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start tcptrace");
+    /// The same with another way to run `tcptrace -j`.
+    pub fn of(launch: Launch) -> Trace {
+        let mut running = launch.start();
         let (send_line, lines) = channel();
-        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let stdout = BufReader::new(running.stdout.take().expect("stdout is piped"));
         thread::spawn(move || {
             for line in stdout.lines() {
                 let line = line.expect("stdout is UTF-8");
@@ -95,27 +77,17 @@ impl Trace {
                 }
             }
         });
-        let mut reader = BufReader::new(child.stderr.take().expect("stderr is piped"));
-        let (send_ready, ready) = channel();
-        let stderr = thread::spawn(move || {
-            let mut said = String::new();
-            while reader.read_line(&mut said).expect("stderr is UTF-8") > 0 {
-                if said.lines().last().is_some_and(|line| line.starts_with("tcptrace: ready")) {
-                    break;
-                }
-            }
-            let _ = send_ready.send(said.clone());
-            let _ = reader.read_to_string(&mut said);
-            said
-        });
-        let banner = ready.recv_timeout(PATIENCE).expect("a ready line");
-        assert!(banner.contains("tcptrace: ready"), "tcptrace did not start: {banner}");
-        Trace { child, lines, stderr: Some(stderr), events: Vec::new(), banner }
+        Trace { running, lines, events: Vec::new() }
     }
 
     /// The process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.running.pid()
+    }
+
+    /// The ready line and those before it.
+    pub fn banner(&self) -> &str {
+        &self.running.banner
     }
 
     /// Collect events until `enough` holds for those collected.
@@ -130,12 +102,12 @@ impl Trace {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.signal(Signal::SIGINT);
-                    let said = self.said();
-                    panic!("no {what} in {:#?}\n{said}", self.events);
+                    let stderr = self.running.stderr();
+                    panic!("no {what} in {:#?}\n{stderr}", self.events);
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    let said = self.said();
-                    panic!("tcptrace ended before {what}: {:#?}\n{said}", self.events)
+                    let stderr = self.running.stderr();
+                    panic!("tcptrace ended before {what}: {:#?}\n{stderr}", self.events)
                 }
             }
         }
@@ -158,14 +130,9 @@ impl Trace {
         events
     }
 
-    /// Everything on stderr, once it is about to end.
-    fn said(&mut self) -> String {
-        self.stderr.take().expect("asked for once").join().expect("the stderr reader")
-    }
-
     /// Send a signal.
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).expect("tcptrace is running");
+        self.running.signal(signal);
     }
 
     /// Stop it as Ctrl-C does, and collect the rest.
@@ -184,8 +151,7 @@ impl Trace {
                 Err(RecvTimeoutError::Timeout) => panic!("tcptrace does not end"),
             }
         }
-        let status = self.child.wait().expect("wait for tcptrace");
-        let stderr = self.said();
+        let (status, stderr) = self.running.wait();
         Ended { events: std::mem::take(&mut self.events), stderr, status }
     }
 }

@@ -1,6 +1,6 @@
 //! A network of one's own: a namespace that lasts as long as the thread that made it.
 
-use std::{fs, os::unix::fs::MetadataExt, process::Command};
+use std::{fs, os::unix::fs::MetadataExt, process::Command, thread};
 
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
@@ -12,6 +12,16 @@ pub const BLACK_HOLE: &str = "192.0.2.1:9";
 pub fn own() {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
     ip("link set lo up");
+}
+
+/// Do something in a namespace of its own, which nobody but its thread is in.
+pub fn in_own(act: impl FnOnce(u64) + Send) {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            own();
+            act(number());
+        });
+    });
 }
 
 /// Make [`BLACK_HOLE`] swallow what is sent to it; otherwise there is no route to it.
@@ -31,7 +41,7 @@ pub fn sysctl(name: &str, value: &str) {
     fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
 }
 
-/// The namespace's number, as events tell it.
+/// The number of this thread's namespace, as events have it.
 pub fn number() -> u64 {
     fs::metadata("/proc/thread-self/ns/net").expect("a network namespace").ino()
 }

@@ -1,4 +1,4 @@
-//! Unusual ways to make and lose a connection. Each function does all of one, both ends included.
+//! Unusual connections, made and lost. Each function does all of one, both ends included.
 
 use std::{
     io::{Read, Write},

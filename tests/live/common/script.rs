@@ -1,4 +1,4 @@
-//! What an actor can be told to do: one thing a line, the rest of the script after it.
+//! What an actor can do: one command a line, the rest of the script after it.
 
 use std::{
     ffi::CString,

@@ -5,8 +5,6 @@ use std::{
     io::Write,
     net::{IpAddr, TcpListener, TcpStream},
     os::fd::{AsFd, OwnedFd},
-    process::Command,
-    thread,
 };
 
 use nix::sys::socket::{
@@ -16,7 +14,7 @@ use nix::sys::socket::{
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 use serde_json::Value;
 
-use crate::common::net::{Pair, half_close, wait_for_end};
+use super::net::{Pair, half_close, wait_for_end};
 
 sockopt_impl!(
     /// The kernel's name of a socket.
@@ -81,8 +79,8 @@ impl Seen {
     }
 }
 
-/// All of them.
-pub struct Zoo {
+/// Sockets in all states.
+pub struct SocketStates {
     pub expected: BTreeSet<Seen>,
     /// By cookie, those that have a descriptor.
     pub cookies: Vec<(u64, Seen)>,
@@ -91,15 +89,19 @@ pub struct Zoo {
     held: Vec<OwnedFd>,
 }
 
-impl Zoo {
-    pub fn new(address: IpAddr) -> Zoo {
-        let mut zoo =
-            Zoo { expected: BTreeSet::new(), cookies: Vec::new(), waited_for: (0, 7), held: Vec::new() };
-        zoo.open_and_half_open(address);
-        zoo.requested(address);
-        zoo.closing(address);
-        zoo.without_descriptor(address);
-        zoo
+impl SocketStates {
+    pub fn new(address: IpAddr) -> SocketStates {
+        let mut sockets = SocketStates {
+            expected: BTreeSet::new(),
+            cookies: Vec::new(),
+            waited_for: (0, 7),
+            held: Vec::new(),
+        };
+        sockets.open_and_half_open(address);
+        sockets.requested(address);
+        sockets.closing(address);
+        sockets.without_descriptor(address);
+        sockets
     }
 
     /// LISTEN, ESTABLISHED with and without accept; SYN_SENT before a full queue.
@@ -121,7 +123,7 @@ impl Zoo {
         let full = self::listener(address, 0);
         let first = TcpStream::connect(full.local_addr().expect("an address")).expect("connect");
         let second = start_connecting(&full);
-        // not connected yet: the system call does not tell where to
+        // not connected yet: getpeername() does not say where to
         let [local, _] = ends(&second);
         let remote = full.local_addr().expect("an address").to_string();
         let seen = self.add(local, remote, "SYN_SENT", Some("egress"), true);
@@ -274,22 +276,4 @@ fn stuff(stream: &mut TcpStream) {
     stream.set_nonblocking(true).expect("O_NONBLOCK");
     while stream.write(&[b'x'; 65536]).is_ok() {}
     stream.set_nonblocking(false).expect("O_NONBLOCK");
-}
-
-/// The inode number of this thread's network namespace.
-pub fn own_netns() -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/thread-self/ns/net").expect("a network namespace").ino()
-}
-
-/// Do something in a network namespace of its own, which nobody but its thread is in.
-pub fn in_namespace(act: impl FnOnce(u64) + Send) {
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
-            let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip");
-            assert!(up.success());
-            act(own_netns());
-        });
-    });
 }

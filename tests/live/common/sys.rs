@@ -1,4 +1,4 @@
-//! System calls that nobody wraps safely, for actors: they have one thread and nothing to lose.
+//! System calls that no crate wraps safely; most are for actors, which have one thread.
 #![allow(unsafe_code)]
 
 use nix::unistd::{ForkResult, fork};
@@ -38,4 +38,19 @@ pub fn set_capabilities(set: u64) {
 pub fn leave() -> ! {
     // SAFETY: nothing is left to be done.
     unsafe { libc::_exit(0) }
+}
+
+/// The version of Landlock in the running kernel; 0 when it has none, or has it switched off.
+pub fn landlock_abi() -> i64 {
+    const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
+    // SAFETY: with this flag the call takes no attributes: a null pointer and size 0.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0_usize,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    version.max(0)
 }

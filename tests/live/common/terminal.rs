@@ -59,7 +59,7 @@ impl Terminal {
         String::from_utf8_lossy(&self.seen).into_owned()
     }
 
-    /// False at the end, which a terminal tells as EIO.
+    /// False at the end, which a terminal reports as EIO.
     fn read(&mut self) -> bool {
         let mut bytes = [0; 4096];
         let count = self.master.read(&mut bytes).unwrap_or(0);

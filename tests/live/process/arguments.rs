@@ -5,12 +5,12 @@ use std::{
     os::unix::{ffi::OsStrExt, process::CommandExt},
 };
 
-use crate::{common::actor::Actor, witness::*};
+use crate::{common::actor::Actor, support::*};
 
 /// argv bytes kept by the kernel side.
 const KEPT: usize = 8192;
 
-pub fn of_all_kinds() {
+fn arguments_of_all_kinds() {
     let program = this_program();
     let port = open_door();
     let script = format!("connect {port}");
@@ -18,7 +18,7 @@ pub fn of_all_kinds() {
     let long = |length: usize| vec![OsString::from("x".repeat(length))];
     let bytes = |bytes: &[u8]| vec![OsStr::from_bytes(bytes).to_owned()];
     let head = KEPT - program.as_os_str().len() - 1;
-    for (arguments, told) in [
+    for (arguments, expected) in [
         (vec![], String::new()),
         (vec!["".into()], String::new()),
         (vec!["a".into(), "".into(), "b c".into(), "".into()], "a  b c ".to_owned()),
@@ -35,7 +35,7 @@ pub fn of_all_kinds() {
         let pid = run(&program, &arguments, &script);
         let event = event_of(&mut trace, pid);
         let args = event["process"]["args"].as_str().expect("args");
-        assert!(args == told, "{} bytes of args for {}: {args:.200?}", args.len(), told.len());
+        assert!(args == expected, "{} bytes of args for {}: {args:.200?}", args.len(), expected.len());
     }
 
     // Without any argv, not even the program's name, the kernel puts in an empty string.
@@ -52,7 +52,7 @@ pub fn of_all_kinds() {
 }
 
 /// setproctitle(3), before the first connection, of a process and of its parent.
-pub fn a_title() {
+fn a_process_title_is_reported_as_args() {
     let port = open_door();
     let mut trace = watch_connects();
     for title in ["server:_worker_process", &"long_".repeat(100)] {
@@ -62,14 +62,16 @@ pub fn a_title() {
         actor.hear();
         trace.wait("both events", |events| events.iter().any(|event| event["process"]["ppid"] == pid));
         let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).expect("cmdline");
-        let told = String::from_utf8_lossy(&cmdline).trim_end_matches('\0').to_owned();
-        assert!(told.starts_with(&title.replace('_', " ")), "{told}");
+        let cmdline_text = String::from_utf8_lossy(&cmdline).trim_end_matches('\0').to_owned();
+        assert!(cmdline_text.starts_with(&title.replace('_', " ")), "{cmdline_text}");
         for event in events_of(&mut trace, pid, 1) {
-            assert_eq!(event["process"]["args"], told);
+            assert_eq!(event["process"]["args"], cmdline_text);
         }
         let child = trace.events.iter().find(|event| event["process"]["ppid"] == pid).expect("found");
-        assert_eq!(child["parent"]["args"], told);
+        assert_eq!(child["parent"]["args"], cmdline_text);
         actor.tell("end");
         actor.leave();
     }
 }
+
+crate::tests![arguments_of_all_kinds, a_process_title_is_reported_as_args,];

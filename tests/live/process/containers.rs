@@ -5,17 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{common::actor::Actor, witness::*};
+use crate::{common::actor::Actor, support::*};
 
 const ID: &str = "3f4a9c5e1b2d7f80613f4a9c5e1b2d7f80613f4a9c5e1b2d7f80613f4a9c5e1b";
 
-pub fn of_every_runtime() {
+fn containers_of_every_runtime() {
     let port = open_door();
     let mut trace = watch_connects();
     let hierarchies = hierarchies();
     assert!(!hierarchies.is_empty(), "no control groups are mounted");
     for root in &hierarchies {
-        for (path, told) in [
+        for (path, expected) in [
             (format!("docker/{ID}"), Some(ID)),
             (format!("system.slice/docker-{ID}.scope"), Some(ID)),
             (format!("k8s.io/{ID}"), Some(ID)),
@@ -50,7 +50,7 @@ pub fn of_every_runtime() {
             actor.tell("connect");
             let event = event_of(&mut trace, actor.pid());
             actor.leave();
-            assert_eq!(event["process"]["container_id"].as_str(), told, "{} {path}", root.display());
+            assert_eq!(event["process"]["container_id"].as_str(), expected, "{} {path}", root.display());
             assert_eq!(event["parent"]["container_id"].as_str(), None);
         }
     }
@@ -66,8 +66,8 @@ pub fn of_every_runtime() {
     actor.tell("connect");
     let events = events_of(&mut trace, actor.pid(), 2);
     actor.leave();
-    let told = events.iter().map(|event| event["process"]["container_id"].as_str());
-    assert_eq!(told.collect::<Vec<_>>(), [None, Some(ID)]);
+    let reported = events.iter().map(|event| event["process"]["container_id"].as_str());
+    assert_eq!(reported.collect::<Vec<_>>(), [None, Some(ID)]);
 }
 
 /// cgroup2, and of cgroup v1 one that all runtimes use.
@@ -122,3 +122,5 @@ impl Drop for Group {
         }
     }
 }
+
+crate::tests![containers_of_every_runtime,];

@@ -16,7 +16,7 @@ use crate::{
         actor::{Actor, PART},
         of_port,
     },
-    witness::*,
+    support::*,
 };
 
 /// How many processes; a virtual machine without an accelerator gets fewer.
@@ -30,9 +30,9 @@ fn side_by_side() -> usize {
     if in_guest() { 1 } else { 8 }
 }
 
-pub fn many_that_live_a_moment() {
+fn every_process_of_many_that_live_a_moment() {
     let folder = Folder::new();
-    let program = folder.program("moment", (0, 0), 0o755);
+    let program = install_program(&folder, "moment", (0, 0), 0o755);
     let port = open_door();
     let mut trace = watch_connects();
     let script = format!("connect {port}");
@@ -63,9 +63,9 @@ pub fn many_that_live_a_moment() {
         let process = &event["process"];
         let arguments = process["args"].as_str().expect("args");
         let (pid, uid, gid) = truth.remove(arguments).unwrap_or_else(|| panic!("nobody had {event:#}"));
-        let told = ["pid", "tid", "uid", "euid", "gid", "egid", "ppid"].map(|name| process[name].clone());
+        let reported = ["pid", "tid", "uid", "euid", "gid", "egid", "ppid"].map(|name| process[name].clone());
         let own = std::process::id();
-        assert_eq!(told, [pid, pid, uid, uid, gid, gid, own].map(Value::from), "{event:#}");
+        assert_eq!(reported, [pid, pid, uid, uid, gid, gid, own].map(Value::from), "{event:#}");
         assert_eq!(process["binary_path"], program.to_str().expect("UTF-8"));
         assert_eq!(process["filename"], "moment");
         assert_eq!(process["cloned"], false);
@@ -76,7 +76,7 @@ pub fn many_that_live_a_moment() {
     assert!(!ended.stderr.contains("process record"), "{}", ended.stderr);
 }
 
-pub fn parents_that_die_at_once() {
+fn parents_that_die_at_once() {
     let shell = shell();
     let port = open_door();
     let mut trace = watch_connects();
@@ -106,7 +106,7 @@ fn shell() -> PathBuf {
     found.and_then(|path| path.canonicalize().ok()).expect("a shell")
 }
 
-pub fn an_orphan_has_its_new_parent() {
+fn an_orphan_has_its_new_parent() {
     let mut trace = watch_connects();
     let script = format!("fork-away\nhear\nconnect {}\nhear", open_door());
     let mut actor = Actor::spawn(&mut Actor::program(this_program(), &script));
@@ -123,7 +123,7 @@ pub fn an_orphan_has_its_new_parent() {
 }
 
 /// What fork, vfork and exec do to `cloned`, the ids and the times.
-pub fn fork_exec_and_threads() {
+fn fork_exec_and_threads() {
     let program = this_program();
     let path = program.to_str().expect("UTF-8");
     let port = open_door();
@@ -205,7 +205,7 @@ fn start_in(process: &Value) -> u64 {
 }
 
 /// A process that started before tcptrace and lives on, field by field.
-pub fn as_proc_tells_it() {
+fn process_fields_match_procfs() {
     let port = open_door();
     let script = format!("say here\nhear\nconnect {port}\nhear");
     let mut command = Actor::program(this_program(), &script);
@@ -232,10 +232,13 @@ pub fn as_proc_tells_it() {
         {
             let every = u64::from_str_radix(&proc.column("CapBnd:", 0), 16).expect("hexadecimal");
             let set = u64::from_str_radix(&proc.column(line, 0), 16).expect("hexadecimal");
-            let told = process[name].as_str().expect("names");
-            let count =
-                if told == "ANY_CAPS" { every.count_ones() } else { told.matches("CAP_").count() as u32 };
-            assert_eq!(count, set.count_ones(), "{name}: {told}");
+            let reported = process[name].as_str().expect("names");
+            let count = if reported == "ANY_CAPS" {
+                every.count_ones()
+            } else {
+                reported.matches("CAP_").count() as u32
+            };
+            assert_eq!(count, set.count_ones(), "{name}: {reported}");
         }
         assert_eq!(process["args"], proc.arguments());
         let exe = fs::read_link(format!("/proc/{pid}/exe")).expect("exe");
@@ -287,3 +290,11 @@ impl Proc {
         text.split('\0').skip(1).collect::<Vec<_>>().join(" ")
     }
 }
+
+crate::tests![
+    every_process_of_many_that_live_a_moment,
+    parents_that_die_at_once,
+    an_orphan_has_its_new_parent,
+    fork_exec_and_threads,
+    process_fields_match_procfs,
+];

@@ -3,16 +3,16 @@
 use nix::sys::signal::Signal;
 
 use crate::{
-    common::{Trace, actor::Actor},
-    witness::*,
+    common::{Trace, actor::Actor, procfs::kilobytes},
+    support::*,
 };
 
 /// While tcptrace is stopped the ring fills, and a process record does not get through. The
 /// process's next event brings it again.
-pub fn a_lost_record_is_sent_again() {
+fn a_lost_record_is_sent_again() {
     let mut trace = Trace::start(&["-e", "fail", "--ring-size", "64K"]);
     let mut actor = Actor::spawn(
-        Actor::program(this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("witness"),
+        Actor::program(this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("first"),
     );
     actor.hear();
     let first = events_of(&mut trace, actor.pid(), 1).remove(0);
@@ -26,13 +26,13 @@ pub fn a_lost_record_is_sent_again() {
     late.hear();
     trace.signal(Signal::SIGCONT);
 
-    // Once some of those are read, there is room in the ring for the old acquaintance.
+    // Once some of those are read, the ring has room, so that the first process's record can be sent again.
     events_of(&mut trace, filler, 100);
     actor.tell("again");
     actor.hear();
     let again = events_of(&mut trace, actor.pid(), 2).remove(1);
     assert_eq!(again["process"]["exec_id"], first["process"]["exec_id"]);
-    assert_eq!(again["process"]["args"], "witness");
+    assert_eq!(again["process"]["args"], "first");
     late.tell("again");
     late.hear();
     let event = event_of(&mut trace, late.pid());
@@ -47,14 +47,14 @@ pub fn a_lost_record_is_sent_again() {
 
 /// Every change of user is an image. When there are too many, those out of use are dropped: memory
 /// stays bounded, and whoever acts again is known again.
-pub fn more_images_than_are_kept() {
+pub fn memory_stays_bounded_with_many_images() {
     const ROUND: u32 = 2000;
     const IMAGES: u32 = 10 * ROUND;
     let mut trace = Trace::start(&["-e", "fail"]);
     let twice = "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear";
-    let mut witness = Actor::spawn(Actor::program(this_program(), twice).arg("witness"));
-    witness.hear();
-    let before = resident(trace.pid());
+    let mut first_and_last = Actor::spawn(Actor::program(this_program(), twice).arg("first"));
+    first_and_last.hear();
+    let before = kilobytes(trace.pid(), "RssAnon:");
     let rounds = (0..10).map(|round| format!("hear\nfresh-users {} {}", round * ROUND, (round + 1) * ROUND));
     let script = rounds.collect::<Vec<_>>().join("\n");
     let mut many = Actor::spawn(Actor::program(this_program(), &script).arg("many"));
@@ -65,26 +65,22 @@ pub fn more_images_than_are_kept() {
     }
     let pid = many.pid();
     many.leave();
-    witness.tell("again");
-    witness.hear();
-    let told = events_of(&mut trace, witness.pid(), 2);
-    assert_eq!(told[0]["process"], told[1]["process"]);
+    first_and_last.tell("again");
+    first_and_last.hear();
+    let reported = events_of(&mut trace, first_and_last.pid(), 2);
+    assert_eq!(reported[0]["process"], reported[1]["process"]);
     for (number, event) in events_of(&mut trace, pid, IMAGES as usize).iter().enumerate() {
         check(event);
         assert_eq!(event["process"]["euid"], number);
         assert_eq!(event["process"]["args"], "many");
     }
-    let grown = resident(trace.pid()).saturating_sub(before);
+    // anonymous memory: all but the ring
+    let grown = kilobytes(trace.pid(), "RssAnon:").saturating_sub(before);
     assert!(grown < 40 << 10, "{grown} KiB more for {IMAGES} images");
-    witness.tell("end");
-    witness.leave();
+    first_and_last.tell("end");
+    first_and_last.leave();
     let ended = trace.stop();
     assert!(!ended.stderr.contains("process record"), "{}", ended.stderr);
 }
 
-/// KiB of memory of its own, which is all but the ring.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
-    line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
-}
+crate::tests![a_lost_record_is_sent_again,];

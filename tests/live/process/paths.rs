@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
 use crate::{
     common::actor::{Actor, install},
-    witness::*,
+    support::*,
 };
 
 fn text(path: &std::path::Path) -> &str {
@@ -12,7 +12,7 @@ fn text(path: &std::path::Path) -> &str {
 }
 
 /// A memfd, and a file that is deleted: before exec and after.
-pub fn no_name_leads_to_it() {
+fn memfd_and_deleted_executables() {
     let folder = Folder::new();
     let port = open_door();
     let mut trace = watch_connects();
@@ -25,7 +25,7 @@ pub fn no_name_leads_to_it() {
     assert_eq!(event["process"]["args"], "b");
     assert_eq!(event["process"]["secureexec"], "FILELESS_EXEC");
 
-    let program = folder.program("deleted", (0, 0), 0o755);
+    let program = install_program(&folder, "deleted", (0, 0), 0o755);
     let pid = run(&program, &["a"], &format!("unlink {}\nconnect {port}", text(&program)));
     let event = event_of(&mut trace, pid);
     assert_eq!(event["process"]["binary_path"], text(&program));
@@ -33,7 +33,7 @@ pub fn no_name_leads_to_it() {
     assert_eq!(event["process"]["secureexec"], "");
 
     // its own file still has no name when it execs itself
-    let program = folder.program("again", (0, 0), 0o755);
+    let program = install_program(&folder, "again", (0, 0), 0o755);
     let pid =
         run(&program, &["a"], &format!("unlink {}\nexec /proc/self/exe b\nconnect {port}", text(&program)));
     let event = event_of(&mut trace, pid);
@@ -42,7 +42,7 @@ pub fn no_name_leads_to_it() {
     assert_eq!(event["process"]["secureexec"], "FILELESS_EXEC");
 
     // another link to the file does not help this name
-    let program = folder.program("linked", (0, 0), 0o755);
+    let program = install_program(&folder, "linked", (0, 0), 0o755);
     fs::hard_link(&program, folder.path("link")).expect("link");
     let pid =
         run(&program, &["a"], &format!("unlink {}\nexec /proc/self/exe b\nconnect {port}", text(&program)));
@@ -50,7 +50,7 @@ pub fn no_name_leads_to_it() {
     assert_eq!(event["process"]["filename"], "linked");
 }
 
-pub fn a_script_shows_its_interpreter() {
+fn a_script_shows_its_interpreter() {
     let folder = Folder::new();
     let port = open_door();
     let mut trace = watch_connects();
@@ -64,11 +64,11 @@ pub fn a_script_shows_its_interpreter() {
     assert_eq!(event["process"]["args"], format!("-option {} argument", text(&script)));
 }
 
-pub fn mounts_and_roots() {
+fn mounts_and_roots() {
     let folder = Folder::new();
     let port = open_door();
     let mut trace = watch_connects();
-    let program = folder.program("program", (0, 0), 0o755);
+    let program = install_program(&folder, "program", (0, 0), 0o755);
     let [lower, upper, work, merged, bound] = ["lower", "upper", "work", "merged", "bound"].map(|name| {
         fs::create_dir(folder.path(name)).expect("create a folder");
         folder.path(name)
@@ -78,7 +78,7 @@ pub fn mounts_and_roots() {
     // a bind mount that only the process sees
     let script = format!(
         "namespace mount\nbind {} {}\nexec {}/program b\nconnect {port}",
-        text(&folder.0),
+        text(folder.root()),
         text(&bound),
         text(&bound)
     );
@@ -132,14 +132,14 @@ pub fn mounts_and_roots() {
 }
 
 /// 200 components, as much as a path can hold, and more than that.
-pub fn deep_directories() {
+fn deep_directories() {
     let folder = Folder::new();
     let port = open_door();
     let script = format!("connect {port}");
     let mut trace = watch_connects();
-    let program = folder.program("p", (0, 0), 0o755);
+    let program = install_program(&folder, "p", (0, 0), 0o755);
 
-    let many = folder.0.join(["d123456"; 200].join("/"));
+    let many = folder.root().join(["d123456"; 200].join("/"));
     fs::create_dir_all(&many).expect("create folders");
     fs::hard_link(&program, many.join("deep")).expect("link");
     let pid = run(&many.join("deep"), &["a"], &script);
@@ -147,7 +147,7 @@ pub fn deep_directories() {
     assert_eq!(event["process"]["binary_path"], text(&many.join("deep")));
 
     // execve() takes 4095 bytes.
-    let long = fill(folder.0.join("f"), 4095);
+    let long = fill(folder.root().join("f"), 4095);
     fs::create_dir_all(long.parent().expect("a folder")).expect("create folders");
     fs::hard_link(&program, &long).expect("link");
     assert_eq!(text(&long).len(), 4095);
@@ -162,11 +162,11 @@ pub fn deep_directories() {
     let mut command = Actor::program("sh", &script);
     let actor = Actor::spawn(command.current_dir(&beside).args(["-c", make]).arg(&program).arg(&further));
     let event = event_of(&mut trace, actor.pid());
-    let told = event["process"]["binary_path"].as_str().expect("a path");
-    assert!(told.starts_with(".../") && told.ends_with(&format!("/{further}/deeper")), "{told}");
+    let reported = event["process"]["binary_path"].as_str().expect("a path");
+    assert!(reported.starts_with(".../") && reported.ends_with(&format!("/{further}/deeper")), "{reported}");
     assert!(
-        told.len() >= 4096 && format!("{}/{further}/deeper", text(&beside)).ends_with(&told[3..]),
-        "{told}"
+        reported.len() >= 4096 && format!("{}/{further}/deeper", text(&beside)).ends_with(&reported[3..]),
+        "{reported}"
     );
     actor.leave();
     // the standard library cannot remove what has too long a path
@@ -189,3 +189,10 @@ fn fill(start: PathBuf, length: usize) -> PathBuf {
     }
     path.into()
 }
+
+crate::tests![
+    memfd_and_deleted_executables,
+    a_script_shows_its_interpreter,
+    mounts_and_roots,
+    deep_directories,
+];

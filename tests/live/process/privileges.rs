@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use crate::{
     common::{Trace, actor::Actor},
-    witness::*,
+    support::*,
 };
 
 const NET_RAW: u64 = 1 << 13;
 
-pub fn set_id_executables() {
+fn set_id_executables() {
     let folder = Folder::new();
     let port = open_door();
     let mut trace = watch_connects();
@@ -25,20 +25,21 @@ pub fn set_id_executables() {
         (0, 4321, 0o2745, 1000, 1000, 1000, ""), // mandatory locking, of old
         (0, 0, 0o755, 1000, 1000, 1000, ""),
     ] {
-        let program = folder.program("program", (owner, group), mode);
+        let program = install_program(&folder, "program", (owner, group), mode);
         let mut command = Actor::program(&program, &format!("connect {port}\nfork\nconnect {port}"));
         let actor = Actor::spawn(command.uid(by).gid(by));
         let pid = actor.pid();
         let event = event_of(&mut trace, pid);
-        let told = ["uid", "euid", "gid", "egid", "secureexec"].map(|name| event["process"][name].clone());
-        assert_eq!(told, [json!(by), json!(euid), json!(by), json!(egid), json!(secureexec)], "{mode:o}");
+        let reported =
+            ["uid", "euid", "gid", "egid", "secureexec"].map(|name| event["process"][name].clone());
+        assert_eq!(reported, [json!(by), json!(euid), json!(by), json!(egid), json!(secureexec)], "{mode:o}");
         actor.leave();
         trace.wait("the child's event", |events| events.iter().any(|event| event["process"]["ppid"] == pid));
         let child = trace.events.iter().find(|event| event["process"]["ppid"] == pid).expect("found");
         assert_eq!(child["process"]["secureexec"], secureexec);
     }
     // root's privileges come with the user, not with the file
-    let program = folder.program("root", (0, 0), 0o4755);
+    let program = install_program(&folder, "root", (0, 0), 0o4755);
     let actor = Actor::spawn(Actor::program(&program, &format!("connect {port}")).uid(1000));
     let event = event_of(&mut trace, actor.pid());
     assert_eq!(event["process"]["secureexec"], "SETUID");
@@ -47,10 +48,10 @@ pub fn set_id_executables() {
     actor.leave();
 }
 
-pub fn file_capabilities() {
+fn file_capabilities() {
     let folder = Folder::new();
-    let program = folder.program("capable", (0, 0), 0o755);
-    let plain = folder.program("plain", (0, 0), 0o755);
+    let program = install_program(&folder, "capable", (0, 0), 0o755);
+    let plain = install_program(&folder, "plain", (0, 0), 0o755);
     let status = Command::new("setcap").arg("cap_net_raw+ep").arg(&program).status().expect("run setcap");
     assert!(status.success(), "the file system keeps no capabilities");
     let port = open_door();
@@ -82,8 +83,8 @@ pub fn file_capabilities() {
     check(Actor::spawn(&mut command), "CAP_NET_RAW", "");
 }
 
-/// One image, several identities: each is told from when it holds.
-pub fn credentials_that_change() {
+/// One image, several identities: each is reported from when it holds.
+fn credentials_that_change() {
     let port = open_door();
     let mut trace = watch_connects();
     let login =
@@ -112,7 +113,7 @@ pub fn credentials_that_change() {
     assert!(column("args").iter().all(|args| args == "changing"));
 }
 
-pub fn threads_with_a_user_each() {
+fn threads_with_a_user_each() {
     let mut trace = Trace::start(&["-e", "fail"]);
     let pid = run(&this_program(), &["server"], "users 200 1001 1002\nfail 1");
     let events = events_of(&mut trace, pid, 401);
@@ -126,9 +127,9 @@ pub fn threads_with_a_user_each() {
 }
 
 /// Its privileges are all but not over us, and did not come with the file.
-pub fn root_of_a_user_namespace() {
+fn root_of_a_user_namespace() {
     let folder = Folder::new();
-    let program = folder.program("program", (0, 0), 0o755);
+    let program = install_program(&folder, "program", (0, 0), 0o755);
     let path = program.to_str().expect("UTF-8");
     let port = open_door();
     let mut trace = watch_connects();
@@ -141,3 +142,11 @@ pub fn root_of_a_user_namespace() {
     assert_eq!(event["process"]["secureexec"], "");
     actor.leave();
 }
+
+crate::tests![
+    set_id_executables,
+    file_capabilities,
+    credentials_that_change,
+    threads_with_a_user_each,
+    root_of_a_user_namespace,
+];

@@ -7,12 +7,12 @@ use std::{
     net::TcpListener,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
 use serde_json::Value;
 
+pub use crate::common::folder::Folder;
 use crate::common::{
     Trace,
     actor::{Actor, install},
@@ -20,39 +20,15 @@ use crate::common::{
     of_port,
 };
 
-/// A folder that everybody may read, removed at the end.
-pub struct Folder(pub PathBuf);
-
-impl Folder {
-    pub fn new() -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("tcptrace-process-{}-{count}", std::process::id()));
-        fs::create_dir(&path).expect("create a folder");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
-        Folder(path.canonicalize().expect("its path"))
+/// A copy of this program in a folder, or the same copy made another's.
+pub fn install_program(folder: &Folder, name: &str, owner: (u32, u32), mode: u32) -> PathBuf {
+    let path = folder.path(name);
+    if !path.exists() {
+        install(this_program(), &path);
     }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// A copy of this program, or the same copy made another's.
-    pub fn program(&self, name: &str, owner: (u32, u32), mode: u32) -> PathBuf {
-        let path = self.path(name);
-        if !path.exists() {
-            install(this_program(), &path);
-        }
-        chown(&path, Some(owner.0), Some(owner.1)).expect("chown");
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).expect("remove a folder");
-    }
+    chown(&path, Some(owner.0), Some(owner.1)).expect("chown");
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+    path
 }
 
 /// Whether this is a virtual machine of tests/kernels.
