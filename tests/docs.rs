@@ -246,7 +246,8 @@ fn limits() -> String {
 
 #[test]
 fn what_is_installed_can_be_taken_away() {
-    let root = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("root-{}", std::process::id()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path();
     let make = |target: &str| {
         let output = Command::new("make")
             .args(["-o", "all", target, "PREFIX=/usr"])
@@ -273,5 +274,5 @@ fn what_is_installed_can_be_taken_away() {
     for (name, _) in files {
         assert!(!root.join("usr").join(name).exists(), "{name}");
     }
-    fs::remove_dir_all(&root).expect("tidy up");
+    folder.close().expect("remove the folder");
 }
