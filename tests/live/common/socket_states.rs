@@ -66,7 +66,11 @@ impl Seen {
         let state = words.next().expect("a state");
         let end = |text: &str| text.replace("0.0.0.0:*", "0.0.0.0:0").replace("[::]:*", "[::]:0");
         let local = end(words.nth(2).expect("a local end"));
-        let remote = end(words.next().expect("a remote end"));
+        let remote = match end(words.next().expect("a remote end")).as_str() {
+            // without socket diagnosis (NETLINK_SOCK_DIAG) it reads /proc/net, and leaves out the family
+            "*:*" if local.starts_with('[') => "[::]:0".to_owned(),
+            remote => remote.to_owned(),
+        };
         let users = words.next().unwrap_or_default();
         let pids = users.split("pid=").skip(1).filter_map(|text| text.split(',').next()?.parse().ok());
         let state = match state {
