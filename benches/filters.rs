@@ -4,17 +4,19 @@
 //! (`kernel.bpf_stats_enabled`), tcptrace runs as a user would run it.
 
 #[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../tests/common/net.rs"]
+#[path = "../tests/live/common/launch.rs"]
+mod launch;
+#[allow(dead_code, reason = "the tests use the rest")]
+#[path = "../tests/live/common/net.rs"]
 mod net;
-#[path = "../tests/common/ready.rs"]
-mod ready;
 
+use launch::Launch;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use tcptrace::filter::netmon_yaml::NetMonConfig;
 use tcptrace::filter::{BinaryPattern, Direction, Filter, FilterOptions, ProcessFilter, Subject, Verdict};
 use tcptrace::tracer::filter_test_run::FilterTestRun;
@@ -103,12 +105,12 @@ fn long_lists(port: u16) -> String {
 fn one_binary(name: &str) -> Filter {
     let process =
         ProcessFilter { binary: vec![BinaryPattern::Name(name.into())], ..ProcessFilter::default() };
-    Filter::new(&FilterOptions { process, ..FilterOptions::default() }, None, None)
+    Filter::new(&FilterOptions { process, ..FilterOptions::default() }, None, None, Vec::new())
 }
 
 fn of_yaml(text: &str) -> Filter {
     let config = NetMonConfig::parse("bench.yaml", text).unwrap_or_else(|e| panic!("{e:?}"));
-    Filter::new(&FilterOptions::default(), None, Some(&config))
+    Filter::new(&FilterOptions::default(), None, config.process.clone(), config.rules())
 }
 
 /// The kernel's own measure of its own runs; the quietest of many batches.
@@ -147,20 +149,12 @@ fn judgement(filter: &Filter, name: &str) -> u64 {
 }
 
 fn measure(arguments: &[&str], listener: &TcpListener) -> u64 {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tcptrace"))
-        .arg("-j")
-        .args(arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start tcptrace");
-    let _stderr = ready::wait(&mut child);
+    let launch = Launch::with(launch::tcptrace()).args(["-j"]).args(arguments);
+    let tracing = launch.stdout(Stdio::null()).start();
     connect(listener, 100);
-    let before = run_time(&child);
+    let before = run_time(tracing.pid());
     connect(listener, CONNECTIONS);
-    let after = run_time(&child);
-    child.kill().expect("kill tcptrace");
-    child.wait().expect("wait for tcptrace");
+    let after = run_time(tracing.pid());
     (after - before) / CONNECTIONS
 }
 
@@ -177,8 +171,8 @@ fn connect(listener: &TcpListener, count: u64) {
 }
 
 /// Nanoseconds all programs of a process have run: the kernel tells with each descriptor.
-fn run_time(child: &Child) -> u64 {
-    let folder = format!("/proc/{}/fdinfo", child.id());
+fn run_time(pid: u32) -> u64 {
+    let folder = format!("/proc/{pid}/fdinfo");
     let read = |path: &Path| {
         let text = fs::read_to_string(path).ok()?;
         text.lines()

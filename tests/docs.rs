@@ -99,9 +99,9 @@ fn roff(text: &str) -> String {
 fn options() -> String {
     let command = Args::command();
     let mut headings: Vec<&str> = Vec::new();
-    // The command itself is told by hand.
-    let told = command.get_arguments().filter(|arg| !arg.is_last_set());
-    for heading in told.filter_map(Arg::get_help_heading) {
+    // The command itself is described by hand.
+    let described = command.get_arguments().filter(|arg| !arg.is_last_set());
+    for heading in described.filter_map(Arg::get_help_heading) {
         if !headings.contains(&heading) {
             headings.push(heading);
         }
@@ -164,7 +164,7 @@ fn fields() -> String {
     objects.push("Summary");
 
     let mut out = String::new();
-    let mut told: Vec<String> = Vec::new();
+    let mut described: Vec<String> = Vec::new();
     for name in objects {
         let object = &definitions[name];
         let required = object["required"].as_array().expect("a list");
@@ -172,28 +172,31 @@ fn fields() -> String {
         if let Some(about) = object["description"].as_str() {
             writeln!(out, "{}.", roff(about)).expect("text");
         }
-        if name.starts_with("Tcp") && told.contains(&"cookie".to_owned()) {
+        if name.starts_with("Tcp") && described.contains(&"cookie".to_owned()) {
             out.push_str("Beside what all events have:\n");
         }
         for (field, shape) in object["properties"].as_object().expect("properties") {
             if field == "type" && name != "NetworkEvent" {
                 continue;
             }
-            // What all kinds of events have is told once.
-            if name.starts_with("Tcp") && told.contains(field) && required.contains(&field.as_str().into()) {
+            // What all kinds of events have is described once.
+            if name.starts_with("Tcp")
+                && described.contains(field)
+                && required.contains(&field.as_str().into())
+            {
                 continue;
             }
             let presence = if required.contains(&field.as_str().into()) { "" } else { ", optional" };
             out.push_str(&field_of(field, shape, presence, definitions));
             let parts = parts(shape, definitions);
-            if !parts.is_empty() && !told.contains(field) {
+            if !parts.is_empty() && !described.contains(field) {
                 out.push_str(".RS\n");
                 for (part, shape) in parts {
                     out.push_str(&field_of(part, shape, "", definitions));
                 }
                 out.push_str(".RE\n");
             }
-            told.push(field.clone());
+            described.push(field.clone());
         }
     }
     out
@@ -249,7 +252,8 @@ fn limits() -> String {
 
 #[test]
 fn what_is_installed_can_be_taken_away() {
-    let root = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("root-{}", std::process::id()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path();
     let make = |target: &str| {
         let output = Command::new("make")
             .args(["-o", "all", target, "PREFIX=/usr"])
@@ -276,5 +280,5 @@ fn what_is_installed_can_be_taken_away() {
     for (name, _) in files {
         assert!(!root.join("usr").join(name).exists(), "{name}");
     }
-    fs::remove_dir_all(&root).expect("tidy up");
+    folder.close().expect("remove the folder");
 }

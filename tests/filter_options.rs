@@ -127,7 +127,7 @@ fn namespaces_and_cgroups_are_asked_of_the_machine() {
 }
 
 #[test]
-fn errors_teach() {
+fn errors_name_the_option_and_the_remedy() {
     let long = "x".repeat(255);
     for (arguments, parts) in [
         (&["--daddr", "10.0.0.1/8"][..], &["--daddr", "did you mean \"10.0.0.0/8\"?"][..]),

@@ -1,5 +1,6 @@
 //! The compiled program against the reference evaluator, and the language against itself.
 
+#[path = "common/filter_cases.rs"]
 mod filter_cases;
 
 use filter_cases::{filter, predicate, subject, written};
@@ -200,7 +201,7 @@ fn limits_are_named() {
     });
     let config =
         NetMonConfig::parse("r.yaml", &format!("egress:\n  rules:\n{}", rules.concat())).expect("64 rules");
-    let filter = Filter::new(&Default::default(), None, Some(&config));
+    let filter = Filter::new(&Default::default(), None, config.process.clone(), config.rules());
     assert_eq!(filter.rule_names().len(), 64);
     assert!(filter.compile().is_ok());
 }

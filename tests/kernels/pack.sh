@@ -1,7 +1,7 @@
 # Builds the file system of a guest: busybox, the kernel's modules, programs at the same paths as here. Sourced by run.
 
 # What the tests call that busybox does not have, or has with less.
-tools=(setpriv ip setcap)
+tools=(setpriv ip setcap ss)
 
 # build_tests: every test program of the crate, statically linked, into the array `tests`; tcptrace lies two folders up.
 build_tests() {

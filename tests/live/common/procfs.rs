@@ -1,0 +1,8 @@
+//! What /proc says of a process.
+
+/// A line of /proc/PID/status that counts memory, in KiB.
+pub fn kilobytes(pid: u32, line: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let found = status.lines().find_map(|text| text.strip_prefix(line)).expect(line);
+    found.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+}

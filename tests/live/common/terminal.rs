@@ -1,0 +1,69 @@
+//! A pseudo-terminal with a program in it.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use nix::pty::{Winsize, openpty};
+
+/// A terminal that someone looks at.
+pub struct Terminal {
+    child: Child,
+    master: File,
+    seen: Vec<u8>,
+}
+
+impl Terminal {
+    /// Run a program's command line as a session of its own, in a terminal of this size.
+    pub fn run(command: &Command, columns: u16, rows: u16) -> Terminal {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(&size, None).expect("a pseudo-terminal");
+        let end = || Stdio::from(pty.slave.try_clone().expect("duplicate a descriptor"));
+        let environment = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let child = Command::new("setsid")
+            .args(["--ctty", "--wait"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .env("LANG", "C.UTF-8")
+            .envs(environment)
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .expect("start a program on a terminal of its own");
+        drop(pty.slave);
+        Terminal { child, master: pty.master.into(), seen: Vec::new() }
+    }
+
+    /// Press keys.
+    pub fn press(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).expect("press keys");
+    }
+
+    /// Look until `enough` is there.
+    pub fn wait(&mut self, what: &str, enough: impl Fn(&str) -> bool) {
+        while !enough(&self.text()) {
+            assert!(self.read(), "the program ended without {what}: {}", self.text());
+        }
+    }
+
+    /// Look until the program has ended: all that was to be seen, and how it ended.
+    pub fn end(mut self) -> (String, ExitStatus) {
+        while self.read() {}
+        (self.text(), self.child.wait().expect("wait for the program"))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.seen).into_owned()
+    }
+
+    /// False at the end, which a terminal reports as EIO.
+    fn read(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        let count = self.master.read(&mut bytes).unwrap_or(0);
+        self.seen.extend_from_slice(&bytes[..count]);
+        count > 0
+    }
+}

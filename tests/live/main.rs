@@ -1,0 +1,87 @@
+//! The tests that need root and BPF: real connections, and what tcptrace reports of them.
+//!
+//! Each module is a group that runs by itself, its tests side by side unless they would see each other.
+
+mod common;
+#[path = "../common/filter_cases.rs"]
+mod filter_cases;
+#[path = "../common/odr_server.rs"]
+mod odr_server;
+
+mod acceptors;
+mod attach;
+mod close_reasons;
+mod command;
+mod dns;
+mod dns_answers;
+mod dns_filters;
+mod examples;
+mod existing;
+mod filter_kernel;
+mod filters;
+mod formats;
+mod kernel_sockets;
+mod lifecycle;
+mod load;
+mod probe_sets;
+mod rejected;
+mod requests;
+mod restricted_hosts;
+mod scenarios;
+mod summary;
+mod terminal;
+mod verifier;
+
+use common::{
+    actor,
+    harness::{
+        self,
+        Group::{InTurn, SideBySide},
+    },
+    script,
+};
+
+fn main() {
+    if let Some(part) = actor::part() {
+        return play(&part);
+    }
+    harness::run(vec![
+        SideBySide(lifecycle::tests()),
+        SideBySide(acceptors::tests()),
+        SideBySide(close_reasons::tests()),
+        SideBySide(scenarios::tests()),
+        SideBySide(requests::tests()),
+        SideBySide(rejected::tests()),
+        SideBySide(existing::tests()),
+        SideBySide(filters::tests()),
+        SideBySide(filter_kernel::tests()),
+        SideBySide(dns::tests()),
+        SideBySide(dns_answers::tests()),
+        SideBySide(dns_filters::tests()),
+        SideBySide(formats::tests()),
+        SideBySide(summary::tests()),
+        InTurn(terminal::tests()),
+        SideBySide(command::tests()),
+        SideBySide(examples::tests()),
+        SideBySide(restricted_hosts::tests()),
+        SideBySide(kernel_sockets::tests()),
+        SideBySide(probe_sets::tests()),
+        SideBySide(verifier::tests()),
+        InTurn(load::tests()),
+        InTurn(attach::tests()),
+    ]);
+}
+
+/// What this program does when a test has started it as another process.
+fn play(part: &str) {
+    match part {
+        "accept for ever" => acceptors::accept_for_ever(),
+        "connect and hold" => close_reasons::connect_and_hold(),
+        "close what was inherited" => close_reasons::close_what_was_inherited(),
+        "connect and close, many times" => existing::connect_and_close_many_times(),
+        part => match part.strip_prefix("client ") {
+            Some(client) => filters::client(client),
+            None => script::play(part),
+        },
+    }
+}

@@ -1,0 +1,86 @@
+//! Records that do not arrive, and tables that are full.
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    common::{Trace, actor::Actor, procfs::kilobytes},
+    support::*,
+};
+
+/// While tcptrace is stopped the ring fills, and a process record does not get through. The
+/// process's next event brings it again.
+fn a_lost_record_is_sent_again() {
+    let mut trace = Trace::start(&["-e", "fail", "--ring-size", "64K"]);
+    let mut actor = Actor::spawn(
+        Actor::program(this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("first"),
+    );
+    actor.hear();
+    let first = events_of(&mut trace, actor.pid(), 1).remove(0);
+
+    trace.signal(Signal::SIGSTOP);
+    // Each event is 136 bytes; with these the ring is more than full.
+    let filler = run(&this_program(), &["filler"], "fail 1000");
+    let mut late = Actor::spawn(
+        Actor::program(this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("late"),
+    );
+    late.hear();
+    trace.signal(Signal::SIGCONT);
+
+    // Once some of those are read, the ring has room, so that the first process's record can be sent again.
+    events_of(&mut trace, filler, 100);
+    actor.tell("again");
+    actor.hear();
+    let again = events_of(&mut trace, actor.pid(), 2).remove(1);
+    assert_eq!(again["process"]["exec_id"], first["process"]["exec_id"]);
+    assert_eq!(again["process"]["args"], "first");
+    late.tell("again");
+    late.hear();
+    let event = event_of(&mut trace, late.pid());
+    assert_eq!(event["process"]["args"], "late");
+    for mut actor in [actor, late] {
+        actor.tell("end");
+        actor.leave();
+    }
+    let ended = trace.stop();
+    assert!(ended.stderr.contains("lost") && ended.stderr.contains("process record"), "{}", ended.stderr);
+}
+
+/// Every change of user is an image. When there are too many, those out of use are dropped: memory
+/// stays bounded, and whoever acts again is known again.
+pub fn memory_stays_bounded_with_many_images() {
+    const ROUND: u32 = 2000;
+    const IMAGES: u32 = 10 * ROUND;
+    let mut trace = Trace::start(&["-e", "fail"]);
+    let twice = "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear";
+    let mut first_and_last = Actor::spawn(Actor::program(this_program(), twice).arg("first"));
+    first_and_last.hear();
+    let before = kilobytes(trace.pid(), "RssAnon:");
+    let rounds = (0..10).map(|round| format!("hear\nfresh-users {} {}", round * ROUND, (round + 1) * ROUND));
+    let script = rounds.collect::<Vec<_>>().join("\n");
+    let mut many = Actor::spawn(Actor::program(this_program(), &script).arg("many"));
+    for round in 1..=10 {
+        many.tell("go on");
+        // not more at a time than the ring holds
+        events_at(&mut trace, 1, (round * ROUND) as usize);
+    }
+    let pid = many.pid();
+    many.leave();
+    first_and_last.tell("again");
+    first_and_last.hear();
+    let reported = events_of(&mut trace, first_and_last.pid(), 2);
+    assert_eq!(reported[0]["process"], reported[1]["process"]);
+    for (number, event) in events_of(&mut trace, pid, IMAGES as usize).iter().enumerate() {
+        check(event);
+        assert_eq!(event["process"]["euid"], number);
+        assert_eq!(event["process"]["args"], "many");
+    }
+    // anonymous memory: all but the ring
+    let grown = kilobytes(trace.pid(), "RssAnon:").saturating_sub(before);
+    assert!(grown < 40 << 10, "{grown} KiB more for {IMAGES} images");
+    first_and_last.tell("end");
+    first_and_last.leave();
+    let ended = trace.stop();
+    assert!(!ended.stderr.contains("process record"), "{}", ended.stderr);
+}
+
+crate::tests![a_lost_record_is_sent_again,];

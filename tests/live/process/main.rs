@@ -1,0 +1,40 @@
+//! Who did it: the process and parent of events, for every kind of process. They need
+//! root.
+//!
+//! The processes are this program run again (`common::script`), so that their arguments are free:
+//! there is no test harness in between that would read them.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod arguments;
+mod containers;
+mod images;
+mod losses;
+mod paths;
+mod privileges;
+mod support;
+
+use common::harness::{self, Group::InTurn, trial};
+
+fn main() {
+    if let Some(part) = common::actor::part() {
+        return common::script::play(&part);
+    }
+    // 20,000 connections take too long in a virtual machine
+    let many_images = trial(
+        "losses",
+        "memory_stays_bounded_with_many_images",
+        losses::memory_stays_bounded_with_many_images,
+    );
+    // In turn: whoever forks while another writes a program keeps that file busy.
+    harness::run(vec![
+        InTurn(images::tests()),
+        InTurn(privileges::tests()),
+        InTurn(arguments::tests()),
+        InTurn(paths::tests()),
+        InTurn(containers::tests()),
+        InTurn(losses::tests()),
+        InTurn(vec![many_images.with_ignored_flag(support::in_guest())]),
+    ]);
+}

@@ -1,0 +1,215 @@
+//! What tcptrace does and reports where it may not do everything: few privileges, unusual kernels.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use crate::common::{
+    self, Launch, Trace, all,
+    harness::{in_guest, trial},
+    net::Pair,
+    net::V4,
+    net::V6,
+    the,
+};
+use libtest_mimic::Trial;
+
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+const PROBE_SETS: [&str; 2] = ["trampoline", "tracepoint"];
+
+/// tcptrace as the user nobody, with these capabilities and no others.
+fn as_nobody(capabilities: &[u32]) -> Command {
+    let list = capabilities.iter().map(|number| format!("+cap_{number}")).collect::<Vec<_>>().join(",");
+    let list = format!("-all{}{list}", if list.is_empty() { "" } else { "," });
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args(["--inh-caps", &list, "--ambient-caps", &list, "--bounding-set", &list])
+        .arg(env!("CARGO_BIN_EXE_tcptrace"));
+    command
+}
+
+/// Expect a refusal: exit status 1, nothing on stdout, and one line on stderr, which is returned.
+fn refused(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } =
+        command.args(["-j", "--timeout", "60s"]).output().expect("start tcptrace");
+    let stderr = String::from_utf8(stderr).expect("stderr is UTF-8");
+    assert_eq!(status.code(), Some(1), "{command:?}: {stderr}");
+    assert_eq!(stdout, b"", "{command:?}");
+    assert!(stderr.starts_with("tcptrace: ") && stderr.ends_with('\n'), "{command:?}: {stderr:?}");
+    assert_eq!(stderr.lines().count(), 1, "{command:?}: {stderr}");
+    stderr
+}
+
+/// One connection, seen whole.
+fn traces_a_connection(launch: Launch) -> Trace {
+    let mut trace = Trace::of(launch);
+    let pair = Pair::new(V4);
+    let port = pair.port();
+    drop(pair);
+    let events = trace.wait_port(port, 4);
+    for kind in ["TcpConnectionEstablish", "TcpConnectionAccept"] {
+        assert_eq!(the(&events, kind)["process"]["pid"], std::process::id());
+    }
+    assert_eq!(all(&events, "TcpConnectionClose").len(), 2);
+    trace
+}
+
+fn file(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn trampolines_work() -> bool {
+    let output = common::tcptrace().args(["--probes", "trampoline", "--timeout", "1ms"]).output();
+    output.expect("start tcptrace").status.success()
+}
+
+fn without_capabilities_the_error_names_both() {
+    let line = refused(&mut as_nobody(&[]));
+    assert!(line.contains("CAP_BPF and CAP_PERFMON") && line.contains("try sudo"), "{line}");
+}
+
+fn one_capability_alone_names_the_other() {
+    // not those that were taken from this machine for good
+    let bounding = file("/proc/self/status");
+    let bounding = bounding.lines().find_map(|line| line.strip_prefix("CapBnd:\t")).expect("CapBnd");
+    let bounding = u64::from_str_radix(bounding, 16).expect("a mask");
+    for capability in (0..64).filter(|&number| bounding >> number & 1 == 1 && number != CAP_SYS_ADMIN) {
+        let line = refused(&mut as_nobody(&[capability]));
+        assert_eq!(line.contains("CAP_BPF"), capability != CAP_BPF, "{capability}: {line}");
+        assert_eq!(line.contains("CAP_PERFMON"), capability != CAP_PERFMON, "{capability}: {line}");
+        assert!(line.contains("try sudo"), "{line}");
+    }
+}
+
+fn the_two_capabilities_are_enough() {
+    for probes in ["auto", "tracepoint"] {
+        let launch = Launch::with(as_nobody(&[CAP_BPF, CAP_PERFMON]));
+        traces_a_connection(launch.args(["-j", "--probes", probes])).stop();
+    }
+}
+
+/// The old name of both, and of much more.
+fn cap_sys_admin_is_enough() {
+    for probes in ["auto", "tracepoint"] {
+        let launch = Launch::with(as_nobody(&[CAP_SYS_ADMIN]));
+        traces_a_connection(launch.args(["-j", "--probes", probes])).stop();
+    }
+}
+
+fn without_trampolines_tracepoints_serve_and_are_announced() {
+    let auto = traces_a_connection(Launch::with(common::tcptrace()).args(["-j"]));
+    if trampolines_work() {
+        assert_eq!(auto.banner().lines().count(), 1, "{}", auto.banner());
+        assert!(auto.banner().contains("trampoline"), "{}", auto.banner());
+    } else {
+        assert!(auto.banner().contains("without BPF trampolines"), "{}", auto.banner());
+        assert!(auto.banner().contains("tracepoint probes"), "{}", auto.banner());
+        let line = refused(common::tcptrace().args(["--probes", "trampoline"]));
+        assert!(line.contains("--probes tracepoint"), "{line}");
+    }
+    auto.stop();
+}
+
+/// Both probe sets trace; returns what they printed before they were ready.
+fn both_sets_trace() -> [String; 2] {
+    PROBE_SETS.map(|probes| {
+        let trace = traces_a_connection(Launch::with(common::tcptrace()).args(["-j", "--probes", probes]));
+        let banner = trace.banner().to_owned();
+        assert!(trace.stop().status.success());
+        banner
+    })
+}
+
+fn lockdown_integrity() {
+    assert!(file("/sys/kernel/security/lockdown").contains("[integrity]"));
+    both_sets_trace();
+}
+
+fn lockdown_confidentiality() {
+    assert!(file("/sys/kernel/security/lockdown").contains("[confidentiality]"));
+    for probes in PROBE_SETS {
+        let line = refused(common::tcptrace().args(["--probes", probes]));
+        assert!(line.contains("lockdown") && line.contains("lockdown=integrity"), "{line}");
+    }
+}
+
+fn no_ipv6() {
+    assert!(std::net::TcpListener::bind((V6, 0)).is_err());
+    both_sets_trace();
+}
+
+fn no_cgroup2() {
+    assert!(!file("/proc/self/mountinfo").contains(" - cgroup2 "));
+    let [_, tracepoint] = both_sets_trace();
+    for lost in ["remote ends have no DNS names", "connects that fail before any SYN are not seen"] {
+        let line = format!("tcptrace: {lost}: cgroup2 is not mounted");
+        assert_eq!(tracepoint.lines().filter(|printed| *printed == line).count(), 1, "{tracepoint}");
+    }
+}
+
+fn hidepid() {
+    assert!(file("/proc/self/mountinfo").contains("hidepid=invisible"));
+    both_sets_trace();
+    // root may look all the same; nobody may not
+    let trace = traces_a_connection(Launch::with(as_nobody(&[CAP_BPF, CAP_PERFMON])).args(["-j"]));
+    let process = &trace.events[0]["process"];
+    let own = std::env::current_exe().expect("this program");
+    assert_eq!(process["binary_path"], own.to_str().expect("UTF-8"));
+    assert_ne!(process["args"], "");
+    assert!(trace.stop().status.success());
+}
+
+fn no_btf() {
+    assert!(!Path::new("/sys/kernel/btf/vmlinux").exists());
+    for probes in PROBE_SETS {
+        let line = refused(common::tcptrace().args(["--probes", probes]));
+        assert!(line.contains("CONFIG_DEBUG_INFO_BTF"), "{line}");
+    }
+}
+
+fn linux_5_10() {
+    assert!(file("/proc/sys/kernel/osrelease").starts_with("5.10."));
+    for probes in PROBE_SETS {
+        let line = refused(common::tcptrace().args(["--probes", probes]));
+        assert!(line.contains("5.15") && line.contains("5.10."), "{line}");
+    }
+}
+
+pub fn tests() -> Vec<Trial> {
+    let here = module_path!();
+    vec![
+        trial(here, "without_capabilities_the_error_names_both", without_capabilities_the_error_names_both),
+        trial(here, "one_capability_alone_names_the_other", one_capability_alone_names_the_other),
+        trial(here, "the_two_capabilities_are_enough", the_two_capabilities_are_enough),
+        trial(here, "cap_sys_admin_is_enough", cap_sys_admin_is_enough),
+        trial(
+            here,
+            "without_trampolines_tracepoints_serve_and_are_announced",
+            without_trampolines_tracepoints_serve_and_are_announced,
+        ),
+        in_guest(
+            |name| name == "lockdown-integrity",
+            "a kernel booted with lockdown=integrity",
+            here,
+            "lockdown_integrity",
+            lockdown_integrity,
+        ),
+        in_guest(
+            |name| name == "lockdown-confidentiality",
+            "a kernel booted with lockdown=confidentiality",
+            here,
+            "lockdown_confidentiality",
+            lockdown_confidentiality,
+        ),
+        in_guest(|name| name == "no-ipv6", "a kernel booted with ipv6.disable=1", here, "no_ipv6", no_ipv6),
+        in_guest(|name| name == "no-cgroup2", "a host without cgroup2", here, "no_cgroup2", no_cgroup2),
+        in_guest(|name| name == "hidepid", "/proc mounted with hidepid=2", here, "hidepid", hidepid),
+        in_guest(|name| name == "no-btf", "a kernel without type information", here, "no_btf", no_btf),
+        in_guest(|name| name == "5.10", "Linux 5.10", here, "linux_5_10", linux_5_10),
+    ]
+}

@@ -1,0 +1,45 @@
+//! How much work the programs are for the kernel's verifier, which gives up at a million.
+
+use crate::common::{probes, tcptrace};
+
+/// Far from the limit, so that growth is noticed before it hurts.
+const MOST: u64 = 250_000;
+
+/// From libbpf's log: (program, instructions processed, states).
+fn figures(log: &str) -> Vec<(&str, u64, u64)> {
+    let mut program = "";
+    let mut figures = Vec::new();
+    for line in log.lines() {
+        if let Some((name, _)) = line
+            .strip_prefix("libbpf: prog '")
+            .filter(|rest| rest.ends_with("BEGIN PROG LOAD LOG --"))
+            .and_then(|rest| rest.split_once('\''))
+        {
+            program = name;
+        }
+        // processed 123 insns (limit 1000000) max_states_per_insn 4 total_states 12 peak_states 12 mark_read 3
+        let words: Vec<&str> = line.split(' ').collect();
+        if let ["processed", instructions, "insns", .., "total_states", states, _, _, _, _] = words[..] {
+            let number = |word: &str| word.parse().expect("a number");
+            figures.push((program, number(instructions), number(states)));
+        }
+    }
+    figures
+}
+
+fn programs_are_cheap_to_verify() {
+    let output =
+        tcptrace().args(["-v", "--timeout", "1ms", "--probes", &probes()]).output().expect("start tcptrace");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    let figures = figures(&log);
+    for (program, instructions, states) in &figures {
+        println!("verifier: {program:18} {instructions:7} instructions {states:5} states");
+        assert!(*instructions <= MOST, "{program}");
+    }
+    for program in ["on_connect", "on_state", "on_exec"] {
+        assert!(figures.iter().any(|(name, ..)| *name == program), "no figures of {program}: {log}");
+    }
+}
+
+crate::tests![programs_are_cheap_to_verify,];
