@@ -56,6 +56,7 @@ lint:
 	cargo fmt --check
 	cargo clippy --all-targets --target $(HOST) -- -D warnings
 	clang-format --dry-run -Werror src/bpf/*.c src/bpf/*.h
+	tests/headers
 
 # The manual page, after a change of an option, of the schema or of man/*.in.
 man:

@@ -28,6 +28,7 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
 }
 
+#[cfg(feature = "test-programs")]
 pub mod classifier;
 mod filter;
 #[cfg(test)]
@@ -39,7 +40,7 @@ mod probes;
 mod refusal;
 
 use iterate::Iterators;
-use layout::netmon_survey as survey;
+use layout::{netmon_existing as existing, netmon_lost as Cause};
 pub use probes::ProbeSet;
 use refusal::Rejection;
 pub use refusal::{is_denied, refuses_trampolines};
@@ -136,17 +137,21 @@ impl<'obj> Tracer<'obj> {
         rodata.config.want = config.events.bits();
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.config.follow = u32::from(config.follow);
-        rodata.config.survey = match config.at_start {
+        rodata.config.existing = match config.at_start {
             AtStart::Ignore => 0,
-            AtStart::Learn => survey::NETMON_SURVEY_LEARN.0,
-            AtStart::Print => survey::NETMON_SURVEY_LEARN.0 | survey::NETMON_SURVEY_REPORT.0,
-            AtStart::PrintOnly => survey::NETMON_SURVEY_REPORT.0,
+            AtStart::Learn => existing::NETMON_EXISTING_TRACK.0,
+            AtStart::Print => existing::NETMON_EXISTING_TRACK.0 | existing::NETMON_EXISTING_REPORT.0,
+            AtStart::PrintOnly => existing::NETMON_EXISTING_REPORT.0,
         };
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         let values = filter::configure(config.filter, &mut open.maps)?;
         let mut notes = Vec::new();
         probes::choose(&mut open.progs, set, config, &mut notes);
+        let tracepoints = set == ProbeSet::Tracepoint;
+        open.maps.attempts.set_autocreate(tracepoints)?;
+        open.maps.connecting.set_autocreate(tracepoints && config.events.has_requests())?;
+        open.maps.followed.set_autocreate(config.follow)?;
         if config.verbose {
             const BPF_LOG_STATS: u32 = 4;
             open.open_object_mut().progs_mut().for_each(|mut prog| prog.set_log_level(BPF_LOG_STATS));
@@ -181,7 +186,7 @@ impl<'obj> Tracer<'obj> {
             AtStart::Ignore => None,
             _ => Some(Iterators::new(&skel.progs, config)?),
         };
-        tell(&mut skel, |bss| &mut bss.surveying, iterators.is_some().into());
+        tell(&mut skel, |bss| &mut bss.existing_running, iterators.is_some().into());
         tell(&mut skel, |bss| &mut bss.started, 1);
         Ok(Tracer { skel, links, ring, batch, set, notes, iterators })
     }
@@ -236,18 +241,19 @@ impl Source for Tracer<'_> {
             self.notes.extend(iterators.note());
         }
         self.iterators = None;
-        tell(&mut self.skel, |bss| &mut bss.surveying, 0);
+        tell(&mut self.skel, |bss| &mut bss.existing_running, 0);
         Ok(false)
     }
 
     fn lost(&self) -> Lost {
         let lost = self.skel.maps.bss_data.as_deref().map(|bss| bss.lost).unwrap_or_default();
+        let of = |cause: Cause| lost[cause.0 as usize];
         Lost {
-            ring: lost[0],
-            table: lost[1],
-            process: lost[2],
-            follow: lost[3],
-            answers: lost[4],
+            ring: of(Cause::NETMON_LOST_RING),
+            table: of(Cause::NETMON_LOST_TABLE),
+            process: of(Cause::NETMON_LOST_PROCESS),
+            follow: of(Cause::NETMON_LOST_FOLLOW),
+            answers: of(Cause::NETMON_LOST_DNS),
             missed: self.missed(),
             ..Lost::default()
         }

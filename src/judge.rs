@@ -137,7 +137,7 @@ fn subject(record: &Record) -> Subject {
     }
 }
 
-/// As the kernel has it (src/bpf/survey.h): what is left of a socket counts as opened here.
+/// As the kernel has it (src/bpf/existing.h): what is left of a socket counts as opened here.
 fn direction(what: &What) -> Direction {
     match what {
         What::Request | What::Connect { .. } | What::Fail { .. } => Direction::Egress,

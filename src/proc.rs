@@ -10,11 +10,12 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::{
     args,
+    bpf::layout::netmon_limit,
     event::{BootTime, Process},
 };
 
 /// Bytes of argv read; as many as the kernel side reads.
-const ARGS_MAX: u64 = 8192;
+const ARGS_MAX: u64 = netmon_limit::NETMON_ARGS_MAX.0 as u64;
 
 /// The arguments of a process that the kernel side could not read.
 ///

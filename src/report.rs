@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, io::Write};
 
 use crate::{
-    bpf::ProbeSet,
+    bpf::{ProbeSet, layout::netmon_limit},
     digest::{self, Room},
     session::Lost,
     sink::names::escape,
@@ -58,6 +58,10 @@ pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool, room: Room) 
     }
 }
 
+// The number in TABLE_LOST.
+const _: () = assert!(netmon_limit::NETMON_CONNECTIONS_MAX.0 == 1_048_576);
+const TABLE_LOST: &str = "connections lost: more than 1048576 were open at a time";
+
 /// One sentence for each cause that lost something, with the remedy.
 fn losses(lost: &Lost) -> Vec<String> {
     let causes = [
@@ -65,7 +69,7 @@ fn losses(lost: &Lost) -> Vec<String> {
             lost.ring,
             "events lost: the ring was full (a larger --ring-size, a filter or a faster reader helps)",
         ),
-        (lost.table, "connections lost: more than 1048576 were open at a time"),
+        (lost.table, TABLE_LOST),
         (
             lost.process,
             "process records lost: the ring was full or memory short (their events show the pid only)",

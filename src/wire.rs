@@ -1,7 +1,7 @@
 //! Bytes of the ring to [`Event`]s and [`Process`]es. Total: no input panics.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -85,7 +85,7 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
             closer: image(raw.closer),
         }),
         k if k == kind::NETMON_KIND_LISTEN.0 => What::Listen { backlog },
-        k if k == kind::NETMON_KIND_UNLISTEN.0 => What::Unlisten { backlog },
+        k if k == kind::NETMON_KIND_LISTEN_STOP.0 => What::Unlisten { backlog },
         k if k == kind::NETMON_KIND_STATE.0 => What::Step { direction, from, to, after: elapsed },
         k if k == kind::NETMON_KIND_EXISTING.0 => What::Existing(Existing {
             state: to,
@@ -102,9 +102,9 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
     Ok(Event {
         time: BootTime(raw.time),
         cookie: raw.cookie,
-        local: SocketAddr::new(address(raw.family, raw.saddr)?, raw.sport),
-        remote: SocketAddr::new(address(raw.family, raw.daddr)?, raw.dport),
-        netns: raw.netns,
+        local: SocketAddr::new(address(raw.flow.saddr), raw.flow.sport),
+        remote: SocketAddr::new(address(raw.flow.daddr), raw.flow.dport),
+        netns: raw.flow.netns,
         mptcp: has(flag::NETMON_FLAG_MPTCP),
         owner,
         rule: raw.rule.checked_sub(1),
@@ -112,12 +112,9 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
     })
 }
 
-fn address(family: u8, bytes: [u8; 16]) -> Result<IpAddr, Undecodable> {
-    match family {
-        4 => Ok(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()),
-        6 => Ok(Ipv6Addr::from(bytes).into()),
-        _ => Err(Undecodable),
-    }
+/// In network order; IPv4 comes as an IPv4-mapped address.
+fn address(words: [u32; 4]) -> IpAddr {
+    Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>(words)).to_canonical()
 }
 
 fn image(id: u64) -> Option<ImageId> {

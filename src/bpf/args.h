@@ -5,6 +5,13 @@
 #ifndef __ARGS_H__
 #define __ARGS_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
+#include "scratch.h"
+
 #define KEPT_ARGS_MAX 4096
 
 /*
@@ -34,7 +41,7 @@ struct argv {
 };
 
 /*
- * setproctitle() is told as the kernel does it (get_mm_cmdline() in fs/proc/base.c): the last NUL
+ * setproctitle() is shown as the kernel shows it (get_mm_cmdline() in fs/proc/base.c): the last NUL
  * is overwritten, and the text may run on into the environment.
  */
 static __always_inline struct argv argv_of(struct mm_struct *mm, __u64 limit)
@@ -60,7 +67,7 @@ static __always_inline struct argv argv_of(struct mm_struct *mm, __u64 limit)
 }
 
 /* Append the current process's arguments. */
-static __noinline void put_args(struct scratch *s, struct mm_struct *mm)
+static __noinline void append_args(struct scratch *s, struct mm_struct *mm)
 {
 	struct argv argv = argv_of(mm, NETMON_ARGS_MAX);
 	__u64 len = argv.len;
@@ -117,7 +124,7 @@ static __always_inline void renew_kept_args(struct task_struct *leader)
 }
 
 /* Append what another process was called with, if it is known. */
-static __noinline void put_kept_args(struct scratch *s, struct task_struct *leader)
+static __noinline void append_kept_args(struct scratch *s, struct task_struct *leader)
 {
 	struct kept_args *kept = bpf_task_storage_get(&kept_args, leader, 0, 0);
 	__u32 used = s->used;

@@ -6,11 +6,12 @@
 #ifndef __ATTEMPT_H__
 #define __ATTEMPT_H__
 
-#define AF_INET	      2
-#define AF_INET6      10
-#define IPPROTO_TCP   6
-#define IPPROTO_MPTCP 262
-#define MAX_ATTEMPTS  8192
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "consts.h"
+#include "ring.h"
+
+#define MAX_ATTEMPTS 8192
 
 /* struct sockaddr_in and sockaddr_in6 laid over each other (ABI), with one place for both */
 struct target {
@@ -19,9 +20,6 @@ struct target {
 	__be32 ipv4;	/* in an address; or IPv6 flow information */
 	__be32 addr[4]; /* IPv4 in the first */
 };
-
-#define SOCKADDR_IN_LEN	 16
-#define SOCKADDR_IN6_LEN 24 /* SIN6_LEN_RFC2133: the scope may be missing */
 
 /* The target an address names; false if it is none that TCP knows. */
 static __always_inline bool read_target(struct target *to, const void *address, __u64 len,

@@ -5,11 +5,16 @@
 #ifndef __CLOSE_H__
 #define __CLOSE_H__
 
-#define SOCK_DONE  1 /* enum sock_flags: set by tcp_fin() alone */
-#define ECONNRESET 104
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "conn.h"
 
 /* Of all subflows together, which since 6.5 the MPTCP socket counts itself. */
-static __always_inline void put_mptcp_counts(struct netmon_event *e, struct sock *sk)
+static __always_inline void fill_mptcp_counts(struct netmon_event *e, struct sock *sk)
 {
 	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
 
@@ -26,8 +31,8 @@ static __always_inline void put_mptcp_counts(struct netmon_event *e, struct sock
  * over it; for an incoming one it starts behind it) and both counters count the FIN. Sent and
  * not yet acknowledged is sent too. Our FIN is sent when snd_nxt has caught up with write_seq.
  */
-static __always_inline void put_counts(struct netmon_event *e, struct sock *sk, int oldstate,
-				       bool raw)
+static __always_inline void fill_counts(struct netmon_event *e, struct sock *sk, int oldstate,
+					bool raw)
 {
 	struct tcp_sock *tp = tcp_of(sk, raw);
 	bool fin_queued = oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2 ||
@@ -36,24 +41,24 @@ static __always_inline void put_counts(struct netmon_event *e, struct sock *sk, 
 	__u32 snd_nxt;
 
 	if (e->flags & NETMON_FLAG_MPTCP) {
-		put_mptcp_counts(e, sk);
+		fill_mptcp_counts(e, sk);
 		return;
 	}
 	if (!tp)
 		return;
-	snd_nxt = get(tp, snd_nxt, raw);
-	sent = get(tp, bytes_acked, raw) + (__u32)(snd_nxt - get(tp, snd_una, raw));
+	snd_nxt = sk_read(tp, snd_nxt, raw);
+	sent = sk_read(tp, bytes_acked, raw) + (__u32)(snd_nxt - sk_read(tp, snd_una, raw));
 	if (e->flags & NETMON_FLAG_EGRESS && sent)
 		sent--;
-	if (fin_queued && snd_nxt == get(tp, write_seq, raw) && sent)
+	if (fin_queued && snd_nxt == sk_read(tp, write_seq, raw) && sent)
 		sent--;
-	received = get(tp, bytes_received, raw);
-	if (get(sk, __sk_common.skc_flags, raw) & (1UL << SOCK_DONE) && received)
+	received = sk_read(tp, bytes_received, raw);
+	if (sk_read(sk, __sk_common.skc_flags, raw) & (1UL << SOCK_DONE) && received)
 		received--;
 	e->bytes_sent = sent;
 	e->bytes_received = received;
-	e->retransmits = get(tp, total_retrans, raw);
-	e->srtt_us = get(tp, srtt_us, raw) >> 3;
+	e->retransmits = sk_read(tp, total_retrans, raw);
+	e->srtt_us = sk_read(tp, srtt_us, raw) >> 3;
 }
 
 static __always_inline void send_close(struct sock *sk, struct conn *conn, int oldstate, bool raw)
@@ -68,17 +73,17 @@ static __always_inline void send_close(struct sock *sk, struct conn *conn, int o
 	if (!e)
 		return;
 	e->states = oldstate | TCP_CLOSE << 4;
-	e->error = get(sk, sk_err, raw);
+	e->error = sk_read(sk, sk_err, raw);
 	e->closer = conn->closer;
-	put_duration(e, conn->since);
-	put_counts(e, sk, oldstate, raw);
+	fill_duration(e, conn->since);
+	fill_counts(e, sk, oldstate, raw);
 	/*
 	 * Data that comes after close() is answered with RST, through the same tcp_reset() that a
 	 * RST from the peer ends in (tcp_rcv_state_process()); only the count tells them apart.
 	 */
 	if (e->error == ECONNRESET && (oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2)) {
 		tp = tcp_of(sk, raw);
-		if (tp && get(tp, data_segs_in, raw) != conn->data_segs_in)
+		if (tp && sk_read(tp, data_segs_in, raw) != conn->data_segs_in)
 			e->flags |= NETMON_FLAG_ABORTED_DATA;
 	}
 	send_event(e);

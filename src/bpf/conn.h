@@ -5,30 +5,21 @@
 #ifndef __CONN_H__
 #define __CONN_H__
 
-#define MAX_CONNECTIONS (1 << 20)
-
-enum {
-	TCP_ESTABLISHED = 1,
-	TCP_SYN_SENT,
-	TCP_SYN_RECV,
-	TCP_FIN_WAIT1,
-	TCP_FIN_WAIT2,
-	TCP_TIME_WAIT,
-	TCP_CLOSE,
-	TCP_CLOSE_WAIT,
-	TCP_LAST_ACK,
-	TCP_LISTEN,
-	TCP_CLOSING,
-	TCP_NEW_SYN_RECV,
-};
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "flow.h"
 
 enum phase {
-	PHASE_OPENING,	/* no event yet: SYN sent, or waiting for accept() */
-	PHASE_FAILED,	/* connect() is about to return an error */
-	PHASE_OPEN,	/* connected or accepted: a close is owed */
-	PHASE_LISTEN,	/* no connection, but waiting for them */
-	PHASE_UNJUDGED, /* opening, and the filter waits for the local port */
-	PHASE_BURIED,	/* closed before the survey came to it */
+	PHASE_OPENING,	     /* no event yet: SYN sent, or waiting for accept() */
+	PHASE_FAILED,	     /* connect() is about to return an error */
+	PHASE_OPEN,	     /* connected or accepted: a close is owed */
+	PHASE_LISTEN,	     /* no connection, but waiting for them */
+	PHASE_PORT_PENDING,  /* opening, and the filter waits for the local port */
+	PHASE_CLOSED_UNSEEN, /* closed before the iterators came to it */
 };
 
 /* What is remembered of a connection between its events. */
@@ -53,32 +44,21 @@ struct conn {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MAX_CONNECTIONS);
+	__uint(max_entries, NETMON_CONNECTIONS_MAX);
 	__type(key, __u64);
 	__type(value, struct conn);
 } conns SEC(".maps");
 
-/* The survey of what exists is under way (survey.h). */
-__u32 surveying = 0;
+/* The iterators over what exists are running (existing.h). */
+__u32 existing_running = 0;
 
 /*
- * Every program is attached. No story begins before, for some may already run while the one that
- * sees its end does not.
+ * Every program is attached. No connection begins before, for some may already run while the one
+ * that sees its end does not.
  */
 __u32 started = 0;
 
-/*
- * A socket comes either as the verifier's own pointer, which can be read at once, or (`raw`) from
- * a file table, as a number that can only be probed.
- */
-#define get(sk, field, raw) ((raw) ? BPF_CORE_READ(sk, field) : (sk)->field)
-
-static __always_inline struct tcp_sock *tcp_of(struct sock *sk, bool raw)
-{
-	return raw ? (struct tcp_sock *)sk : bpf_skc_to_tcp_sock(sk);
-}
-
-static __always_inline void forget(struct sock *sk)
+static __always_inline void conn_delete(struct sock *sk)
 {
 	__u64 key = (__u64)sk;
 
@@ -95,13 +75,13 @@ static __always_inline struct conn *conn_of(struct sock *sk, bool raw)
 	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
 
 	if (!conn || !conn->cookie ||
-	    conn->cookie == (__u64)get(sk, __sk_common.skc_cookie.counter, raw))
+	    conn->cookie == (__u64)sk_read(sk, __sk_common.skc_cookie.counter, raw))
 		return conn;
-	forget(sk);
+	conn_delete(sk);
 	return NULL;
 }
 
-static __always_inline bool remember(struct sock *sk, struct conn *conn)
+static __always_inline bool conn_insert(struct sock *sk, const struct conn *conn)
 {
 	__u64 key = (__u64)sk;
 
@@ -118,7 +98,7 @@ static __always_inline bool remember(struct sock *sk, struct conn *conn)
 static __always_inline bool is_tcp(struct sock *sk, bool raw)
 {
 	const struct tcp_ulp_ops *ulp;
-	__u16 protocol = get(sk, sk_protocol, raw);
+	__u16 protocol = sk_read(sk, sk_protocol, raw);
 	char name[2] = {};
 
 	if (protocol == IPPROTO_MPTCP)
@@ -132,46 +112,6 @@ static __always_inline bool is_tcp(struct sock *sk, bool raw)
 	return !(name[0] == 'm' && name[1] == 'p');
 }
 
-static __always_inline void put_ipv6(struct netmon_event *e, __be32 *local, __be32 *remote)
-{
-	__be32 *saddr = (__be32 *)e->saddr, *daddr = (__be32 *)e->daddr;
-
-	if (remote[0] == 0 && remote[1] == 0 && remote[2] == bpf_htonl(0xffff)) {
-		e->family = 4;
-		saddr[0] = local[3];
-		daddr[0] = remote[3];
-		return;
-	}
-	e->family = 6;
-	__builtin_memcpy(saddr, local, 16);
-	__builtin_memcpy(daddr, remote, 16);
-}
-
-/*
- * Both ends; the remote one is `to`'s if given. The local port is inet_sport: skc_num is already
- * 0 when a socket closes.
- */
-static __always_inline void put_ends(struct netmon_event *e, struct sock *sk, struct target *to,
-				     bool raw)
-{
-	__be32 local[4], remote[4];
-
-	if ((to ? to->family : get(sk, __sk_common.skc_family, raw)) == AF_INET6) {
-		bpf_core_read(local, sizeof(local), &sk->__sk_common.skc_v6_rcv_saddr);
-		if (to)
-			__builtin_memcpy(remote, to->addr, sizeof(remote));
-		else
-			bpf_core_read(remote, sizeof(remote), &sk->__sk_common.skc_v6_daddr);
-		put_ipv6(e, local, remote);
-	} else {
-		e->family = 4;
-		*(__be32 *)e->saddr = get(sk, __sk_common.skc_rcv_saddr, raw);
-		*(__be32 *)e->daddr = to ? to->addr[0] : get(sk, __sk_common.skc_daddr, raw);
-	}
-	e->sport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
-	e->dport = bpf_ntohs(to ? to->port : get(sk, __sk_common.skc_dport, raw));
-}
-
 /* It is made when it is first asked for; of a raw socket nobody can ask, and it may be 0. */
 static __always_inline __u64 cookie_of(struct sock *sk, bool raw)
 {
@@ -181,7 +121,7 @@ static __always_inline __u64 cookie_of(struct sock *sk, bool raw)
 
 static __always_inline __u8 flags_of(struct sock *sk, bool raw)
 {
-	return get(sk, sk_protocol, raw) == IPPROTO_MPTCP ? NETMON_FLAG_MPTCP : 0;
+	return sk_read(sk, sk_protocol, raw) == IPPROTO_MPTCP ? NETMON_FLAG_MPTCP : 0;
 }
 
 /*
@@ -194,7 +134,7 @@ static __always_inline struct conn *new_conn(struct sock *sk, bool raw)
 {
 	struct conn *conn;
 
-	if (!remember(sk, (struct conn *)&blank))
+	if (!conn_insert(sk, &blank))
 		return NULL;
 	conn = conn_of(sk, raw);
 	if (conn) {
@@ -223,13 +163,11 @@ new_event(struct sock *sk, struct conn *conn, struct target *to, __u8 kind, __u6
 	e->image = conn->image;
 	e->pid = conn->pid;
 	e->tid = conn->tid;
-	/* Not through the verifier's pointer: it takes a millisecond to look into what that is. */
-	e->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	put_ends(e, sk, to, raw);
+	fill_flow(&e->flow, sk, to, raw);
 	return e;
 }
 
-static __always_inline void put_duration(struct netmon_event *e, __u64 since)
+static __always_inline void fill_duration(struct netmon_event *e, __u64 since)
 {
 	if (!since)
 		return;

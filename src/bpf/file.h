@@ -5,8 +5,10 @@
 #ifndef __FILE_H__
 #define __FILE_H__
 
-#define S_IFMT	 0170000
-#define S_IFSOCK 0140000
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
 
 static __always_inline struct sock *sock_of_file(struct file *file)
 {

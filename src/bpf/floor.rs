@@ -28,7 +28,7 @@ const NEWER: &str = include_str!("../../tests/kernels/layouts/6.1");
 const PROGRAMS: [&str; 4] = [
     include_str!("netmon.bpf.c"),
     include_str!("close.h"),
-    include_str!("judge.h"),
+    include_str!("filter_process.h"),
     include_str!("identity.h"),
 ];
 

@@ -5,11 +5,11 @@
 #ifndef __IDENTITY_H__
 #define __IDENTITY_H__
 
-#define S_ISUID	    0004000
-#define S_ISGID	    0002000
-#define S_IXGRP	    0000010
-#define ID_UNSET    0xffffffff /* no user, no group, no login */
-#define MAX_EXTENTS 5	       /* UID_GID_MAP_MAX_BASE_EXTENTS */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
 
 /* What makes another process of a process without an exec; compared at every event. */
 struct identity {
@@ -70,11 +70,11 @@ static __always_inline __u32 root_of(const struct cred *cred)
 	__u32 i, count = BPF_CORE_READ(map, nr_extents);
 
 	/* More of them are kept elsewhere, in order. */
-	if (count > MAX_EXTENTS) {
+	if (count > UID_GID_MAP_MAX_BASE_EXTENTS) {
 		extent = BPF_CORE_READ(map, forward);
 		count = 1;
 	}
-	for (i = 0; i < MAX_EXTENTS && i < count; i++)
+	for (i = 0; i < UID_GID_MAP_MAX_BASE_EXTENTS && i < count; i++)
 		if (BPF_CORE_READ(&extent[i], first) == 0)
 			return BPF_CORE_READ(&extent[i], lower_first);
 	return ID_UNSET;

@@ -48,8 +48,8 @@ impl Iterators {
         let (mut namespaces, hidden) = host::network_namespaces();
         namespaces.reverse();
         Ok(Iterators {
-            sockets: progs.on_survey_tcp.attach().context("attach on_survey_tcp")?,
-            files: progs.on_survey_file.attach().context("attach on_survey_file")?,
+            sockets: progs.on_existing_tcp.attach().context("attach on_existing_tcp")?,
+            files: progs.on_existing_file.attach().context("attach on_existing_file")?,
             own: namespaces.last().map_or(0, |netns| netns.inode),
             namespaces,
             files_done: false,

@@ -12,20 +12,18 @@
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
+#include "consts.h"
 #include "netmon.h"
 #include "ring.h"
-#include "filter.h"
 #include "process.h"
-#include "judge.h"
 #include "follow.h"
 #include "file.h"
 #include "attempt.h"
-#include "request.h"
 #include "socket.h"
 #include "returns.h"
-#include "dns.h"
 #include "state.h"
-#include "survey.h"
+#include "existing.h"
+#include "dns.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -39,7 +37,8 @@ const enum netmon_process_flag process_flag_layout = 0;
 const enum netmon_secureexec secureexec_layout = 0;
 const enum netmon_lost lost_layout = 0;
 const enum netmon_want want_layout = 0;
-const enum netmon_survey survey_layout = 0;
+const enum netmon_existing existing_layout = 0;
+const enum netmon_limit limit_layout = 0;
 
 /* The trampoline set; first, so that a kernel that refuses it says so at once. */
 
@@ -48,7 +47,7 @@ SEC("fentry/security_sock_graft")
 int BPF_PROG(on_accept, struct sock *sk)
 {
 	if (is_tcp(sk, false))
-		accepted(sk, NULL, false);
+		handle_accepted(sk, NULL, false);
 	return 0;
 }
 
@@ -56,7 +55,7 @@ int BPF_PROG(on_accept, struct sock *sk)
 SEC("fentry/security_socket_connect")
 int BPF_PROG(on_request, struct socket *socket, struct sockaddr *addr, int addr_len)
 {
-	connect_called(BPF_CORE_READ(socket, sk), addr, addr_len, false);
+	handle_connect_call(BPF_CORE_READ(socket, sk), addr, addr_len, false);
 	return 0;
 }
 
@@ -65,7 +64,7 @@ int BPF_PROG(on_connect_v4, struct sock *sk, struct sockaddr *addr, int addr_len
 {
 	/* A mapped address comes through here on its way out of tcp_v6_connect(). */
 	if (ret < 0 && sk->__sk_common.skc_family == AF_INET)
-		connect_returned(sk, addr, addr_len, -ret);
+		handle_connect_return(sk, addr, addr_len, -ret);
 	return 0;
 }
 
@@ -73,7 +72,7 @@ SEC("fexit/tcp_v6_connect")
 int BPF_PROG(on_connect_v6, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
 {
 	if (ret < 0)
-		connect_returned(sk, addr, addr_len, -ret);
+		handle_connect_return(sk, addr, addr_len, -ret);
 	return 0;
 }
 
@@ -84,36 +83,37 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_connect, struct sock *sk, int oldstate, int newstate)
 {
 	if (newstate == TCP_SYN_SENT && is_tcp(sk, false)) {
-		connect_begins(sk);
-		state_changed(sk, oldstate, newstate);
+		handle_connect(sk);
+		report_state(sk, oldstate, newstate);
 	}
 	return 0;
 }
 
-static __always_inline void state_left(struct sock *sk, int oldstate, int newstate, bool again)
+static __always_inline void handle_state_change(struct sock *sk, int oldstate, int newstate,
+						bool again)
 {
-	bool told;
+	bool reported;
 
 	if (oldstate == TCP_LISTEN || newstate == TCP_LISTEN || newstate == TCP_SYN_SENT ||
 	    !is_tcp(sk, false))
 		return;
-	told = again || state_changed(sk, oldstate, newstate);
+	reported = again || report_state(sk, oldstate, newstate);
 	if (newstate == TCP_ESTABLISHED) {
-		established(sk, oldstate);
+		handle_established(sk, oldstate);
 		/* what was not known of before: the child of a listener */
-		if (!told)
-			state_changed(sk, oldstate, newstate);
+		if (!reported)
+			report_state(sk, oldstate, newstate);
 	}
 	if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
-		closing(sk, oldstate);
+		handle_closing(sk, oldstate);
 	else if (newstate == TCP_CLOSE)
-		closed(sk, oldstate);
+		handle_closed(sk, oldstate);
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 {
-	state_left(sk, oldstate, newstate, false);
+	handle_state_change(sk, oldstate, newstate, false);
 	return 0;
 }
 
@@ -122,16 +122,16 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_listen, struct sock *sk, int oldstate, int newstate)
 {
 	if (newstate == TCP_LISTEN && is_tcp(sk, false))
-		listen_begins(sk);
+		handle_listen(sk);
 	else if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE && is_tcp(sk, false))
-		listen_ends(sk);
+		handle_listen_stop(sk);
 	return 0;
 }
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *task)
 {
-	image_replaced(task);
+	handle_exec(task);
 	return 0;
 }
 
@@ -139,11 +139,19 @@ SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
 	if (config.follow)
-		forked(parent, child);
+		follow_fork(parent, child);
 	/* threads come here too */
 	if (child->pid == child->tgid)
-		process_forked(parent, child);
+		handle_fork(parent, child);
 	return 0;
+}
+
+/* Every packet that a socket of the host receives; none is held back. */
+SEC("cgroup_skb/ingress")
+int on_dns(struct __sk_buff *skb)
+{
+	handle_packet(skb);
+	return 1;
 }
 
 /* The tracepoint set. */
@@ -183,30 +191,30 @@ int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
 	if (nr != SYS_CONNECT || is_compat())
 		return 0;
 	call_begins();
-	connect_called(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)),
-		       (void *)PT_REGS_PARM2_CORE_SYSCALL(regs), PT_REGS_PARM3_CORE_SYSCALL(regs),
-		       true);
+	handle_connect_call(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)),
+			    (void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
+			    PT_REGS_PARM3_CORE_SYSCALL(regs), true);
 	return 0;
 }
 
-static __always_inline void call_exits(struct pt_regs *regs, long ret, bool again)
+static __always_inline void handle_sys_exit(struct pt_regs *regs, long ret, bool again)
 {
 	long nr = SYSCALL_NR(regs);
 
 	if ((nr != SYS_CONNECT && nr != SYS_ACCEPT && nr != SYS_ACCEPT4) || is_compat())
 		return;
 	if (nr == SYS_CONNECT)
-		connect_exits(regs, ret);
+		handle_connect_exit(regs, ret);
 	else if (ret >= 0 && again)
-		accept_exits_again(ret);
+		handle_accept_exit_again(ret);
 	else if (ret >= 0)
-		accept_exits(ret);
+		handle_accept_exit(ret);
 }
 
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 {
-	call_exits(regs, ret, false);
+	handle_sys_exit(regs, ret, false);
 	return 0;
 }
 
@@ -222,9 +230,9 @@ int on_uring(__u64 *ctx)
 		return 0;
 	res = BPF_CORE_READ(req, cqe.res);
 	if (BPF_CORE_READ(req, opcode) == IORING_OP_ACCEPT)
-		accept_returned(res, sock_of_file(BPF_CORE_READ(req, file)));
+		handle_accept_return(res, sock_of_file(BPF_CORE_READ(req, file)));
 	else if (BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT && res < 0)
-		attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res);
+		handle_attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res);
 	return 0;
 }
 
@@ -238,14 +246,14 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_connect_again, struct sock *sk, int oldstate, int newstate)
 {
 	if (newstate == TCP_SYN_SENT && is_tcp(sk, false) && !conn_of(sk, false))
-		connect_begins(sk);
+		handle_connect(sk);
 	return 0;
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state_again, struct sock *sk, int oldstate, int newstate)
 {
-	state_left(sk, oldstate, newstate, true);
+	handle_state_change(sk, oldstate, newstate, true);
 	return 0;
 }
 
@@ -253,21 +261,21 @@ SEC("fentry/security_sock_graft")
 int BPF_PROG(on_accept_again, struct sock *sk, struct socket *parent)
 {
 	if (is_tcp(sk, false) && conn_of(sk, false))
-		accepted(sk, NULL, false);
+		handle_accepted(sk, NULL, false);
 	return 0;
 }
 
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit_again, struct pt_regs *regs, long ret)
 {
-	call_exits(regs, ret, true);
+	handle_sys_exit(regs, ret, true);
 	return 0;
 }
 
 /* What exists at the start. */
 
 SEC("iter/tcp")
-int on_survey_tcp(struct bpf_iter__tcp *ctx)
+int on_existing_tcp(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
 	struct tcp_sock *tp;
@@ -276,14 +284,14 @@ int on_survey_tcp(struct bpf_iter__tcp *ctx)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(skc);
 	if (!tp)
-		survey_remains(ctx->meta->seq, skc);
+		handle_request_or_timewait(ctx->meta->seq, skc);
 	else if (is_tcp((struct sock *)tp, false))
-		survey_socket(ctx->meta->seq, (struct sock *)tp, NULL);
+		handle_existing_socket(ctx->meta->seq, (struct sock *)tp, NULL);
 	return 0;
 }
 
 SEC("iter/task_file")
-int on_survey_file(struct bpf_iter__task_file *ctx)
+int on_existing_file(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
@@ -299,13 +307,10 @@ int on_survey_file(struct bpf_iter__task_file *ctx)
 	if (sk && sk->sk_type == SOCK_STREAM &&
 	    (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6) &&
 	    is_tcp(sk, false))
-		survey_socket(ctx->meta->seq, sk, task);
+		handle_existing_socket(ctx->meta->seq, sk, task);
 	return 0;
 }
 
-/* Attached to nothing: tests run it on made-up cases. */
-SEC("?tc")
-int on_filter_case(struct __sk_buff *skb)
-{
-	return filter_judge_case();
-}
+#ifdef TEST_PROGRAMS
+#include "test_programs.h"
+#endif

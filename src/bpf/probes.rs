@@ -68,8 +68,8 @@ pub fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config<'_>
         (&mut progs.on_connect_enter, tracepoint && requests),
         (&mut progs.on_attempt_v4, tracepoint && config.net_admin),
         (&mut progs.on_attempt_v6, tracepoint && config.net_admin),
-        (&mut progs.on_survey_tcp, surveying),
-        (&mut progs.on_survey_file, surveying),
+        (&mut progs.on_existing_tcp, surveying),
+        (&mut progs.on_existing_file, surveying),
     ];
     for (prog, wanted) in choices {
         prog.set_autoload(wanted);

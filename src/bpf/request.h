@@ -3,11 +3,19 @@
  * -e request: every attempt to connect a TCP socket, whatever becomes of it. Calling connect()
  * again while an attempt is under way only asks how it goes; io_uring always does.
  *
- * What begins a connection and calls no connect() is told when it does: sendto() with
+ * What begins a connection and calls no connect() is reported when it does: sendto() with
  * MSG_FASTOPEN, and io_uring where only the system call is watched.
  */
 #ifndef __REQUEST_H__
 #define __REQUEST_H__
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "attempt.h"
 
 /* The tracepoint set: threads inside connect(). */
 struct {

@@ -5,29 +5,16 @@
 #ifndef __RETURNS_H__
 #define __RETURNS_H__
 
-#define EINTR		  4
-#define EAFNOSUPPORT	  97
-#define EISCONN		  106
-#define EALREADY	  114
-#define EINPROGRESS	  115
-#define ERESTARTSYS	  512
-#define IORING_OP_ACCEPT  13
-#define IORING_OP_CONNECT 16
-
-/* The numbers of the system calls (asm/unistd.h), and where a task keeps them. */
-#if defined(__TARGET_ARCH_x86)
-#define SYS_CONNECT	 42
-#define SYS_ACCEPT	 43
-#define SYS_ACCEPT4	 288
-#define SYSCALL_NR(regs) ((long)(regs)->orig_ax)
-#define TS_COMPAT	 2
-#elif defined(__TARGET_ARCH_arm64)
-#define SYS_CONNECT	 203
-#define SYS_ACCEPT	 202
-#define SYS_ACCEPT4	 242
-#define SYSCALL_NR(regs) ((long)(regs)->syscallno)
-#define TIF_32BIT	 22
-#endif
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "file.h"
+#include "attempt.h"
+#include "request.h"
+#include "conn.h"
+#include "socket.h"
 
 /* A 32-bit program: its system calls have other numbers. */
 static __always_inline bool is_compat(void)
@@ -42,8 +29,8 @@ static __always_inline bool is_compat(void)
 }
 
 /* In the task that calls connect(). To the address family AF_UNSPEC it disconnects. */
-static __always_inline void connect_called(struct sock *sk, const void *address, int len,
-					   bool from_user)
+static __always_inline void handle_connect_call(struct sock *sk, const void *address, int len,
+						bool from_user)
 {
 	struct conn conn = {.since = bpf_ktime_get_boot_ns(), .flags = NETMON_FLAG_EGRESS};
 	struct target to = {};
@@ -55,26 +42,26 @@ static __always_inline void connect_called(struct sock *sk, const void *address,
 	conn.cookie = cookie_of(sk, true);
 	if (!admit(sk, &conn, &to, SCRATCH_REQUEST, true))
 		return;
-	own(&conn, SCRATCH_REQUEST);
+	set_owner(&conn, SCRATCH_REQUEST);
 	send_request(sk, &conn, &to, true);
 }
 
 /* The trampoline set: the kernel's own copy of the address is at hand. */
-static __always_inline void connect_returned(struct sock *sk, struct sockaddr *addr, int addr_len,
-					     int error)
+static __always_inline void handle_connect_return(struct sock *sk, struct sockaddr *addr,
+						  int addr_len, int error)
 {
 	struct target to = {};
 
 	/* An address of another kind: no connection was attempted. */
 	if (error != EAFNOSUPPORT && is_tcp(sk, false) && read_target(&to, addr, addr_len, false))
-		connect_refused(sk, &to, error, false);
+		handle_connect_failed(sk, &to, error, false);
 }
 
 /*
  * The tracepoint set: the call failed. Once a SYN is sent it is for the connection's state to
  * say, whatever the call returns.
  */
-static __always_inline void attempt_failed(struct sock *sk, int error)
+static __always_inline void handle_attempt_failed(struct sock *sk, int error)
 {
 	__u64 key = (__u64)sk;
 	struct target *noted;
@@ -87,38 +74,38 @@ static __always_inline void attempt_failed(struct sock *sk, int error)
 	noted = bpf_map_lookup_elem(&attempts, &key);
 	if (!noted || (conn && conn->phase != PHASE_FAILED))
 		return;
-	connect_refused(sk, noted, error, true);
+	handle_connect_failed(sk, noted, error, true);
 	bpf_map_delete_elem(&attempts, &key);
 }
 
-static __always_inline void accept_returned(long fd, struct sock *listener)
+static __always_inline void handle_accept_return(long fd, struct sock *listener)
 {
 	struct sock *sk = fd < 0 ? NULL : sock_of_fd(fd);
 
 	if (sk && is_tcp(sk, true))
-		accepted(sk, listener, true);
+		handle_accepted(sk, listener, true);
 }
 
 /* Functions of their own, for a stack of their own: one does not hold both. */
-static __noinline void connect_exits(struct pt_regs *regs, long ret)
+static __noinline void handle_connect_exit(struct pt_regs *regs, long ret)
 {
 	if (ret < 0)
-		attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret);
+		handle_attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret);
 	call_ended();
 }
 
-static __noinline void accept_exits(long fd)
+static __noinline void handle_accept_exit(long fd)
 {
-	accept_returned(fd, NULL);
+	handle_accept_return(fd, NULL);
 }
 
-/* Only what is known to wait for it: what is not known may just have been told and forgotten. */
-static __noinline void accept_exits_again(long fd)
+/* Only what is known to wait for it: an unknown socket may just have been reported and removed. */
+static __noinline void handle_accept_exit_again(long fd)
 {
 	struct sock *sk = sock_of_fd(fd);
 
 	if (sk && is_tcp(sk, true) && conn_of(sk, true))
-		accepted(sk, NULL, true);
+		handle_accepted(sk, NULL, true);
 }
 
 #endif

@@ -5,6 +5,11 @@
 #ifndef __SCRATCH_H__
 #define __SCRATCH_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "netmon.h"
+#include "identity.h"
+
 /* a name begins below its limit and may run NETMON_NAME_MAX past it */
 #define CGROUP_END   (NETMON_PATH_MAX + NETMON_NAME_MAX + NETMON_CGROUP_MAX)
 #define SCRATCH_DATA (CGROUP_END + NETMON_NAME_MAX + NETMON_ARGS_MAX)
@@ -57,19 +62,19 @@ __noinline int claim_slot(__u32 slot)
 	return SCRATCH_SLOTS;
 }
 
-static __always_inline struct scratch *take_scratch(__u32 slot)
+static __always_inline struct scratch *claim_scratch(__u32 slot)
 {
 	slot = claim_slot(slot);
 	return bpf_map_lookup_elem(&scratches, &slot);
 }
 
-static __always_inline void give_scratch(struct scratch *s)
+static __always_inline void release_scratch(struct scratch *s)
 {
 	s->busy = 0;
 }
 
 /* Append a NUL-ended name, where less than `limit` bytes are in use. */
-static __always_inline bool put_name(struct scratch *s, const void *name, __u32 limit)
+static __always_inline bool append_name(struct scratch *s, const void *name, __u32 limit)
 {
 	__u32 used = s->used;
 	long n;

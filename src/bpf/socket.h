@@ -5,15 +5,26 @@
 #ifndef __SOCKET_H__
 #define __SOCKET_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "process.h"
+#include "attempt.h"
+#include "request.h"
+#include "file.h"
 #include "conn.h"
-#include "admit.h"
+#include "filter_conn.h"
 #include "close.h"
 
-#define SHUTDOWN_MASK 3
 #define WANT_ACCEPTED (NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE | NETMON_WANT_STATE)
 
 /* The current task opens the connection: it is the owner from here on. */
-static __always_inline void own(struct conn *conn, __u32 slot)
+static __always_inline void set_owner(struct conn *conn, __u32 slot)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 
@@ -33,7 +44,7 @@ static __always_inline void send_request(struct sock *sk, struct conn *conn, str
 }
 
 /* CLOSE -> SYN_SENT, in the connecting task. */
-static __always_inline void connect_begins(struct sock *sk)
+static __always_inline void handle_connect(struct sock *sk)
 {
 	struct conn conn = {
 		.since = bpf_ktime_get_boot_ns(),
@@ -43,41 +54,41 @@ static __always_inline void connect_begins(struct sock *sk)
 
 	if (!admit(sk, &conn, NULL, SCRATCH_CONNECT, false))
 		return;
-	own(&conn, SCRATCH_CONNECT);
+	set_owner(&conn, SCRATCH_CONNECT);
 	if (!is_announced(sk))
 		send_request(sk, &conn, NULL, false);
-	remember(sk, &conn);
+	conn_insert(sk, &conn);
 }
 
-static __always_inline void connected(struct sock *sk, struct conn *conn)
+static __always_inline void handle_connected(struct sock *sk, struct conn *conn)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
 
 	attempt_ended(sk);
-	if (!settle(sk, conn))
+	if (!resolve_pending_port(sk, conn))
 		return;
 	conn->phase = PHASE_OPEN;
 	if (config.want & NETMON_WANT_CONNECT) {
 		e = new_event(sk, conn, NULL, NETMON_KIND_CONNECT, now, false);
 		if (e) {
-			put_duration(e, conn->since);
+			fill_duration(e, conn->since);
 			send_event(e);
 		}
 	}
 	conn->since = now;
 	if (!(config.want & (NETMON_WANT_CLOSE | NETMON_WANT_STATE)))
-		forget(sk);
+		conn_delete(sk);
 }
 
 /* SYN_SENT or SYN_RECV -> ESTABLISHED. A child of a listener waits here for its accept. */
-static __always_inline void established(struct sock *sk, int oldstate)
+static __always_inline void handle_established(struct sock *sk, int oldstate)
 {
 	struct conn *conn = conn_of(sk, false);
 
-	if (conn && conn->phase != PHASE_BURIED) {
+	if (conn && conn->phase != PHASE_CLOSED_UNSEEN) {
 		if (conn->flags & NETMON_FLAG_EGRESS && conn->phase != PHASE_OPEN)
-			connected(sk, conn);
+			handle_connected(sk, conn);
 		else if (conn->cookie)
 			conn->since = bpf_ktime_get_boot_ns();
 	} else if (oldstate == TCP_SYN_RECV && config.want & WANT_ACCEPTED) {
@@ -103,7 +114,7 @@ static __always_inline void note_closer(struct conn *conn)
 }
 
 /*
- * Its way out of SYN_SENT went unseen: the kernel has skipped that program run, or the survey met
+ * Its way out of SYN_SENT went unseen: the kernel has skipped that program run, or an iterator met
  * it just then.
  */
 static __always_inline void catch_up(struct conn *conn, int oldstate)
@@ -115,7 +126,7 @@ static __always_inline void catch_up(struct conn *conn, int oldstate)
 }
 
 /* -> FIN_WAIT1 or LAST_ACK: always in the task that calls close() or shutdown(). */
-static __always_inline void closing(struct sock *sk, int oldstate)
+static __always_inline void handle_closing(struct sock *sk, int oldstate)
 {
 	struct conn *conn = conn_of(sk, false);
 	struct tcp_sock *tp;
@@ -151,32 +162,33 @@ static __always_inline void send_failure(struct sock *sk, struct conn *conn)
 	e = new_event(sk, conn, NULL, NETMON_KIND_FAIL, now, false);
 	if (e) {
 		e->error = sk->sk_err;
-		put_duration(e, conn->since);
+		fill_duration(e, conn->since);
 		send_event(e);
 	}
 }
 
 /*
- * While the survey is under way: a socket that nothing is known of has closed. The survey must not
+ * While the iterators run: a socket that nothing is known of has closed. An iterator must not
  * take it for open any more, and where it just has, its entry counts.
  */
-static const struct conn grave = {.phase = PHASE_BURIED};
+static const struct conn tombstone = {.phase = PHASE_CLOSED_UNSEEN};
 
-static __always_inline struct conn *bury(struct sock *sk)
+static __always_inline struct conn *mark_closed(struct sock *sk)
 {
 	__u64 key = (__u64)sk;
 
-	return bpf_map_update_elem(&conns, &key, &grave, BPF_NOEXIST) ? conn_of(sk, false) : NULL;
+	return bpf_map_update_elem(&conns, &key, &tombstone, BPF_NOEXIST) ? conn_of(sk, false)
+									  : NULL;
 }
 
 /* -> CLOSE: the end, with the final counts; sk_err is why, if it was not closed in order. */
-static __always_inline void closed(struct sock *sk, int oldstate)
+static __always_inline void handle_closed(struct sock *sk, int oldstate)
 {
 	struct conn *conn = conn_of(sk, false);
 
-	if (!conn && surveying)
-		conn = bury(sk);
-	if (!conn || !settle(sk, conn))
+	if (!conn && existing_running)
+		conn = mark_closed(sk);
+	if (!conn || !resolve_pending_port(sk, conn))
 		return;
 	catch_up(conn, oldstate);
 	if (conn->phase == PHASE_OPEN) {
@@ -191,7 +203,7 @@ static __always_inline void closed(struct sock *sk, int oldstate)
 		attempt_ended(sk);
 		send_failure(sk, conn);
 	}
-	forget(sk);
+	conn_delete(sk);
 }
 
 /*
@@ -210,7 +222,7 @@ static __always_inline struct sock *current_listener(__u16 sport)
 }
 
 /* accept() returned `sk` to the current task. `listener` may be NULL: it is looked for. */
-static __always_inline void accepted(struct sock *sk, struct sock *listener, bool raw)
+static __always_inline void handle_accepted(struct sock *sk, struct sock *listener, bool raw)
 {
 	struct conn *conn = conn_of(sk, raw);
 	__u64 now = bpf_ktime_get_boot_ns();
@@ -226,19 +238,19 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 		conn->since = now;
 	}
 	if (!admit(sk, conn, NULL, SCRATCH_ACCEPT, raw)) {
-		forget(sk);
+		conn_delete(sk);
 		return;
 	}
 	/* Nobody saw it before (MPTCP, or older than tcptrace): it gets the time for a cookie. */
 	if (!conn->cookie)
 		conn->since = now;
-	own(conn, SCRATCH_ACCEPT);
+	set_owner(conn, SCRATCH_ACCEPT);
 	conn->phase = PHASE_OPEN;
 	if (config.want & NETMON_WANT_ACCEPT) {
 		e = new_event(sk, conn, NULL, NETMON_KIND_ACCEPT, now, raw);
 		if (e) {
 			if (!listener)
-				listener = current_listener(e->sport);
+				listener = current_listener(e->flow.sport);
 			if (listener) {
 				e->flags |= NETMON_FLAG_BACKLOG;
 				e->backlog_len = BPF_CORE_READ(listener, sk_ack_backlog);
@@ -247,9 +259,9 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
 			send_event(e);
 		}
 	}
-	if (get(sk, __sk_common.skc_state, raw) == TCP_CLOSE) {
+	if (sk_read(sk, __sk_common.skc_state, raw) == TCP_CLOSE) {
 		send_close(sk, conn, TCP_CLOSE, raw);
-		forget(sk);
+		conn_delete(sk);
 	}
 }
 
@@ -257,7 +269,8 @@ static __always_inline void accepted(struct sock *sk, struct sock *listener, boo
  * connect() failed with `error` before any SYN left, in the connecting task. The socket no longer
  * knows where to; `to` does.
  */
-static __always_inline void connect_refused(struct sock *sk, struct target *to, int error, bool raw)
+static __always_inline void handle_connect_failed(struct sock *sk, struct target *to, int error,
+						  bool raw)
 {
 	struct conn *conn = conn_of(sk, raw);
 	__u64 now = bpf_ktime_get_boot_ns();
@@ -271,7 +284,7 @@ static __always_inline void connect_refused(struct sock *sk, struct target *to, 
 		conn->flags |= NETMON_FLAG_EGRESS;
 		if (!admit(sk, conn, to, SCRATCH_RESULT, raw))
 			goto out;
-		own(conn, SCRATCH_RESULT);
+		set_owner(conn, SCRATCH_RESULT);
 		if (!is_announced(sk))
 			send_request(sk, conn, to, raw);
 	}
@@ -279,12 +292,12 @@ static __always_inline void connect_refused(struct sock *sk, struct target *to, 
 		e = new_event(sk, conn, to, NETMON_KIND_FAIL, now, raw);
 		if (e) {
 			e->error = error;
-			put_duration(e, conn->since);
+			fill_duration(e, conn->since);
 			send_event(e);
 		}
 	}
 out:
-	forget(sk);
+	conn_delete(sk);
 }
 
 #endif

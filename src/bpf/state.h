@@ -5,19 +5,29 @@
 #ifndef __STATE_H__
 #define __STATE_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "filter.h"
+#include "filter_conn.h"
+#include "conn.h"
+#include "socket.h"
+
 /*
  * The filter has not had its last word: it waits for the local port, or for the process that will
- * accept. What such a socket does meanwhile is not told, for it may never be asked for.
+ * accept. What such a socket does meanwhile is not reported, for it may never be asked for.
  */
 static __always_inline bool is_undecided(struct conn *conn)
 {
-	return conn->phase == PHASE_UNJUDGED ||
+	return conn->phase == PHASE_PORT_PENDING ||
 	       (filter.fields & FILTER_PROCESS && conn->phase == PHASE_OPENING &&
 		!(conn->flags & (NETMON_FLAG_EGRESS | NETMON_FLAG_EXISTING)));
 }
 
-/* Tell of a step. False: the socket is none of those traced, or not yet. */
-static __always_inline bool state_changed(struct sock *sk, int oldstate, int newstate)
+/* Report a step. False: the socket is none of those traced, or not yet. */
+static __always_inline bool report_state(struct sock *sk, int oldstate, int newstate)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
@@ -26,7 +36,7 @@ static __always_inline bool state_changed(struct sock *sk, int oldstate, int new
 	if (!(config.want & NETMON_WANT_STATE))
 		return false;
 	conn = conn_of(sk, false);
-	if (!conn || conn->phase == PHASE_BURIED)
+	if (!conn || conn->phase == PHASE_CLOSED_UNSEEN)
 		return false;
 	if (is_undecided(conn)) {
 		conn->state_since = now;
@@ -35,7 +45,7 @@ static __always_inline bool state_changed(struct sock *sk, int oldstate, int new
 	e = new_event(sk, conn, NULL, NETMON_KIND_STATE, now, false);
 	if (e) {
 		e->states = oldstate | newstate << 4;
-		put_duration(e, conn->state_since);
+		fill_duration(e, conn->state_since);
 		send_event(e);
 	}
 	conn->state_since = now;
@@ -58,7 +68,7 @@ static __always_inline void send_listen(struct sock *sk, struct conn *conn, __u8
 }
 
 /* CLOSE -> LISTEN, in the task that calls listen(). */
-static __always_inline void listen_begins(struct sock *sk)
+static __always_inline void handle_listen(struct sock *sk)
 {
 	struct conn conn = {
 		.cookie = cookie_of(sk, false),
@@ -68,26 +78,26 @@ static __always_inline void listen_begins(struct sock *sk)
 
 	if (!admit(sk, &conn, NULL, SCRATCH_CONNECT, false))
 		return;
-	own(&conn, SCRATCH_CONNECT);
-	if (!remember(sk, &conn))
+	set_owner(&conn, SCRATCH_CONNECT);
+	if (!conn_insert(sk, &conn))
 		return;
-	state_changed(sk, TCP_CLOSE, TCP_LISTEN);
+	report_state(sk, TCP_CLOSE, TCP_LISTEN);
 	send_listen(sk, &conn, NETMON_KIND_LISTEN);
 }
 
 /* LISTEN -> CLOSE */
-static __always_inline void listen_ends(struct sock *sk)
+static __always_inline void handle_listen_stop(struct sock *sk)
 {
 	struct conn *conn = conn_of(sk, false);
 
-	if (!conn && surveying)
-		conn = bury(sk);
+	if (!conn && existing_running)
+		conn = mark_closed(sk);
 	if (!conn)
 		return;
-	state_changed(sk, TCP_LISTEN, TCP_CLOSE);
+	report_state(sk, TCP_LISTEN, TCP_CLOSE);
 	if (conn->phase == PHASE_LISTEN)
-		send_listen(sk, conn, NETMON_KIND_UNLISTEN);
-	forget(sk);
+		send_listen(sk, conn, NETMON_KIND_LISTEN_STOP);
+	conn_delete(sk);
 }
 
 #endif

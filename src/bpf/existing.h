@@ -1,48 +1,38 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What exists at the start: told, and learned as if it had been seen to begin.
+ * What exists at the start: reported, and tracked as if it had been seen to begin.
  *
  * Two iterators find it. iter/tcp sees the sockets of one network namespace, also those that no
  * process has a descriptor of; iter/task_file sees who has descriptors. Probes run meanwhile. A
- * socket they already know of is theirs to tell; one that closes meanwhile is buried (socket.h).
+ * socket they already know of is theirs to tell; one that closes meanwhile is marked closed
+ * (socket.h).
  */
-#ifndef __SURVEY_H__
-#define __SURVEY_H__
+#ifndef __EXISTING_H__
+#define __EXISTING_H__
 
-#define SOCK_STREAM 1
-#define SOCK_DEAD   0 /* enum sock_flags: its last descriptor was closed */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "conn.h"
+#include "process.h"
+#include "filter_conn.h"
 
 /*
  * The reader says with the size of its buffer how many sockets may be visited at a time, so that
  * it can empty the ring in between: each is worth one byte. No room: it will be visited again.
  */
-static __always_inline bool take_turn(struct seq_file *seq)
+static __always_inline bool spend_budget(struct seq_file *seq)
 {
 	__u8 turn = 0;
 
 	return bpf_seq_write(seq, &turn, sizeof(turn)) == 0;
 }
 
-static __always_inline void put_common(struct netmon_event *e, struct sock_common *skc)
-{
-	__be32 local[4], remote[4];
-
-	if (skc->skc_family == AF_INET6) {
-		bpf_core_read(local, sizeof(local), &skc->skc_v6_rcv_saddr);
-		bpf_core_read(remote, sizeof(remote), &skc->skc_v6_daddr);
-		put_ipv6(e, local, remote);
-	} else {
-		e->family = 4;
-		*(__be32 *)e->saddr = skc->skc_rcv_saddr;
-		*(__be32 *)e->daddr = skc->skc_daddr;
-	}
-	e->sport = skc->skc_num;
-	e->dport = bpf_ntohs(skc->skc_dport);
-	e->cookie = bpf_get_socket_cookie(skc);
-	e->netns = skc->skc_net.net->ns.inum;
-}
-
-static __always_inline struct netmon_event *found(struct sock_common *skc, int state)
+static __always_inline struct netmon_event *new_existing_event(struct sock_common *skc, int state)
 {
 	struct netmon_event *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
 
@@ -54,18 +44,20 @@ static __always_inline struct netmon_event *found(struct sock_common *skc, int s
 	e->kind = NETMON_KIND_EXISTING;
 	e->time = bpf_ktime_get_boot_ns();
 	e->states = state << 4;
-	put_common(e, skc);
+	fill_common_flow(&e->flow, skc);
+	e->cookie = bpf_get_socket_cookie(skc);
 	return e;
 }
 
 /* TIME_WAIT, or SYN_RECV of a listener's request: all that is left, or there yet, of a socket. */
-static __always_inline void survey_remains(struct seq_file *seq, struct sock_common *skc)
+static __always_inline void handle_request_or_timewait(struct seq_file *seq,
+						       struct sock_common *skc)
 {
 	struct tcp_timewait_sock *tw;
 	int state = skc->skc_state;
 	struct netmon_event *e;
 
-	if (!(config.survey & NETMON_SURVEY_REPORT) || !take_turn(seq))
+	if (!(config.existing & NETMON_EXISTING_REPORT) || !spend_budget(seq))
 		return;
 	if (state == TCP_TIME_WAIT) {
 		/* the kernel keeps FIN_WAIT2 without an owner this way too */
@@ -75,7 +67,7 @@ static __always_inline void survey_remains(struct seq_file *seq, struct sock_com
 	} else if (state == TCP_NEW_SYN_RECV) {
 		state = TCP_SYN_RECV;
 	}
-	e = found(skc, state);
+	e = new_existing_event(skc, state);
 	if (!e)
 		return;
 	if (state == TCP_SYN_RECV)
@@ -86,13 +78,13 @@ static __always_inline void survey_remains(struct seq_file *seq, struct sock_com
 		bpf_ringbuf_discard(e, BPF_RB_NO_WAKEUP);
 }
 
-/* A listener's child that waits for accept(): its story begins there. */
+/* A listener's child that waits for accept(): its connection begins there. */
 static __always_inline bool is_waiting(struct sock *sk)
 {
 	return !sk->sk_socket && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD));
 }
 
-static __always_inline void learn(struct sock *sk, struct conn *conn, int state)
+static __always_inline void track_existing(struct sock *sk, struct conn *conn, int state)
 {
 	__u64 key = (__u64)sk;
 	struct tcp_sock *tp;
@@ -114,15 +106,15 @@ static __always_inline void learn(struct sock *sk, struct conn *conn, int state)
 }
 
 /* `task` has a descriptor of the socket; NULL: nobody may. */
-static __always_inline void survey_socket(struct seq_file *seq, struct sock *sk,
-					  struct task_struct *task)
+static __always_inline void handle_existing_socket(struct seq_file *seq, struct sock *sk,
+						   struct task_struct *task)
 {
 	struct conn fresh = {}, *conn = conn_of(sk, false);
 	int state = sk->__sk_common.skc_state;
 	struct netmon_event *e;
 
 	if (state == TCP_CLOSE || (conn && !(conn->flags & NETMON_FLAG_EXISTING)) ||
-	    !take_turn(seq))
+	    !spend_budget(seq))
 		return;
 	fresh.flags = NETMON_FLAG_EXISTING | flags_of(sk, false);
 	/* a child has its listener's limit; a socket that never listened has none */
@@ -136,18 +128,18 @@ static __always_inline void survey_socket(struct seq_file *seq, struct sock *sk,
 		fresh.tid = task->pid;
 	}
 	fresh.cookie = cookie_of(sk, false);
-	if (config.survey & NETMON_SURVEY_LEARN) {
+	if (config.existing & NETMON_EXISTING_TRACK) {
 		if (!conn) {
-			learn(sk, &fresh, state);
+			track_existing(sk, &fresh, state);
 		} else if (task && !conn->pid) {
 			conn->image = fresh.image;
 			conn->tid = fresh.tid;
 			conn->pid = fresh.pid;
 		}
 	}
-	if (!(config.survey & NETMON_SURVEY_REPORT))
+	if (!(config.existing & NETMON_EXISTING_REPORT))
 		return;
-	e = found(&sk->__sk_common, state);
+	e = new_existing_event(&sk->__sk_common, state);
 	if (!e)
 		return;
 	e->flags = fresh.flags;
