@@ -5,14 +5,14 @@ use std::{
     cell::RefCell,
     collections::HashSet,
     mem::MaybeUninit,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd},
     rc::Rc,
     sync::Mutex,
 };
 
 use anyhow::{Context, Result};
 use libbpf_rs::{
-    Link, MapCore, MapFlags, OpenObject, PrintLevel, ProgramMut, RingBuffer, RingBufferBuilder,
+    Link, MapCore, MapFlags, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
     skel::{OpenSkel, SkelBuilder},
 };
 
@@ -152,6 +152,7 @@ impl<'obj> Tracer<'obj> {
         open.maps.attempts.set_autocreate(tracepoints)?;
         open.maps.connecting.set_autocreate(tracepoints && config.events.has_requests())?;
         open.maps.followed.set_autocreate(config.follow)?;
+        open.maps.waiting.set_autocreate(config.events.has_states())?;
         if config.verbose {
             const BPF_LOG_STATS: u32 = 4;
             open.open_object_mut().progs_mut().for_each(|mut prog| prog.set_log_level(BPF_LOG_STATS));
@@ -218,6 +219,20 @@ pub fn raise_priority() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
+impl Tracer<'_> {
+    /// Have the kernel side look for entries whose sockets have gone: it counts them as lost.
+    fn count_orphans(&self) {
+        let prog = &self.skel.progs.on_orphan;
+        let iterated = prog.attach_iter(self.skel.maps.conns.as_fd()).map_err(drop).and_then(|link| {
+            libbpf_rs::Iter::new(&link)
+                .map_err(drop)
+                .map(|mut all| std::io::copy(&mut all, &mut std::io::sink()))
+        });
+        // Without it they are not counted, and nothing else suffers.
+        drop(iterated);
+    }
+}
+
 impl Source for Tracer<'_> {
     fn ready_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor belongs to `self.ring`, which outlives the borrow of self.
@@ -254,7 +269,7 @@ impl Source for Tracer<'_> {
             process: of(Cause::NETMON_LOST_PROCESS),
             follow: of(Cause::NETMON_LOST_FOLLOW),
             answers: of(Cause::NETMON_LOST_DNS),
-            missed: self.missed(),
+            missed: of(Cause::NETMON_LOST_SKIPPED),
             ..Lost::default()
         }
     }
@@ -285,6 +300,8 @@ impl Source for Tracer<'_> {
     }
 
     fn detach(&mut self) {
+        // What has closed without our having seen it, counted while the rest still counts.
+        self.count_orphans();
         // Last in, first out: no story may start that the rest would not finish.
         while let Some(link) = self.links.pop() {
             drop(link);
@@ -303,49 +320,4 @@ fn wait_for_programs() {
     if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } < 0 {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-}
-
-impl Tracer<'_> {
-    /// Runs the kernel refused because the program was already running on that CPU. Where a program
-    /// is there twice, at most as many as either was refused.
-    fn missed(&self) -> u64 {
-        let progs = &self.skel.progs;
-        let twice = [
-            (&progs.on_state, &progs.on_state_again),
-            (&progs.on_connect, &progs.on_connect_again),
-            (&progs.on_accept, &progs.on_accept_again),
-            (&progs.on_sys_exit, &progs.on_sys_exit_again),
-        ];
-        let both = twice.into_iter().filter_map(|(prog, again)| {
-            let first = misses(prog)?;
-            Some(misses(again).map_or(first, |second| first.min(second)))
-        });
-        let once: u64 = [
-            &progs.on_listen,
-            &progs.on_connect_v4,
-            &progs.on_connect_v6,
-            &progs.on_request,
-            &progs.on_connect_enter,
-            &progs.on_uring,
-        ]
-        .into_iter()
-        .filter_map(|prog| misses(prog))
-        .sum();
-        once + both.sum::<u64>()
-    }
-}
-
-fn misses(prog: &ProgramMut<'_>) -> Option<u64> {
-    use std::os::fd::AsFd;
-    let mut info = libbpf_rs::libbpf_sys::bpf_prog_info::default();
-    let mut len = size_of_val(&info) as u32;
-    // SAFETY: `info` is a plain structure of the length given, for the kernel to fill.
-    let result = unsafe {
-        libbpf_rs::libbpf_sys::bpf_obj_get_info_by_fd(
-            prog.as_fd().as_raw_fd(),
-            std::ptr::from_mut(&mut info).cast(),
-            &mut len,
-        )
-    };
-    (result == 0).then_some(info.recursion_misses)
 }

@@ -13,9 +13,9 @@ use crate::{
 pub struct Events(u32);
 
 impl Events {
-    /// Whether listeners are of interest.
-    pub fn has_listeners(self) -> bool {
-        self.0 & (want::NETMON_WANT_LISTEN.0 | want::NETMON_WANT_STATE.0) != 0
+    /// Whether single steps are of interest.
+    pub fn has_states(self) -> bool {
+        self.0 & want::NETMON_WANT_STATE.0 != 0
     }
 
     /// The bits the kernel side knows them by (`enum netmon_want`).

@@ -102,7 +102,7 @@ pub struct Lost {
     pub process: u64,
     /// Processes of the command that could not be followed.
     pub follow: u64,
-    /// Runs of a program, at most: it was already running on that CPU.
+    /// Events: the kernel skipped the program, it was already running on that CPU.
     pub missed: u64,
     /// DNS answers: the ring was more than half full.
     pub answers: u64,

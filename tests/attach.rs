@@ -67,7 +67,7 @@ fn resident_kb() -> usize {
 /// Programs, maps and links of tcptrace that the kernel has.
 fn objects() -> [usize; 3] {
     let programs: BTreeSet<u32> =
-        ProgInfoIter::default().filter(|prog| prog.name == "on_state").map(|prog| prog.id).collect();
+        ProgInfoIter::default().filter(|prog| prog.name == "on_task_state").map(|prog| prog.id).collect();
     let maps = MapInfoIter::default().filter(|map| map.name == "conns");
     let links = LinkInfoIter::default().filter(|link| programs.contains(&link.prog_id));
     [programs.len(), maps.count(), links.count()]

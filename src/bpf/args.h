@@ -10,6 +10,7 @@
 #include <bpf/bpf_core_read.h>
 #include "consts.h"
 #include "netmon.h"
+#include "read.h"
 #include "scratch.h"
 
 #define KEPT_ARGS_MAX 4096
@@ -46,8 +47,8 @@ struct argv {
  */
 static __always_inline struct argv argv_of(struct mm_struct *mm, __u64 limit)
 {
-	unsigned long start = mm->arg_start;
-	unsigned long end = mm->arg_end;
+	unsigned long start = READ(mm_struct, mm, arg_start);
+	unsigned long end = READ(mm_struct, mm, arg_end);
 	struct argv argv = {.start = (void *)start};
 	__u8 last = 0;
 
@@ -56,8 +57,8 @@ static __always_inline struct argv argv_of(struct mm_struct *mm, __u64 limit)
 	argv.len = end - start;
 	if (bpf_probe_read_user(&last, 1, (void *)(end - 1)) == 0 && last) {
 		argv.flags |= NETMON_PROCESS_TITLE;
-		if (mm->env_start == end && mm->env_end > end)
-			argv.len = mm->env_end - start;
+		if (READ(mm_struct, mm, env_start) == end && READ(mm_struct, mm, env_end) > end)
+			argv.len = READ(mm_struct, mm, env_end) - start;
 	}
 	if (argv.len > limit) {
 		argv.len = limit;
@@ -106,12 +107,13 @@ static __always_inline void keep_args(struct task_struct *task)
 {
 	struct task_struct *leader = task->group_leader;
 	struct kept_args *kept;
+	struct mm_struct *mm = READ(task_struct, task, mm);
 
-	if (!task->mm || task->flags & PF_KTHREAD)
+	if (!mm || task->flags & PF_KTHREAD)
 		return;
 	kept = bpf_task_storage_get(&kept_args, leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (kept)
-		fill_kept_args(kept, leader, task->mm);
+		fill_kept_args(kept, leader, mm);
 }
 
 /* In the context of a process that has just exec'd: its children want to know. */
@@ -120,7 +122,7 @@ static __always_inline void renew_kept_args(struct task_struct *leader)
 	struct kept_args *kept = bpf_task_storage_get(&kept_args, leader, 0, 0);
 
 	if (kept)
-		fill_kept_args(kept, leader, leader->mm);
+		fill_kept_args(kept, leader, READ(task_struct, leader, mm));
 }
 
 /* Append what another process was called with, if it is known. */

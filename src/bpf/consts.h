@@ -42,6 +42,7 @@ enum {
 
 /* errno */
 #define EINTR	     4
+#define EEXIST	     17
 #define EAFNOSUPPORT 97
 #define ECONNRESET   104
 #define EISCONN	     106
@@ -69,17 +70,19 @@ enum {
 
 /* The numbers of the system calls (asm/unistd.h), and where a task keeps them. */
 #if defined(__TARGET_ARCH_x86)
-#define SYS_CONNECT	 42
-#define SYS_ACCEPT	 43
-#define SYS_ACCEPT4	 288
-#define SYSCALL_NR(regs) ((long)(regs)->orig_ax)
-#define TS_COMPAT	 2
+#define SYS_CONNECT	  42
+#define SYS_ACCEPT	  43
+#define SYS_ACCEPT4	  288
+#define SYSCALL_NR(regs)  ((long)(regs)->SYSCALL_NR_MEMBER)
+#define SYSCALL_NR_MEMBER orig_ax
+#define TS_COMPAT	  2
 #elif defined(__TARGET_ARCH_arm64)
-#define SYS_CONNECT	 203
-#define SYS_ACCEPT	 202
-#define SYS_ACCEPT4	 242
-#define SYSCALL_NR(regs) ((long)(regs)->syscallno)
-#define TIF_32BIT	 22
+#define SYS_CONNECT	  203
+#define SYS_ACCEPT	  202
+#define SYS_ACCEPT4	  242
+#define SYSCALL_NR(regs)  ((long)(regs)->SYSCALL_NR_MEMBER)
+#define SYSCALL_NR_MEMBER syscallno
+#define TIF_32BIT	  22
 #else
 #error "this architecture's system call numbers are missing"
 #endif

@@ -17,7 +17,9 @@
 #include "consts.h"
 #include "netmon.h"
 #include "ring.h"
+#include "read.h"
 #include "conn.h"
+#include "close.h"
 #include "process.h"
 #include "filter_conn.h"
 
@@ -32,21 +34,16 @@ static __always_inline bool spend_budget(struct seq_file *seq)
 	return bpf_seq_write(seq, &turn, sizeof(turn)) == 0;
 }
 
-static __always_inline struct netmon_event *new_existing_event(struct sock_common *skc, int state)
+static __always_inline void report_existing(struct conn *conn, struct sock *sk, int state)
 {
-	struct netmon_event *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
+	struct netmon_event *e = new_event(conn, NETMON_KIND_EXISTING, bpf_ktime_get_boot_ns());
 
-	if (!e) {
-		count_lost(NETMON_LOST_RING);
-		return NULL;
-	}
-	__builtin_memset(e, 0, sizeof(*e));
-	e->kind = NETMON_KIND_EXISTING;
-	e->time = bpf_ktime_get_boot_ns();
+	if (!e)
+		return;
 	e->states = state << 4;
-	fill_common_flow(&e->flow, skc);
-	e->cookie = bpf_get_socket_cookie(skc);
-	return e;
+	if (state == TCP_LISTEN)
+		fill_backlog(e, sk);
+	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 }
 
 /* TIME_WAIT, or SYN_RECV of a listener's request: all that is left, or there yet, of a socket. */
@@ -55,7 +52,7 @@ static __always_inline void handle_request_or_timewait(struct seq_file *seq,
 {
 	struct tcp_timewait_sock *tw;
 	int state = skc->skc_state;
-	struct netmon_event *e;
+	struct conn conn = {};
 
 	if (!(config.existing & NETMON_EXISTING_REPORT) || !spend_budget(seq))
 		return;
@@ -67,27 +64,26 @@ static __always_inline void handle_request_or_timewait(struct seq_file *seq,
 	} else if (state == TCP_NEW_SYN_RECV) {
 		state = TCP_SYN_RECV;
 	}
-	e = new_existing_event(skc, state);
-	if (!e)
+	/* For the filter, what is left of a socket counts as opened here. */
+	conn.flags = state == TCP_SYN_RECV ? NETMON_FLAG_INGRESS : NETMON_FLAG_EGRESS;
+	conn.cookie = bpf_get_socket_cookie(skc);
+	fill_common_flow(&conn.flow, skc);
+	if (!admit_unowned((struct sock *)skc, &conn))
 		return;
-	if (state == TCP_SYN_RECV)
-		e->flags |= NETMON_FLAG_INGRESS;
-	if (admit_remains(e, state == TCP_SYN_RECV))
-		bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
-	else
-		bpf_ringbuf_discard(e, BPF_RB_NO_WAKEUP);
+	conn.flags &= ~NETMON_FLAG_EGRESS;
+	conn.rule = 0;
+	report_existing(&conn, NULL, state);
 }
 
 /* A listener's child that waits for accept(): its connection begins there. */
 static __always_inline bool is_waiting(struct sock *sk)
 {
-	return !sk->sk_socket && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD));
+	return !READ(sock, sk, sk_socket) && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD));
 }
 
 static __always_inline void track_existing(struct sock *sk, struct conn *conn, int state)
 {
-	__u64 key = (__u64)sk;
-	struct tcp_sock *tp;
+	int left;
 
 	if (state == TCP_LISTEN) {
 		if (!(config.want & (NETMON_WANT_LISTEN | NETMON_WANT_STATE)))
@@ -98,63 +94,52 @@ static __always_inline void track_existing(struct sock *sk, struct conn *conn, i
 	} else {
 		conn->phase = state == TCP_SYN_SENT ? PHASE_OPENING : PHASE_OPEN;
 	}
-	tp = bpf_skc_to_tcp_sock(sk);
-	if (tp)
-		conn->data_segs_in = tp->data_segs_in;
-	if (bpf_map_update_elem(&conns, &key, conn, BPF_NOEXIST) && !conn_of(sk, false))
-		count_lost(NETMON_LOST_TABLE);
+	if (!(conn->flags & NETMON_FLAG_MPTCP))
+		conn->data_segs_in = READ(tcp_sock, sk, data_segs_in);
+	if (!conn_insert(sk, conn))
+		return;
+	left = closed_meanwhile(sk);
+	if (left && conn_claim(sk, conn) && conn->phase == PHASE_OPEN)
+		send_close(sk, conn, left);
 }
 
-/* `task` has a descriptor of the socket; NULL: nobody may. */
+/*
+ * `task` has a descriptor of the socket; NULL: nobody may. The descriptors come first, so that an
+ * entry has its owner when it is made.
+ */
 static __always_inline void handle_existing_socket(struct seq_file *seq, struct sock *sk,
 						   struct task_struct *task)
 {
-	struct conn fresh = {}, *conn = conn_of(sk, false);
-	int state = sk->__sk_common.skc_state;
-	struct netmon_event *e;
+	struct conn fresh = {}, *conn = conn_of(sk);
+	int state = sk->__sk_common.skc_state, index;
 
 	if (state == TCP_CLOSE || (conn && !(conn->flags & NETMON_FLAG_EXISTING)) ||
 	    !spend_budget(seq))
 		return;
-	fresh.flags = NETMON_FLAG_EXISTING | flags_of(sk, false);
+	index = admit_process(false, task);
+	if (index == NOT_ADMITTED)
+		return;
+	fresh.flags = NETMON_FLAG_EXISTING | flags_of(sk);
 	/* a child has its listener's limit; a socket that never listened has none */
 	if (state != TCP_LISTEN && !sk->sk_max_ack_backlog)
 		fresh.flags |= NETMON_FLAG_EGRESS;
-	if (!admit_existing(sk, &fresh, task))
+	fresh.cookie = bpf_get_socket_cookie(sk);
+	fill_flow(&fresh.flow, sk, NULL);
+	if (!admit_flow(index, sk, &fresh, true))
 		return;
 	if (task) {
-		fresh.image = record_of(task, SCRATCH_RESULT, false);
+		fresh.image = record_of(task, false);
 		fresh.pid = task->tgid;
 		fresh.tid = task->pid;
 	}
-	fresh.cookie = cookie_of(sk, false);
-	if (config.existing & NETMON_EXISTING_TRACK) {
-		if (!conn) {
-			track_existing(sk, &fresh, state);
-		} else if (task && !conn->pid) {
-			conn->image = fresh.image;
-			conn->tid = fresh.tid;
-			conn->pid = fresh.pid;
-		}
+	if (config.existing & NETMON_EXISTING_REPORT) {
+		if (state != TCP_LISTEN && !(fresh.flags & NETMON_FLAG_EGRESS))
+			fresh.flags |= NETMON_FLAG_INGRESS;
+		report_existing(&fresh, sk, state);
+		fresh.flags &= ~NETMON_FLAG_INGRESS;
 	}
-	if (!(config.existing & NETMON_EXISTING_REPORT))
-		return;
-	e = new_existing_event(&sk->__sk_common, state);
-	if (!e)
-		return;
-	e->flags = fresh.flags;
-	e->rule = fresh.rule;
-	e->image = fresh.image;
-	e->pid = fresh.pid;
-	e->tid = fresh.tid;
-	if (state == TCP_LISTEN) {
-		e->flags |= NETMON_FLAG_BACKLOG;
-		e->backlog_len = sk->sk_ack_backlog;
-		e->backlog_max = sk->sk_max_ack_backlog;
-	} else if (!(fresh.flags & NETMON_FLAG_EGRESS)) {
-		e->flags |= NETMON_FLAG_INGRESS;
-	}
-	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	if (config.existing & NETMON_EXISTING_TRACK && !conn)
+		track_existing(sk, &fresh, state);
 }
 
 #endif

@@ -12,6 +12,7 @@
 #include "netmon.h"
 #include "ring.h"
 #include "scratch.h"
+#include "read.h"
 #include "identity.h"
 #include "path.h"
 #include "cgroup.h"
@@ -41,7 +42,7 @@ struct filter_scratch {
 	__u64 id[CONTAINER_ID / 8];
 };
 
-/* As for process records: one for each kind of program, and another where that is taken. */
+/* As for process records. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, SCRATCH_SLOTS);
@@ -51,7 +52,9 @@ struct {
 
 static __always_inline struct file *exe_of(struct task_struct *task)
 {
-	return task->mm ? task->mm->exe_file : NULL;
+	struct mm_struct *mm = READ(task_struct, task, mm);
+
+	return mm ? READ(mm_struct, mm, exe_file) : NULL;
 }
 
 /* The base name of the executable, or the name of a kernel thread. */
@@ -109,7 +112,7 @@ static __noinline __u32 fill_binary_path(struct filter_scratch *s, struct filter
 					 struct task_struct *leader, struct file *exe)
 {
 	struct walk w = {.filter = s};
-	struct fs_struct *fs = leader->fs;
+	struct fs_struct *fs = READ(task_struct, leader, fs);
 	__u32 i, at;
 
 	__builtin_memset(into->text, 0, sizeof(into->text));
@@ -273,7 +276,7 @@ static __noinline bool fill_container_in(struct filter_scratch *s, struct cgroup
 /* The innermost wins, and cgroup2 is asked before v1. */
 static __always_inline void fill_container(struct filter_scratch *s, struct task_struct *leader)
 {
-	struct css_set *set = leader->cgroups;
+	struct css_set *set = READ(task_struct, leader, cgroups);
 	struct cgroup *v2 = BPF_CORE_READ(set, dfl_cgrp);
 	struct cgroup *v1 = v1_cgroup(set, pids_cgrp_id);
 
@@ -315,7 +318,7 @@ static __always_inline void fill_who(struct filter_scratch *s, struct task_struc
 	who->pid = leader->tgid;
 	who->ppid = parent->tgid;
 	if (filter_uses(FILTER_CGROUP))
-		who->in_cgroup = is_in_cgroup(BPF_CORE_READ(leader->cgroups, dfl_cgrp));
+		who->in_cgroup = is_in_cgroup(BPF_CORE_READ(leader, cgroups, dfl_cgrp));
 	if (filter_uses(FILTER_CONTAINER))
 		fill_container(s, leader);
 	if (filter_uses(FILTER_BINARY_NAME))
@@ -373,20 +376,16 @@ static __always_inline bool evaluate_task(struct filter_scratch *s, struct task_
 	return image->evaluated == IMAGE_POSSIBLE;
 }
 
-/* The slot that was taken, this one or another; SCRATCH_SLOTS: none was free. */
-static __always_inline __u32 claim_filter_slot(__u32 slot)
+/* As claim_slot(). Where none is free, which is counted, a connection is lost. */
+__noinline int claim_filter_slot(void)
 {
-	struct filter_scratch *s;
-	__u32 i;
+	__u32 index = SCRATCH_SLOTS;
 
-	for (i = 0; i < SCRATCH_SLOTS; i++) {
-		s = bpf_map_lookup_elem(&filter_scratches, &slot);
-		if (s && __sync_lock_test_and_set(&s->busy, 1) == 0)
-			return slot;
-		slot = slot + 1 < SCRATCH_SLOTS ? slot + 1 : 0;
-	}
-	count_lost(NETMON_LOST_TABLE);
-	return SCRATCH_SLOTS;
+	if (filter.fields)
+		index = CLAIM(filter_scratch, &filter_scratches);
+	if (index == SCRATCH_SLOTS)
+		count_lost(NETMON_LOST_TABLE);
+	return index;
 }
 
 /*

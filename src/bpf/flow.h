@@ -11,18 +11,8 @@
 #include <bpf/bpf_endian.h>
 #include "consts.h"
 #include "netmon.h"
+#include "read.h"
 #include "attempt.h"
-
-/*
- * A socket comes either as the verifier's own pointer, which can be read at once, or (`raw`) from
- * a file table, as a number that can only be probed.
- */
-#define sk_read(sk, field, raw) ((raw) ? BPF_CORE_READ(sk, field) : (sk)->field)
-
-static __always_inline struct tcp_sock *tcp_of(struct sock *sk, bool raw)
-{
-	return raw ? (struct tcp_sock *)sk : bpf_skc_to_tcp_sock(sk);
-}
 
 static __always_inline void map_ipv4(__be32 *into, __be32 addr)
 {
@@ -51,35 +41,40 @@ static __always_inline void fill_ipv6(struct flow *flow, const struct sock_commo
 		map_ipv4(flow->saddr, flow->saddr[3]);
 }
 
-/*
- * Both ends; the remote one is `to`'s if given. The local port is inet_sport: skc_num is already
- * 0 when a socket closes.
- */
-static __always_inline void fill_flow(struct flow *flow, struct sock *sk, const struct target *to,
-				      bool raw)
+/* inet_sport: skc_num is already 0 when a socket closes. */
+static __always_inline __u16 local_port(struct sock *sk)
 {
-	if ((to ? to->family : sk_read(sk, __sk_common.skc_family, raw)) == AF_INET6) {
+	return bpf_ntohs(READ(inet_sock, sk, inet_sport));
+}
+
+/* Both ends; the remote one is `to`'s if given. */
+static __always_inline void fill_flow(struct flow *flow, struct sock *sk, const struct target *to)
+{
+	struct net *net = READ(sock, sk, __sk_common.skc_net.net);
+
+	if ((to ? to->family : READ(sock, sk, __sk_common.skc_family)) == AF_INET6) {
 		fill_ipv6(flow, &sk->__sk_common, to);
 	} else {
-		map_ipv4(flow->saddr, sk_read(sk, __sk_common.skc_rcv_saddr, raw));
-		map_ipv4(flow->daddr, to ? to->addr[0] : sk_read(sk, __sk_common.skc_daddr, raw));
+		map_ipv4(flow->saddr, READ(sock, sk, __sk_common.skc_rcv_saddr));
+		map_ipv4(flow->daddr, to ? to->addr[0] : READ(sock, sk, __sk_common.skc_daddr));
 	}
-	/* Not through the verifier's pointer: it takes a millisecond to look into what that is. */
-	flow->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	flow->sport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
-	flow->dport = bpf_ntohs(to ? to->port : sk_read(sk, __sk_common.skc_dport, raw));
+	flow->netns = READ(net, net, ns.inum);
+	flow->sport = local_port(sk);
+	flow->dport = bpf_ntohs(to ? to->port : READ(sock, sk, __sk_common.skc_dport));
 }
 
 /* The same of what has no more than this: TIME_WAIT, and requests. */
 static __always_inline void fill_common_flow(struct flow *flow, struct sock_common *skc)
 {
+	struct net *net = READ(sock_common, skc, skc_net.net);
+
 	if (skc->skc_family == AF_INET6) {
 		fill_ipv6(flow, skc, NULL);
 	} else {
 		map_ipv4(flow->saddr, skc->skc_rcv_saddr);
 		map_ipv4(flow->daddr, skc->skc_daddr);
 	}
-	flow->netns = skc->skc_net.net->ns.inum;
+	flow->netns = READ(net, net, ns.inum);
 	flow->sport = skc->skc_num;
 	flow->dport = bpf_ntohs(skc->skc_dport);
 }

@@ -10,6 +10,7 @@
 #include <bpf/bpf_core_read.h>
 #include "consts.h"
 #include "netmon.h"
+#include "read.h"
 
 /* What makes another process of a process without an exec; compared at every event. */
 struct identity {
@@ -33,6 +34,11 @@ static __always_inline __u64 caps(const kernel_cap_t *set)
 	return bits;
 }
 
+static __always_inline const struct cred *cred_of(struct task_struct *task)
+{
+	return HAS_CAST ? CAST(task_struct, task)->real_cred : task->real_cred;
+}
+
 /*
  * The credentials are the thread's own, and the objective ones, as /proc tells them: what io_uring
  * and overlayfs put on for a moment is not who the process is.
@@ -40,12 +46,18 @@ static __always_inline __u64 caps(const kernel_cap_t *set)
 static __always_inline void identity_of(struct task_struct *task, struct task_struct *leader,
 					struct identity *who)
 {
-	const struct cred *cred = task->real_cred;
+	const struct cred *cred = cred_of(task);
 
-	who->cap_inheritable = caps(&cred->cap_inheritable);
-	who->cap_permitted = caps(&cred->cap_permitted);
-	who->cap_effective = caps(&cred->cap_effective);
-	who->cgroups = (__u64)BPF_CORE_READ(leader, cgroups);
+	if (bpf_core_field_exists(cred->cap_effective.val)) {
+		who->cap_inheritable = cred->cap_inheritable.val;
+		who->cap_permitted = cred->cap_permitted.val;
+		who->cap_effective = cred->cap_effective.val;
+	} else {
+		bpf_core_read(&who->cap_inheritable, 8, &cred->cap_inheritable);
+		bpf_core_read(&who->cap_permitted, 8, &cred->cap_permitted);
+		bpf_core_read(&who->cap_effective, 8, &cred->cap_effective);
+	}
+	who->cgroups = (__u64)READ(task_struct, leader, cgroups);
 	who->uid = cred->uid.val;
 	who->gid = cred->gid.val;
 	who->euid = cred->euid.val;

@@ -21,7 +21,8 @@
 #include "attempt.h"
 #include "socket.h"
 #include "returns.h"
-#include "state.h"
+#include "listen.h"
+#include "syscall.h"
 #include "existing.h"
 #include "dns.h"
 
@@ -40,14 +41,45 @@ const enum netmon_want want_layout = 0;
 const enum netmon_existing existing_layout = 0;
 const enum netmon_limit limit_layout = 0;
 
+/*
+ * Which program runs where, and what may interrupt it. The kernel skips a program that is running
+ * on the CPU already, so what must not be skipped must not be interrupted by its like.
+ *
+ *   program           runs                                   socket locked   interrupted by
+ *   on_task_state     in the task that has locked the socket yes, owned      softirqs; tasks (7.0)
+ *   on_softirq_state  with bottom halves disabled            yes, not owned  nothing
+ *   on_accept         in the accepting task                  yes, owned      softirqs, tasks
+ *   on_connect_v4/v6  in the connecting task                 yes, owned      softirqs, tasks
+ *   on_request        in the connecting task                 no              softirqs, tasks
+ *   on_sys_exit ...   in the calling task                    no              softirqs, tasks (6.13)
+ *   on_exec, on_fork  in the task itself                     -               softirqs, tasks (7.0)
+ *
+ * A transition happens with the socket owned by a task or with bottom halves disabled. Both state
+ * programs see all of them; each returns at once from what is the other's half. So a softirq that
+ * interrupts the one finds the other free. What is skipped all the same is counted where it shows:
+ * an entry whose socket has gone (conn_of(), on_orphan), a close without an entry
+ * (count_unopened()), and an open connection that was never seen to open (catch_up()).
+ */
+
+/* Since 6.16, which brought this function, global functions may be called with it. */
+extern int bpf_dynptr_copy(void) __ksym __weak;
+extern void bpf_preempt_disable(void) __ksym __weak;
+extern void bpf_preempt_enable(void) __ksym __weak;
+
+#define CAN_STAY (bpf_ksym_exists(bpf_preempt_disable) && bpf_ksym_exists(bpf_dynptr_copy))
+
 /* The trampoline set; first, so that a kernel that refuses it says so at once. */
 
 /* Runs once for each accepted connection, in the accepting task, with the child. */
 SEC("fentry/security_sock_graft")
 int BPF_PROG(on_accept, struct sock *sk)
 {
-	if (is_tcp(sk, false))
-		handle_accepted(sk, NULL, false);
+	if (CAN_STAY)
+		bpf_preempt_disable();
+	if (is_tcp(sk))
+		handle_accepted(sk, NULL, bpf_get_socket_cookie(sk));
+	if (CAN_STAY)
+		bpf_preempt_enable();
 	return 0;
 }
 
@@ -55,7 +87,7 @@ int BPF_PROG(on_accept, struct sock *sk)
 SEC("fentry/security_socket_connect")
 int BPF_PROG(on_request, struct socket *socket, struct sockaddr *addr, int addr_len)
 {
-	handle_connect_call(BPF_CORE_READ(socket, sk), addr, addr_len, false);
+	handle_connect_call(READ(socket, socket, sk), addr, addr_len, false);
 	return 0;
 }
 
@@ -78,53 +110,54 @@ int BPF_PROG(on_connect_v6, struct sock *sk, struct sockaddr *addr, int addr_len
 
 /* Both sets. */
 
-/* The longest work, in the connecting process; apart, for it must not hide a softirq's event. */
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_connect, struct sock *sk, int oldstate, int newstate)
+/* Everything but the beginnings: those have a process of their own. */
+static __always_inline void handle_state(struct sock *sk, int oldstate, int newstate, bool in_task)
 {
-	if (newstate == TCP_SYN_SENT && is_tcp(sk, false)) {
-		handle_connect(sk);
-		report_state(sk, oldstate, newstate);
-	}
-	return 0;
-}
-
-static __always_inline void handle_state_change(struct sock *sk, int oldstate, int newstate,
-						bool again)
-{
-	bool reported;
-
-	if (oldstate == TCP_LISTEN || newstate == TCP_LISTEN || newstate == TCP_SYN_SENT ||
-	    !is_tcp(sk, false))
-		return;
-	reported = again || report_state(sk, oldstate, newstate);
-	if (newstate == TCP_ESTABLISHED) {
+	if (config.want & NETMON_WANT_STATE)
+		handle_step(sk, oldstate, newstate);
+	if (newstate == TCP_ESTABLISHED)
 		handle_established(sk, oldstate);
-		/* what was not known of before: the child of a listener */
-		if (!reported)
-			report_state(sk, oldstate, newstate);
-	}
-	if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
-		handle_closing(sk, oldstate);
+	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
+		handle_closing(sk, oldstate, in_task);
 	else if (newstate == TCP_CLOSE)
-		handle_closed(sk, oldstate);
+		handle_closed(sk, oldstate, in_task);
+}
+
+static __always_inline void handle_task_state(struct sock *sk, int oldstate, int newstate)
+{
+	if (newstate == TCP_SYN_SENT || newstate == TCP_LISTEN) {
+		/* MPTCP says twice that it listens */
+		if (oldstate != newstate &&
+		    (newstate == TCP_SYN_SENT || config.want & WANT_LISTENERS) && is_tcp(sk))
+			handle_opening(sk, newstate);
+	} else if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE) {
+		if (config.want & NETMON_WANT_STATE)
+			handle_step(sk, oldstate, newstate);
+		if (config.want & WANT_LISTENERS)
+			handle_listen_stop(sk);
+	} else {
+		handle_state(sk, oldstate, newstate, true);
+	}
 }
 
 SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
+int BPF_PROG(on_task_state, struct sock *sk, int oldstate, int newstate)
 {
-	handle_state_change(sk, oldstate, newstate, false);
+	if (!sk->sk_lock.owned)
+		return 0;
+	if (CAN_STAY)
+		bpf_preempt_disable();
+	handle_task_state(sk, oldstate, newstate);
+	if (CAN_STAY)
+		bpf_preempt_enable();
 	return 0;
 }
 
-/* A child leaves LISTEN too when it is made, for SYN_RECV. */
 SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_listen, struct sock *sk, int oldstate, int newstate)
+int BPF_PROG(on_softirq_state, struct sock *sk, int oldstate, int newstate)
 {
-	if (newstate == TCP_LISTEN && is_tcp(sk, false))
-		handle_listen(sk);
-	else if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE && is_tcp(sk, false))
-		handle_listen_stop(sk);
+	if (!sk->sk_lock.owned)
+		handle_state(sk, oldstate, newstate, false);
 	return 0;
 }
 
@@ -163,7 +196,7 @@ int on_attempt_v4(struct bpf_sock_addr *ctx)
 
 	to.addr[0] = ctx->user_ip4;
 	if (ctx->protocol == IPPROTO_TCP)
-		attempt_begins(ctx, &to);
+		note_attempt(ctx, &to);
 	return 1;
 }
 
@@ -177,7 +210,7 @@ int on_attempt_v6(struct bpf_sock_addr *ctx)
 	to.addr[2] = ctx->user_ip6[2];
 	to.addr[3] = ctx->user_ip6[3];
 	if (ctx->protocol == IPPROTO_TCP)
-		attempt_begins(ctx, &to);
+		note_attempt(ctx, &to);
 	return 1;
 }
 
@@ -197,24 +230,19 @@ int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
 	return 0;
 }
 
-static __always_inline void handle_sys_exit(struct pt_regs *regs, long ret, bool again)
-{
-	long nr = SYSCALL_NR(regs);
-
-	if ((nr != SYS_CONNECT && nr != SYS_ACCEPT && nr != SYS_ACCEPT4) || is_compat())
-		return;
-	if (nr == SYS_CONNECT)
-		handle_connect_exit(regs, ret);
-	else if (ret >= 0 && again)
-		handle_accept_exit_again(ret);
-	else if (ret >= 0)
-		handle_accept_exit(ret);
-}
-
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 {
-	handle_sys_exit(regs, ret, false);
+	long nr = SYSCALL_NR(regs);
+
+	if (nr != SYS_CONNECT && nr != SYS_ACCEPT && nr != SYS_ACCEPT4)
+		return 0;
+	if (is_compat())
+		return 0;
+	if (nr == SYS_CONNECT)
+		handle_connect_exit(regs, ret);
+	else if (ret >= 0)
+		handle_accept_exit(ret);
 	return 0;
 }
 
@@ -236,42 +264,6 @@ int on_uring(__u64 *ctx)
 	return 0;
 }
 
-/*
- * Once more, where the kernel skips a program that another task on the same CPU was preempted in
- * (skipped() in probes.rs). Each of these comes right after its namesake and finds done what that
- * has done; both are seldom skipped at once.
- */
-
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_connect_again, struct sock *sk, int oldstate, int newstate)
-{
-	if (newstate == TCP_SYN_SENT && is_tcp(sk, false) && !conn_of(sk, false))
-		handle_connect(sk);
-	return 0;
-}
-
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_state_again, struct sock *sk, int oldstate, int newstate)
-{
-	handle_state_change(sk, oldstate, newstate, true);
-	return 0;
-}
-
-SEC("fentry/security_sock_graft")
-int BPF_PROG(on_accept_again, struct sock *sk, struct socket *parent)
-{
-	if (is_tcp(sk, false) && conn_of(sk, false))
-		handle_accepted(sk, NULL, false);
-	return 0;
-}
-
-SEC("tp_btf/sys_exit")
-int BPF_PROG(on_sys_exit_again, struct pt_regs *regs, long ret)
-{
-	handle_sys_exit(regs, ret, true);
-	return 0;
-}
-
 /* What exists at the start. */
 
 SEC("iter/tcp")
@@ -285,7 +277,7 @@ int on_existing_tcp(struct bpf_iter__tcp *ctx)
 	tp = bpf_skc_to_tcp_sock(skc);
 	if (!tp)
 		handle_request_or_timewait(ctx->meta->seq, skc);
-	else if (is_tcp((struct sock *)tp, false))
+	else if (is_tcp((struct sock *)tp))
 		handle_existing_socket(ctx->meta->seq, (struct sock *)tp, NULL);
 	return 0;
 }
@@ -306,8 +298,27 @@ int on_existing_file(struct bpf_iter__task_file *ctx)
 	sk = socket->sk;
 	if (sk && sk->sk_type == SOCK_STREAM &&
 	    (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6) &&
-	    is_tcp(sk, false))
+	    is_tcp(sk))
 		handle_existing_socket(ctx->meta->seq, sk, task);
+	return 0;
+}
+
+/* What was open and is closed, without our having seen it: run over the table at the end. */
+SEC("iter/bpf_map_elem")
+int on_orphan(struct bpf_iter__bpf_map_elem *ctx)
+{
+	__u64 *key = ctx->key;
+	struct conn *conn = ctx->value;
+	struct sock *sk;
+	__u64 cookie;
+
+	if (!key || !conn || conn->phase == PHASE_FAILED)
+		return 0;
+	sk = (struct sock *)*key;
+	cookie = READ(sock, sk, __sk_common.skc_cookie.counter);
+	if ((conn->cookie && conn->cookie != cookie) ||
+	    READ(sock, sk, __sk_common.skc_state) == TCP_CLOSE)
+		count_lost(NETMON_LOST_SKIPPED);
 	return 0;
 }
 

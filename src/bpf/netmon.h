@@ -154,6 +154,7 @@ enum netmon_lost {
 	NETMON_LOST_PROCESS, /* process records: the ring was full, or no memory */
 	NETMON_LOST_FOLLOW,  /* processes of the command: no memory to mark them */
 	NETMON_LOST_DNS,     /* DNS answers: the ring was more than half full */
+	NETMON_LOST_SKIPPED, /* events: the kernel skipped the program, it was running already */
 	NETMON_LOST_CAUSES,
 };
 

@@ -43,21 +43,15 @@ pub fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config<'_>
     let tracing = config.at_start != AtStart::PrintOnly;
     let surveying = config.at_start != AtStart::Ignore;
     let requests = config.events.has_requests();
-    let listeners = config.events.has_listeners();
     let trampoline = tracing && set == ProbeSet::Trampoline;
     let tracepoint = tracing && set == ProbeSet::Tracepoint;
     let dns = tracing && config.dns && can_watch_dns(notes);
-    let again = skipped(&host::release(), host::is_preemptible());
-    let choices: [(&mut OpenProgramMut<'_>, bool); 21] = [
-        (&mut progs.on_connect_again, tracing && again.tracepoints),
-        (&mut progs.on_state_again, tracing && again.tracepoints),
-        (&mut progs.on_accept_again, trampoline && again.trampolines),
-        (&mut progs.on_sys_exit_again, tracepoint && again.calls),
-        (&mut progs.on_connect, tracing),
-        (&mut progs.on_state, tracing),
+    let choices: [(&mut OpenProgramMut<'_>, bool); 17] = [
+        (&mut progs.on_task_state, tracing),
+        (&mut progs.on_softirq_state, tracing),
+        (&mut progs.on_orphan, tracing),
         (&mut progs.on_exec, tracing),
         (&mut progs.on_fork, tracing),
-        (&mut progs.on_listen, tracing && listeners),
         (&mut progs.on_dns, dns),
         (&mut progs.on_accept, trampoline),
         (&mut progs.on_connect_v4, trampoline),
@@ -73,28 +67,6 @@ pub fn choose(progs: &mut OpenNetmonProgs<'_>, set: ProbeSet, config: Config<'_>
     ];
     for (prog, wanted) in choices {
         prog.set_autoload(wanted);
-    }
-}
-
-/// Where a task can be preempted inside a program. The kernel skips that program on the same CPU
-/// meanwhile (`bpf_prog.active`), so the most important are there twice.
-#[derive(Debug, PartialEq, Eq)]
-struct Skipped {
-    trampolines: bool,
-    tracepoints: bool,
-    /// The tracepoints of system calls.
-    calls: bool,
-}
-
-/// Trampolines have never kept a task from being preempted; the tracepoints of system calls did
-/// until 6.13, all others until 7.0.
-fn skipped(release: &str, preemptible: bool) -> Skipped {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    Skipped {
-        trampolines: preemptible,
-        tracepoints: preemptible && version >= (7, 0),
-        calls: preemptible && version >= (6, 13),
     }
 }
 
@@ -178,28 +150,16 @@ pub fn attach(
             Err(error) => notes.push(no_names(&format!("{error:#}"))),
         }
     }
-    links.extend(attach_chosen(&[
-        &progs.on_exec,
-        &progs.on_fork,
-        &progs.on_state,
-        &progs.on_state_again,
-        &progs.on_listen,
-    ])?);
+    links.extend(attach_chosen(&[&progs.on_exec, &progs.on_fork, &progs.on_softirq_state])?);
     match set {
         ProbeSet::Trampoline => links.extend(attach_chosen(&[
             &progs.on_connect_v4,
             &progs.on_connect_v6,
             &progs.on_accept,
-            &progs.on_accept_again,
             &progs.on_request,
         ])?),
         ProbeSet::Tracepoint => {
-            links.extend(attach_chosen(&[
-                &progs.on_uring,
-                &progs.on_connect_enter,
-                &progs.on_sys_exit,
-                &progs.on_sys_exit_again,
-            ])?);
+            links.extend(attach_chosen(&[&progs.on_uring, &progs.on_connect_enter, &progs.on_sys_exit])?);
             if progs.on_connect_enter.autoload() {
                 notes.push(REQUEST_LIMITS.to_owned());
             }
@@ -216,7 +176,7 @@ pub fn attach(
             }
         }
     }
-    links.extend(attach_chosen(&[&progs.on_connect, &progs.on_connect_again])?);
+    links.extend(attach_chosen(&[&progs.on_task_state])?);
     Ok(links)
 }
 
@@ -236,24 +196,4 @@ fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
                 .with_context(|| format!("attach {} to {}", prog.name().display(), root.display()))
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn programs_are_there_twice_where_they_can_be_skipped() {
-        let skipped = |release, preemptible| {
-            let Skipped { trampolines, tracepoints, calls } = super::skipped(release, preemptible);
-            (trampolines, tracepoints, calls)
-        };
-        assert_eq!(skipped("7.2.12+deb13-cloud-amd64", true), (true, true, true));
-        assert_eq!(skipped("6.18.44-fc-v669", true), (true, false, true));
-        assert_eq!(skipped("6.13-rc1", true), (true, false, true));
-        assert_eq!(skipped("6.12.107", true), (true, false, false));
-        assert_eq!(skipped("5.15.0-1-amd64", true), (true, false, false));
-        assert_eq!(skipped("7.2.12", false), (false, false, false));
-        assert_eq!(skipped("", true), (true, false, false));
-    }
 }

@@ -103,7 +103,7 @@ static __always_inline __u64 start_of(struct task_struct *leader, struct image *
 {
 	if (image && image->exec_time)
 		return image->exec_time;
-	return BPF_CORE_READ(leader, start_boottime);
+	return READ(task_struct, leader, start_boottime);
 }
 
 /* Nobody: the task before the first, which is the parent of pid 1 and of kthreadd. */
@@ -170,13 +170,13 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 	fill_parent(s, leader);
 
 	/* A kernel thread may have borrowed the memory of a process. */
-	mm = leader->flags & PF_KTHREAD ? NULL : task->mm;
+	mm = leader->flags & PF_KTHREAD ? NULL : READ(task_struct, task, mm);
 	s->head.secureexec = image->secureexec;
 	if (mm)
 		exe = BPF_CORE_READ(mm, exe_file);
 	if (exe) {
 		if (!image->exec_time)
-			s->head.secureexec |= secureexec_of(exe, task->real_cred, false);
+			s->head.secureexec |= secureexec_of(exe, cred_of(task), false);
 		append_path(s, (__u64)exe, (__u64)BPF_CORE_READ(task, fs));
 	}
 	s->head.path_len = s->used;
@@ -241,28 +241,44 @@ static __always_inline void send_parent(struct scratch *s, struct task_struct *l
 }
 
 /*
- * The id of the record of the process that `task` acts for, sent first where user space does not
- * have it. 0: it could not be sent, which is counted.
+ * The id of the record that user space has of the process that `task` acts for, or 0. A function of
+ * its own: what is on its stack would be under that of send_image().
  */
-static __always_inline __u64 record_of(struct task_struct *task, __u32 slot, bool current)
+static __noinline __u64 sent_record(struct task_struct *task, bool current)
 {
 	struct task_struct *leader = task->group_leader;
 	struct identity who;
 	struct image *image;
-	struct scratch *s;
-	__u64 id;
 
 	identity_of(task, leader, &who);
 	image = acting_image(task, leader, &who);
-	if (image && is_known(image, &who) && (image->complete || !current))
-		return image->id;
-	s = image ? claim_scratch(slot) : NULL;
+	return image && is_known(image, &who) && (image->complete || !current) ? image->id : 0;
+}
+
+/* The same, sent first where user space does not have it. 0: it could not be, which is counted. */
+static __always_inline __u64 record_of(struct task_struct *task, bool current)
+{
+	struct task_struct *leader;
+	struct image *image;
+	struct scratch *s;
+	__u64 id = sent_record(task, current);
+
+	if (id)
+		return id;
+	leader = task->group_leader;
+	s = claim_scratch();
 	if (!s) {
 		count_lost(NETMON_LOST_PROCESS);
 		return 0;
 	}
-	send_parent(s, leader);
-	id = send_image(s, task, image, &who, current);
+	identity_of(task, leader, &s->who);
+	image = acting_image(task, leader, &s->who);
+	if (image) {
+		send_parent(s, leader);
+		id = send_image(s, task, image, &s->who, current);
+	} else {
+		count_lost(NETMON_LOST_PROCESS);
+	}
 	release_scratch(s);
 	return id;
 }
@@ -271,9 +287,9 @@ static __always_inline __u64 record_of(struct task_struct *task, __u32 slot, boo
  * The same of the current process. To be called in its context only. A global function: the
  * verifier reads it once, not once for each way that leads to it.
  */
-__noinline __u64 current_image(__u32 slot)
+__noinline __u64 current_image(void)
 {
-	return record_of(bpf_get_current_task_btf(), slot, true);
+	return record_of(bpf_get_current_task_btf(), true);
 }
 
 /* exec: what the process was is over, its credentials included. */
@@ -286,7 +302,8 @@ static __always_inline void handle_exec(struct task_struct *task)
 		image->evaluated = 0;
 		image->exec_time = bpf_ktime_get_boot_ns();
 		image->secureexec =
-			secureexec_of(BPF_CORE_READ(task, mm, exe_file), task->real_cred, true);
+			secureexec_of(READ(mm_struct, READ(task_struct, task, mm), exe_file),
+				      cred_of(task), true);
 	}
 	renew_kept_args(task);
 }

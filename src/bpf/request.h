@@ -15,12 +15,13 @@
 #include "consts.h"
 #include "netmon.h"
 #include "ring.h"
+#include "read.h"
 #include "attempt.h"
 
 /* The tracepoint set: threads inside connect(). */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_ATTEMPTS);
+	__uint(max_entries, 8192);
 	__type(key, __u64);
 	__type(value, __u8);
 } connecting SEC(".maps");
@@ -43,7 +44,7 @@ static __always_inline void call_ended(void)
 
 static __always_inline bool is_under_way(struct sock *sk)
 {
-	return BPF_CORE_READ(sk, sk_socket, state) == SS_CONNECTING;
+	return READ(socket, READ(sock, sk, sk_socket), state) == SS_CONNECTING;
 }
 
 /*
@@ -57,11 +58,11 @@ static __always_inline bool is_announced(struct sock *sk)
 	void *fastopen;
 
 	/* MPTCP does not know its target yet. */
-	if (!(config.want & NETMON_WANT_REQUEST) || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
+	if (!(config.want & NETMON_WANT_REQUEST) || READ(sock, sk, sk_protocol) != IPPROTO_TCP)
 		return true;
 	if (config.tracepoints)
 		return bpf_map_lookup_elem(&connecting, &key) != NULL;
-	fastopen = BPF_CORE_READ((struct tcp_sock *)sk, fastopen_req);
+	fastopen = READ(tcp_sock, sk, fastopen_req);
 	return !fastopen;
 }
 

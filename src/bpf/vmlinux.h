@@ -157,8 +157,13 @@ struct sock_common {
 
 struct socket;
 
+typedef struct {
+	int owned;
+} socket_lock_t;
+
 struct sock {
 	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
 	struct socket *sk_socket;
 	int sk_err;
 	u16 sk_type;
@@ -194,6 +199,9 @@ struct tcp_sock {
 	u32 srtt_us;
 	u32 total_retrans;
 	void *fastopen_req;
+	struct {
+		u64 time;
+	} rcvq_space;
 };
 
 struct sk_buff {
@@ -203,6 +211,7 @@ struct sk_buff {
 };
 
 struct mptcp_sock {
+	struct sock *first;
 	u64 bytes_sent;
 	u64 bytes_received;
 };
@@ -399,6 +408,12 @@ struct bpf_iter__task_file {
 	struct bpf_iter_meta *meta;
 	struct task_struct *task;
 	struct file *file;
+};
+
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	void *key;
+	void *value;
 };
 
 struct io_cqe {
