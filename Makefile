@@ -52,10 +52,22 @@ test-kernels:
 	tests/kernels/check
 	tests/kernels/run --again
 
+# What tracing costs the kernel, in instructions, beside libbpf-tools: in a virtual machine that counts them. ONLY=tracepoints
+# leaves the rest out, EACH=1 shows each program.
+BENCH_KERNEL ?= 6.12
+PEERS        := $(wildcard /usr/sbin/tcplife /usr/sbin/tcpstates /usr/sbin/tcptracer)
+bench-kernel:
+	@test -n "$(PEERS)" || echo "no tools to compare with: apt-get install libbpf-tools" >&2
+	@bench=$$(cargo bench --no-run --profile dev --bench kernel --target $(HOST) 2>&1 | sed -n 's/^ *Executable .* (\(.*\))$$/\1/p'); \
+	test -n "$$bench" || exec cargo bench --no-run --profile dev --bench kernel --target $(HOST); \
+	tests/kernels/run --kernel $(BENCH_KERNEL) --count-instructions --limit 900 --add "$$bench" --add "$${bench%/deps/*}/tcptrace" \
+		$(PEERS:%=--add %) --exec "ONLY='$(ONLY)' EACH=$(EACH) $$(realpath $$bench)"
+
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --target $(HOST) -- -D warnings
 	clang-format --dry-run -Werror src/bpf/*.c src/bpf/*.h
+	tests/headers
 
 # The manual page, after a change of an option, of the schema or of man/*.in.
 man:
@@ -100,4 +112,4 @@ clean:
 	cargo clean
 
 FORCE:
-.PHONY: all deps test-deps run test test-kernels lint man install uninstall deb clean FORCE
+.PHONY: all deps test-deps run test test-kernels bench-kernel lint man install uninstall deb clean FORCE

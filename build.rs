@@ -9,11 +9,12 @@ const SOURCE: &str = "src/bpf/netmon.bpf.c";
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("netmon.skel.rs");
     println!("cargo:rerun-if-changed=src/bpf");
-    let built = SkeletonBuilder::new()
-        .source(SOURCE)
-        // v3: 32-bit registers and atomic fetch-and-add, in every kernel since 5.12
-        .clang_args(["-I", "src/bpf", "-mcpu=v3", "-Wall", "-Werror", "-Wno-unused-function"])
-        .build_and_generate(&out);
+    // v3: 32-bit registers and atomic fetch-and-add, in every kernel since 5.12
+    let mut arguments = vec!["-I", "src/bpf", "-mcpu=v3", "-Wall", "-Werror", "-Wno-unused-function"];
+    if env::var_os("CARGO_FEATURE_TEST_PROGRAMS").is_some() {
+        arguments.push("-DTEST_PROGRAMS");
+    }
+    let built = SkeletonBuilder::new().source(SOURCE).clang_args(arguments).build_and_generate(&out);
     if let Err(error) = built {
         eprintln!("{SOURCE}: {error:#}");
         eprintln!("clang 14 or newer is needed; `make deps` installs it");

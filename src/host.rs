@@ -17,7 +17,7 @@ mod facts;
 mod netns;
 pub mod sudo_user;
 
-pub use facts::{CAP_BPF, CAP_PERFMON, Facts, facts, is_preemptible, release};
+pub use facts::{CAP_BPF, CAP_PERFMON, Facts, facts};
 pub use netns::{Netns, network_namespaces};
 
 /// Columns and rows of a terminal.

@@ -67,6 +67,9 @@ impl Batch {
     }
 }
 
+/// Connections that the kernel side tracks at a time.
+pub const CONNECTIONS_MAX: u64 = 1 << 20;
+
 /// What was lost, by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Lost {
@@ -78,7 +81,7 @@ pub struct Lost {
     pub process: u64,
     /// Processes of the command that could not be followed.
     pub follow: u64,
-    /// Runs of a program, at most: it was already running on that CPU.
+    /// Events: the kernel skipped the program, it was already running on that CPU.
     pub missed: u64,
     /// DNS answers: the ring was more than half full.
     pub answers: u64,

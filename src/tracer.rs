@@ -1,7 +1,13 @@
 //! The tracer: open, configure, load, attach, read, detach. The only place for unsafe and libbpf.
 #![allow(unsafe_code)]
 
-use std::{cell::RefCell, collections::HashSet, mem::MaybeUninit, os::fd::BorrowedFd, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::HashSet,
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd},
+    rc::Rc,
+};
 
 use anyhow::{Context, Result};
 use libbpf_rs::{
@@ -28,6 +34,7 @@ mod layout;
 pub mod load_error;
 mod log;
 #[cfg(test)]
+#[cfg(feature = "test-programs")]
 mod min_kernel_tests;
 mod priority;
 mod programs;
@@ -36,7 +43,7 @@ pub mod wire;
 
 pub use config::TracerConfig;
 use iterators::Iterators;
-use layout::{netmon_survey as survey, netmon_want as want};
+use layout::{netmon_existing as existing, netmon_want as want};
 use load_error::{Rejection, refuses_trampolines};
 pub use log::take_log;
 pub use priority::raise_priority;
@@ -97,17 +104,22 @@ impl<'obj> Tracer<'obj> {
         rodata.config.want = want_bits(config.events);
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.config.follow = u32::from(config.follow);
-        rodata.config.survey = match config.at_start {
+        rodata.config.existing = match config.at_start {
             AtStart::Ignore => 0,
-            AtStart::Learn => survey::NETMON_SURVEY_LEARN.0,
-            AtStart::Print => survey::NETMON_SURVEY_LEARN.0 | survey::NETMON_SURVEY_REPORT.0,
-            AtStart::PrintOnly => survey::NETMON_SURVEY_REPORT.0,
+            AtStart::Learn => existing::NETMON_EXISTING_TRACK.0,
+            AtStart::Print => existing::NETMON_EXISTING_TRACK.0 | existing::NETMON_EXISTING_REPORT.0,
+            AtStart::PrintOnly => existing::NETMON_EXISTING_REPORT.0,
         };
         rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         let values = filter_maps::configure(config.filter, &mut open.maps)?;
         let mut notes = Vec::new();
         programs::choose(&mut open.progs, set, config, &mut notes);
+        let tracepoints = set == ProbeSet::Tracepoint;
+        open.maps.attempts.set_autocreate(tracepoints)?;
+        open.maps.connecting.set_autocreate(tracepoints && config.events.has_requests())?;
+        open.maps.followed.set_autocreate(config.follow)?;
+        open.maps.waiting.set_autocreate(config.events.has_states())?;
         if config.verbose {
             const BPF_LOG_STATS: u32 = 4;
             open.open_object_mut().progs_mut().for_each(|mut prog| prog.set_log_level(BPF_LOG_STATS));
@@ -141,7 +153,7 @@ impl<'obj> Tracer<'obj> {
             AtStart::Ignore => None,
             _ => Some(Iterators::new(&skel.progs, config)?),
         };
-        set_bss_flag(&mut skel, |bss| &mut bss.surveying, iterators.is_some().into());
+        set_bss_flag(&mut skel, |bss| &mut bss.existing_running, iterators.is_some().into());
         set_bss_flag(&mut skel, |bss| &mut bss.started, 1);
         Ok(Tracer { skel, links, ring, batch, set, notes, iterators })
     }
@@ -181,6 +193,20 @@ fn want_bits(events: EventSet) -> u32 {
     events.iter().fold(0, |bits, name| bits | bit(name))
 }
 
+impl Tracer<'_> {
+    /// Have the kernel side look for entries whose sockets have gone: it counts them as lost.
+    fn count_orphans(&self) {
+        let prog = &self.skel.progs.on_orphan;
+        let iterated = prog.attach_iter(self.skel.maps.conns.as_fd()).map_err(drop).and_then(|link| {
+            libbpf_rs::Iter::new(&link)
+                .map_err(drop)
+                .map(|mut all| std::io::copy(&mut all, &mut std::io::sink()))
+        });
+        // Without it they are not counted, and nothing else suffers.
+        drop(iterated);
+    }
+}
+
 impl Source for Tracer<'_> {
     fn ready_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor belongs to `self.ring`, which outlives the borrow of self.
@@ -204,7 +230,7 @@ impl Source for Tracer<'_> {
             self.notes.extend(iterators.note());
         }
         self.iterators = None;
-        set_bss_flag(&mut self.skel, |bss| &mut bss.surveying, 0);
+        set_bss_flag(&mut self.skel, |bss| &mut bss.existing_running, 0);
         Ok(false)
     }
 
@@ -238,6 +264,8 @@ impl Source for Tracer<'_> {
     }
 
     fn detach(&mut self) {
+        // What has closed without our having seen it, counted while the rest still counts.
+        self.count_orphans();
         // Last in, first out: no story may start that the rest would not finish.
         while let Some(link) = self.links.pop() {
             drop(link);

@@ -5,6 +5,14 @@
 #ifndef __ARGS_H__
 #define __ARGS_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
+#include "read.h"
+#include "scratch.h"
+
 #define KEPT_ARGS_MAX 4096
 
 /*
@@ -34,13 +42,13 @@ struct argv {
 };
 
 /*
- * setproctitle() is told as the kernel does it (get_mm_cmdline() in fs/proc/base.c): the last NUL
+ * setproctitle() is shown as the kernel shows it (get_mm_cmdline() in fs/proc/base.c): the last NUL
  * is overwritten, and the text may run on into the environment.
  */
 static __always_inline struct argv argv_of(struct mm_struct *mm, __u64 limit)
 {
-	unsigned long start = mm->arg_start;
-	unsigned long end = mm->arg_end;
+	unsigned long start = READ(mm_struct, mm, arg_start);
+	unsigned long end = READ(mm_struct, mm, arg_end);
 	struct argv argv = {.start = (void *)start};
 	__u8 last = 0;
 
@@ -49,8 +57,8 @@ static __always_inline struct argv argv_of(struct mm_struct *mm, __u64 limit)
 	argv.len = end - start;
 	if (bpf_probe_read_user(&last, 1, (void *)(end - 1)) == 0 && last) {
 		argv.flags |= NETMON_PROCESS_TITLE;
-		if (mm->env_start == end && mm->env_end > end)
-			argv.len = mm->env_end - start;
+		if (READ(mm_struct, mm, env_start) == end && READ(mm_struct, mm, env_end) > end)
+			argv.len = READ(mm_struct, mm, env_end) - start;
 	}
 	if (argv.len > limit) {
 		argv.len = limit;
@@ -60,7 +68,7 @@ static __always_inline struct argv argv_of(struct mm_struct *mm, __u64 limit)
 }
 
 /* Append the current process's arguments. */
-static __noinline void put_args(struct scratch *s, struct mm_struct *mm)
+static __noinline void append_args(struct scratch *s, struct mm_struct *mm)
 {
 	struct argv argv = argv_of(mm, NETMON_ARGS_MAX);
 	__u64 len = argv.len;
@@ -99,12 +107,13 @@ static __always_inline void keep_args(struct task_struct *task)
 {
 	struct task_struct *leader = task->group_leader;
 	struct kept_args *kept;
+	struct mm_struct *mm = READ(task_struct, task, mm);
 
-	if (!task->mm || task->flags & PF_KTHREAD)
+	if (!mm || task->flags & PF_KTHREAD)
 		return;
 	kept = bpf_task_storage_get(&kept_args, leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (kept)
-		fill_kept_args(kept, leader, task->mm);
+		fill_kept_args(kept, leader, mm);
 }
 
 /* In the context of a process that has just exec'd: its children want to know. */
@@ -113,11 +122,11 @@ static __always_inline void renew_kept_args(struct task_struct *leader)
 	struct kept_args *kept = bpf_task_storage_get(&kept_args, leader, 0, 0);
 
 	if (kept)
-		fill_kept_args(kept, leader, leader->mm);
+		fill_kept_args(kept, leader, READ(task_struct, leader, mm));
 }
 
 /* Append what another process was called with, if it is known. */
-static __noinline void put_kept_args(struct scratch *s, struct task_struct *leader)
+static __noinline void append_kept_args(struct scratch *s, struct task_struct *leader)
 {
 	struct kept_args *kept = bpf_task_storage_get(&kept_args, leader, 0, 0);
 	__u32 used = s->used;

@@ -6,11 +6,10 @@
 #ifndef __ATTEMPT_H__
 #define __ATTEMPT_H__
 
-#define AF_INET	      2
-#define AF_INET6      10
-#define IPPROTO_TCP   6
-#define IPPROTO_MPTCP 262
-#define MAX_ATTEMPTS  8192
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "consts.h"
+#include "ring.h"
 
 /* struct sockaddr_in and sockaddr_in6 laid over each other (ABI), with one place for both */
 struct target {
@@ -19,9 +18,6 @@ struct target {
 	__be32 ipv4;	/* in an address; or IPv6 flow information */
 	__be32 addr[4]; /* IPv4 in the first */
 };
-
-#define SOCKADDR_IN_LEN	 16
-#define SOCKADDR_IN6_LEN 24 /* SIN6_LEN_RFC2133: the scope may be missing */
 
 /* The target an address names; false if it is none that TCP knows. */
 static __always_inline bool read_target(struct target *to, const void *address, __u64 len,
@@ -40,32 +36,62 @@ static __always_inline bool read_target(struct target *to, const void *address, 
 }
 
 /*
- * The tracepoint set notes the target where cgroup programs see it, keyed by the socket. An entry
- * dies when the connection's state tells its fate or the call returns; calls whose return is not
- * watched (sendto() with MSG_FASTOPEN) leave theirs to be displaced.
+ * The tracepoint set notes the target where cgroup programs see it, by the socket's cookie: a note
+ * lasts until the call returns or another takes its place.
  */
+#define ATTEMPTS 4096
+
+struct attempt {
+	__u64 cookie; /* 0: none, or being written */
+	struct target to;
+};
+
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_ATTEMPTS);
-	__type(key, __u64);
-	__type(value, struct target);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ATTEMPTS);
+	__type(key, __u32);
+	__type(value, struct attempt);
 } attempts SEC(".maps");
 
-static __always_inline void attempt_begins(struct bpf_sock_addr *ctx, struct target *to)
+static __always_inline struct attempt *attempt_of(__u64 cookie)
 {
-	__u64 key = ctx->sk_bits;
+	__u32 slot = cookie & (ATTEMPTS - 1);
 
-	/* A cookie is made when it is first asked for, and later nobody here can ask. */
-	bpf_get_socket_cookie(ctx);
-	bpf_map_update_elem(&attempts, &key, to, BPF_ANY);
+	return bpf_map_lookup_elem(&attempts, &slot);
 }
 
-static __always_inline void attempt_ended(struct sock *sk)
+static __always_inline void note_attempt(struct bpf_sock_addr *ctx, const struct target *to)
 {
-	__u64 key = (__u64)sk;
+	/* It is made when it is first asked for, and later nobody here can ask. */
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct attempt *noted = attempt_of(cookie);
 
-	if (config.tracepoints)
-		bpf_map_delete_elem(&attempts, &key);
+	if (!noted)
+		return;
+	__sync_lock_test_and_set(&noted->cookie, 0);
+	noted->to = *to;
+	__sync_lock_test_and_set(&noted->cookie, cookie);
+}
+
+/* Where the attempt that has just failed was to go; once. */
+static __always_inline bool take_attempt(struct target *to, __u64 cookie)
+{
+	struct attempt *noted = attempt_of(cookie);
+
+	if (!noted || !cookie || noted->cookie != cookie)
+		return false;
+	*to = noted->to;
+	barrier();
+	return __sync_val_compare_and_swap(&noted->cookie, cookie, 0) == cookie;
+}
+
+/* The connection's state has said what became of it. */
+static __always_inline void attempt_ended(__u64 cookie)
+{
+	struct attempt *noted = config.tracepoints ? attempt_of(cookie) : NULL;
+
+	if (noted && cookie && noted->cookie == cookie)
+		__sync_val_compare_and_swap(&noted->cookie, cookie, 0);
 }
 
 #endif

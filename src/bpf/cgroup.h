@@ -5,6 +5,12 @@
 #ifndef __CGROUP_H__
 #define __CGROUP_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "netmon.h"
+#include "scratch.h"
+
 struct cgroup_walk {
 	struct scratch *s;
 	struct cgroup *cgroup;
@@ -16,7 +22,7 @@ static __noinline long cgroup_up(__u32 i, struct cgroup_walk *w)
 	struct cgroup *cgroup = w->cgroup;
 	struct cgroup_subsys_state *up = BPF_CORE_READ(cgroup, self.parent);
 
-	if (!up || !put_name(w->s, BPF_CORE_READ(cgroup, kn, name), CGROUP_END))
+	if (!up || !append_name(w->s, BPF_CORE_READ(cgroup, kn, name), CGROUP_END))
 		return 1;
 	w->cgroup = BPF_CORE_READ(up, cgroup);
 	return 0;
@@ -24,9 +30,9 @@ static __noinline long cgroup_up(__u32 i, struct cgroup_walk *w)
 
 /*
  * The names of a cgroup, by its address, and of those above it, last name first. A global function,
- * and a loop, as put_path().
+ * and a loop, as append_path().
  */
-__noinline int put_cgroup(struct scratch *s, __u64 address)
+__noinline int append_cgroup(struct scratch *s, __u64 address)
 {
 	struct cgroup_walk w = {.s = s, .cgroup = (void *)address};
 	int i;
@@ -57,14 +63,14 @@ static __always_inline struct cgroup *cgroup_of_subsys(struct css_set *set, __u3
 	return css ? BPF_CORE_READ(css, cgroup) : NULL;
 }
 
-static __always_inline void put_cgroups(struct scratch *s, struct task_struct *task)
+static __always_inline void append_cgroups(struct scratch *s, struct task_struct *task)
 {
 	struct css_set *set = BPF_CORE_READ(task, cgroups);
 	struct cgroup *v2 = BPF_CORE_READ(set, dfl_cgrp);
 	struct cgroup *v1 = v1_cgroup(set, pids_cgrp_id);
 	__u32 used;
 
-	put_cgroup(s, (__u64)v2);
+	append_cgroup(s, (__u64)v2);
 	if (!v1)
 		v1 = v1_cgroup(set, memory_cgrp_id);
 	used = s->used;
@@ -72,7 +78,7 @@ static __always_inline void put_cgroups(struct scratch *s, struct task_struct *t
 		return;
 	s->data[used] = 0;
 	s->used = used + 1;
-	put_cgroup(s, (__u64)v1);
+	append_cgroup(s, (__u64)v1);
 }
 
 #endif

@@ -5,11 +5,17 @@
 #ifndef __CLOSE_H__
 #define __CLOSE_H__
 
-#define SOCK_DONE  1 /* enum sock_flags: set by tcp_fin() alone */
-#define ECONNRESET 104
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "read.h"
+#include "conn.h"
 
 /* Of all subflows together, which since 6.5 the MPTCP socket counts itself. */
-static __always_inline void put_mptcp_counts(struct netmon_event *e, struct sock *sk)
+static __always_inline void fill_mptcp_counts(struct netmon_event *e, struct sock *sk)
 {
 	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
 
@@ -26,61 +32,53 @@ static __always_inline void put_mptcp_counts(struct netmon_event *e, struct sock
  * over it; for an incoming one it starts behind it) and both counters count the FIN. Sent and
  * not yet acknowledged is sent too. Our FIN is sent when snd_nxt has caught up with write_seq.
  */
-static __always_inline void put_counts(struct netmon_event *e, struct sock *sk, int oldstate,
-				       bool raw)
+static __always_inline void fill_counts(struct netmon_event *e, struct sock *sk, int oldstate)
 {
-	struct tcp_sock *tp = tcp_of(sk, raw);
 	bool fin_queued = oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2 ||
 			  oldstate == TCP_CLOSING || oldstate == TCP_LAST_ACK;
 	__u64 sent, received;
 	__u32 snd_nxt;
 
-	if (e->flags & NETMON_FLAG_MPTCP) {
-		put_mptcp_counts(e, sk);
-		return;
-	}
-	if (!tp)
-		return;
-	snd_nxt = get(tp, snd_nxt, raw);
-	sent = get(tp, bytes_acked, raw) + (__u32)(snd_nxt - get(tp, snd_una, raw));
+	snd_nxt = READ(tcp_sock, sk, snd_nxt);
+	sent = READ(tcp_sock, sk, bytes_acked) + (__u32)(snd_nxt - READ(tcp_sock, sk, snd_una));
 	if (e->flags & NETMON_FLAG_EGRESS && sent)
 		sent--;
-	if (fin_queued && snd_nxt == get(tp, write_seq, raw) && sent)
+	if (fin_queued && snd_nxt == READ(tcp_sock, sk, write_seq) && sent)
 		sent--;
-	received = get(tp, bytes_received, raw);
-	if (get(sk, __sk_common.skc_flags, raw) & (1UL << SOCK_DONE) && received)
+	received = READ(tcp_sock, sk, bytes_received);
+	if (READ(sock, sk, __sk_common.skc_flags) & (1UL << SOCK_DONE) && received)
 		received--;
 	e->bytes_sent = sent;
 	e->bytes_received = received;
-	e->retransmits = get(tp, total_retrans, raw);
-	e->srtt_us = get(tp, srtt_us, raw) >> 3;
+	e->retransmits = READ(tcp_sock, sk, total_retrans);
+	e->srtt_us = READ(tcp_sock, sk, srtt_us) >> 3;
 }
 
-static __always_inline void send_close(struct sock *sk, struct conn *conn, int oldstate, bool raw)
+static __always_inline void send_close(struct sock *sk, const struct conn *conn, int oldstate)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
-	struct tcp_sock *tp;
 
 	if (!(config.want & NETMON_WANT_CLOSE))
 		return;
-	e = new_event(sk, conn, NULL, NETMON_KIND_CLOSE, now, raw);
+	e = new_event(conn, NETMON_KIND_CLOSE, bpf_ktime_get_boot_ns());
 	if (!e)
 		return;
 	e->states = oldstate | TCP_CLOSE << 4;
-	e->error = get(sk, sk_err, raw);
+	e->error = READ(sock, sk, sk_err);
 	e->closer = conn->closer;
-	put_duration(e, conn->since);
-	put_counts(e, sk, oldstate, raw);
+	fill_duration(e, conn->since);
+	if (e->flags & NETMON_FLAG_MPTCP)
+		fill_mptcp_counts(e, sk);
+	else
+		fill_counts(e, sk, oldstate);
 	/*
 	 * Data that comes after close() is answered with RST, through the same tcp_reset() that a
 	 * RST from the peer ends in (tcp_rcv_state_process()); only the count tells them apart.
 	 */
-	if (e->error == ECONNRESET && (oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2)) {
-		tp = tcp_of(sk, raw);
-		if (tp && get(tp, data_segs_in, raw) != conn->data_segs_in)
-			e->flags |= NETMON_FLAG_ABORTED_DATA;
-	}
+	if (e->error == ECONNRESET && (oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2) &&
+	    !(e->flags & NETMON_FLAG_MPTCP) &&
+	    READ(tcp_sock, sk, data_segs_in) != conn->data_segs_in)
+		e->flags |= NETMON_FLAG_ABORTED_DATA;
 	send_event(e);
 }
 

@@ -1,39 +1,37 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * What is remembered of a connection, and the events made of it.
+ *
+ * Who may do what: an entry is made and changed by programs that run under the socket's lock, and
+ * removed by whoever conn_claim()s it, which succeeds once; what it said is then the claimer's
+ * copy. The exceptions make entries without the lock: accept() in the tracepoint set, and the
+ * iterators over what exists. They change none, and find out by closed_meanwhile() whether the
+ * close came before the entry.
  */
 #ifndef __CONN_H__
 #define __CONN_H__
 
-#define MAX_CONNECTIONS (1 << 20)
-
-enum {
-	TCP_ESTABLISHED = 1,
-	TCP_SYN_SENT,
-	TCP_SYN_RECV,
-	TCP_FIN_WAIT1,
-	TCP_FIN_WAIT2,
-	TCP_TIME_WAIT,
-	TCP_CLOSE,
-	TCP_CLOSE_WAIT,
-	TCP_LAST_ACK,
-	TCP_LISTEN,
-	TCP_CLOSING,
-	TCP_NEW_SYN_RECV,
-};
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "read.h"
+#include "flow.h"
 
 enum phase {
-	PHASE_OPENING,	/* no event yet: SYN sent, or waiting for accept() */
-	PHASE_FAILED,	/* connect() is about to return an error */
-	PHASE_OPEN,	/* connected or accepted: a close is owed */
-	PHASE_LISTEN,	/* no connection, but waiting for them */
-	PHASE_UNJUDGED, /* opening, and the filter waits for the local port */
-	PHASE_BURIED,	/* closed before the survey came to it */
+	PHASE_OPENING,	    /* SYN sent */
+	PHASE_FAILED,	    /* connect() is about to return an error */
+	PHASE_OPEN,	    /* connected or accepted: a close is owed */
+	PHASE_LISTEN,	    /* no connection, but waiting for them */
+	PHASE_PORT_PENDING, /* opening, and the filter waits for the local port */
 };
 
 /* What is remembered of a connection between its events. */
 struct conn {
-	__u64 since; /* SYN_SENT, then ESTABLISHED; 0: before our time */
+	struct flow flow; /* while it opens, the local port may be 0 */
+	__u64 since;	  /* SYN_SENT, then ESTABLISHED; 0: before our time */
 	__u64 state_since;
 	__u64 image;  /* owner */
 	__u64 closer; /* who closed it, if not the owner */
@@ -48,66 +46,162 @@ struct conn {
 
 /*
  * Keyed by the socket: every socket dies through TCP_CLOSE, and its entry with it. Entries are
- * allocated as needed, so the limit costs its buckets (16 MB) and nothing more.
+ * allocated as needed, so the limit costs its buckets and nothing more.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MAX_CONNECTIONS);
+	__uint(max_entries, NETMON_CONNECTIONS_MAX);
 	__type(key, __u64);
 	__type(value, struct conn);
 } conns SEC(".maps");
 
-/* The survey of what exists is under way (survey.h). */
-__u32 surveying = 0;
+/* The iterators over what exists are running (existing.h). */
+__u32 existing_running = 0;
 
 /*
- * Every program is attached. No story begins before, for some may already run while the one that
- * sees its end does not.
+ * Every program is attached. No connection begins before, for some may already run while the one
+ * that sees its end does not.
  */
 __u32 started = 0;
 
-/*
- * A socket comes either as the verifier's own pointer, which can be read at once, or (`raw`) from
- * a file table, as a number that can only be probed.
- */
-#define get(sk, field, raw) ((raw) ? BPF_CORE_READ(sk, field) : (sk)->field)
-
-static __always_inline struct tcp_sock *tcp_of(struct sock *sk, bool raw)
+static __always_inline __u64 cookie_now(struct sock *sk)
 {
-	return raw ? (struct tcp_sock *)sk : bpf_skc_to_tcp_sock(sk);
-}
-
-static __always_inline void forget(struct sock *sk)
-{
-	__u64 key = (__u64)sk;
-
-	bpf_map_delete_elem(&conns, &key);
+	return READ(sock, sk, __sk_common.skc_cookie.counter);
 }
 
 /*
- * What is known of the socket. An entry under another cookie is of a socket that was here before
- * and whose end went unseen, since the kernel skips a program that it has just interrupted.
+ * How many entries have cookies of one remainder: where it is 0, a look-up is spared. Those
+ * without a cookie are under 0; they may be given one by somebody else at any time.
  */
-static __always_inline struct conn *conn_of(struct sock *sk, bool raw)
+#define TRACKED (1 << 14)
+__u32 tracked[TRACKED] = {};
+
+static __always_inline __u32 *tracked_at(__u64 cookie)
+{
+	return &tracked[cookie & (TRACKED - 1)];
+}
+
+static __always_inline bool may_be_tracked(__u64 cookie)
+{
+	return *(volatile __u32 *)tracked_at(cookie) || *(volatile __u32 *)tracked_at(0);
+}
+
+/* The last close seen of a remainder: the cookie, shifted, and the state that was left. */
+#define CLOSING (1 << 12)
+__u64 closing[CLOSING] = {};
+
+static __always_inline __u64 *closing_at(__u64 cookie)
+{
+	return &closing[cookie & (CLOSING - 1)];
+}
+
+/* Under the lock, before the entry is looked up. The exchange is a full barrier. */
+static __always_inline void announce_close(struct sock *sk, int oldstate)
+{
+	__u64 cookie;
+
+	if (!config.tracepoints && !existing_running)
+		return;
+	cookie = cookie_now(sk);
+	if (cookie)
+		__sync_lock_test_and_set(closing_at(cookie), cookie << 4 | oldstate);
+}
+
+/* The socket connects once more. */
+static __always_inline void announce_reopen(__u64 cookie)
+{
+	if ((config.tracepoints || existing_running) &&
+	    *closing_at(cookie) >> 4 == cookie << 4 >> 4)
+		*closing_at(cookie) = 0;
+}
+
+/*
+ * After an entry was made without the lock: the state that was left for CLOSE, or 0 if the socket
+ * is open. Either we see the close's announcement, or it sees our entry, or both; then one of us
+ * will claim it. The addition of nothing is a full barrier.
+ */
+static __always_inline int closed_meanwhile(struct sock *sk)
+{
+	__u64 cookie = cookie_now(sk);
+	__u64 last = __sync_fetch_and_add(closing_at(cookie), 0);
+
+	if (cookie && last >> 4 == cookie << 4 >> 4)
+		return last & 15;
+	return READ(sock, sk, __sk_common.skc_state) == TCP_CLOSE ? TCP_CLOSE : 0;
+}
+
+/* Remove the entry. True for one caller only, whose it is from then on. */
+static __always_inline bool conn_delete(struct sock *sk, __u64 cookie)
 {
 	__u64 key = (__u64)sk;
+
+	if (bpf_map_delete_elem(&conns, &key))
+		return false;
+	__sync_fetch_and_add(tracked_at(cookie), -1);
+	return true;
+}
+
+/* The same, where it has not been looked up, or may not be ours any more. */
+static __always_inline bool conn_claim(struct sock *sk, struct conn *copy)
+{
+	__u64 key = (__u64)sk, cookie;
 	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
 
-	if (!conn || !conn->cookie ||
-	    conn->cookie == (__u64)get(sk, __sk_common.skc_cookie.counter, raw))
-		return conn;
-	forget(sk);
-	return NULL;
+	if (!conn)
+		return false;
+	if (copy)
+		*copy = *conn;
+	cookie = conn->cookie;
+	return conn_delete(sk, cookie);
 }
 
-static __always_inline bool remember(struct sock *sk, struct conn *conn)
+/*
+ * An entry under another cookie is of a socket that was here before and whose end went unseen,
+ * since the kernel skipped the program: an event is lost.
+ */
+static __always_inline bool is_stale(struct sock *sk, const struct conn *conn, __u64 cookie)
+{
+	bool counts = conn->phase != PHASE_FAILED;
+
+	if (!conn->cookie || conn->cookie == cookie)
+		return false;
+	if (conn_claim(sk, NULL) && counts)
+		count_lost(NETMON_LOST_SKIPPED);
+	return true;
+}
+
+/* What is known of the socket. */
+static __always_inline struct conn *conn_of(struct sock *sk)
+{
+	__u64 key = (__u64)sk, cookie = cookie_now(sk);
+	struct conn *conn;
+
+	if (!may_be_tracked(cookie))
+		return NULL;
+	conn = bpf_map_lookup_elem(&conns, &key);
+	return conn && !is_stale(sk, conn, cookie) ? conn : NULL;
+}
+
+/* False if there is one already, or no room. */
+static __always_inline bool conn_insert(struct sock *sk, const struct conn *conn)
 {
 	__u64 key = (__u64)sk;
+	struct conn *other;
+	long error;
 
-	if (bpf_map_update_elem(&conns, &key, conn, BPF_ANY) == 0)
+	__sync_fetch_and_add(tracked_at(conn->cookie), 1);
+	error = bpf_map_update_elem(&conns, &key, conn, BPF_NOEXIST);
+	if (error == -EEXIST) {
+		other = bpf_map_lookup_elem(&conns, &key);
+		if (other && is_stale(sk, other, conn->cookie))
+			error = bpf_map_update_elem(&conns, &key, conn, BPF_NOEXIST);
+	}
+	if (!error)
 		return true;
-	count_lost(NETMON_LOST_TABLE);
+	__sync_fetch_and_add(tracked_at(conn->cookie), -1);
+	if (error != -EEXIST)
+		count_lost(NETMON_LOST_TABLE);
 	return false;
 }
 
@@ -115,98 +209,30 @@ static __always_inline bool remember(struct sock *sk, struct conn *conn)
  * A connection's socket: TCP, or MPTCP, whose subflows are TCP sockets of their own (with an
  * upper layer protocol called "mptcp") that belong to no application.
  */
-static __always_inline bool is_tcp(struct sock *sk, bool raw)
+static __always_inline bool is_tcp(struct sock *sk)
 {
 	const struct tcp_ulp_ops *ulp;
-	__u16 protocol = get(sk, sk_protocol, raw);
+	__u16 protocol = READ(sock, sk, sk_protocol);
 	char name[2] = {};
 
 	if (protocol == IPPROTO_MPTCP)
 		return true;
 	if (protocol != IPPROTO_TCP)
 		return false;
-	ulp = BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_ulp_ops);
+	ulp = READ(inet_connection_sock, sk, icsk_ulp_ops);
 	if (!ulp)
 		return true;
 	bpf_core_read(name, sizeof(name), &ulp->name);
 	return !(name[0] == 'm' && name[1] == 'p');
 }
 
-static __always_inline void put_ipv6(struct netmon_event *e, __be32 *local, __be32 *remote)
+static __always_inline __u8 flags_of(struct sock *sk)
 {
-	__be32 *saddr = (__be32 *)e->saddr, *daddr = (__be32 *)e->daddr;
-
-	if (remote[0] == 0 && remote[1] == 0 && remote[2] == bpf_htonl(0xffff)) {
-		e->family = 4;
-		saddr[0] = local[3];
-		daddr[0] = remote[3];
-		return;
-	}
-	e->family = 6;
-	__builtin_memcpy(saddr, local, 16);
-	__builtin_memcpy(daddr, remote, 16);
+	return READ(sock, sk, sk_protocol) == IPPROTO_MPTCP ? NETMON_FLAG_MPTCP : 0;
 }
 
-/*
- * Both ends; the remote one is `to`'s if given. The local port is inet_sport: skc_num is already
- * 0 when a socket closes.
- */
-static __always_inline void put_ends(struct netmon_event *e, struct sock *sk, struct target *to,
-				     bool raw)
-{
-	__be32 local[4], remote[4];
-
-	if ((to ? to->family : get(sk, __sk_common.skc_family, raw)) == AF_INET6) {
-		bpf_core_read(local, sizeof(local), &sk->__sk_common.skc_v6_rcv_saddr);
-		if (to)
-			__builtin_memcpy(remote, to->addr, sizeof(remote));
-		else
-			bpf_core_read(remote, sizeof(remote), &sk->__sk_common.skc_v6_daddr);
-		put_ipv6(e, local, remote);
-	} else {
-		e->family = 4;
-		*(__be32 *)e->saddr = get(sk, __sk_common.skc_rcv_saddr, raw);
-		*(__be32 *)e->daddr = to ? to->addr[0] : get(sk, __sk_common.skc_daddr, raw);
-	}
-	e->sport = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
-	e->dport = bpf_ntohs(to ? to->port : get(sk, __sk_common.skc_dport, raw));
-}
-
-/* It is made when it is first asked for; of a raw socket nobody can ask, and it may be 0. */
-static __always_inline __u64 cookie_of(struct sock *sk, bool raw)
-{
-	return raw ? (__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter)
-		   : bpf_get_socket_cookie(sk);
-}
-
-static __always_inline __u8 flags_of(struct sock *sk, bool raw)
-{
-	return get(sk, sk_protocol, raw) == IPPROTO_MPTCP ? NETMON_FLAG_MPTCP : 0;
-}
-
-/*
- * A blank entry in the table, or NULL, counted as lost. Made there, since the stack of the programs
- * that need it is full.
- */
-static const struct conn blank = {};
-
-static __always_inline struct conn *new_conn(struct sock *sk, bool raw)
-{
-	struct conn *conn;
-
-	if (!remember(sk, (struct conn *)&blank))
-		return NULL;
-	conn = conn_of(sk, raw);
-	if (conn) {
-		conn->flags = flags_of(sk, raw);
-		conn->cookie = cookie_of(sk, raw);
-	}
-	return conn;
-}
-
-/* A blank event with all that holds for the socket and its owner, or NULL, counted as lost. */
-static __always_inline struct netmon_event *
-new_event(struct sock *sk, struct conn *conn, struct target *to, __u8 kind, __u64 now, bool raw)
+/* A blank event with all that is known of the connection, or NULL, counted as lost. */
+static __always_inline struct netmon_event *new_event(const struct conn *conn, __u8 kind, __u64 now)
 {
 	struct netmon_event *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
 
@@ -223,18 +249,28 @@ new_event(struct sock *sk, struct conn *conn, struct target *to, __u8 kind, __u6
 	e->image = conn->image;
 	e->pid = conn->pid;
 	e->tid = conn->tid;
-	/* Not through the verifier's pointer: it takes a millisecond to look into what that is. */
-	e->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	put_ends(e, sk, to, raw);
+	e->flow = conn->flow;
 	return e;
 }
 
-static __always_inline void put_duration(struct netmon_event *e, __u64 since)
+static __always_inline void fill_duration(struct netmon_event *e, __u64 since)
 {
 	if (!since)
 		return;
 	e->duration_ns = e->time - since;
 	e->flags |= NETMON_FLAG_TIMED;
+}
+
+/* Of a listener. An MPTCP one leaves its queue to its first subflow. */
+static __always_inline void fill_backlog(struct netmon_event *e, struct sock *sk)
+{
+	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
+
+	if (READ(sock, sk, sk_protocol) == IPPROTO_MPTCP && bpf_core_field_exists(msk->first))
+		sk = BPF_CORE_READ(msk, first);
+	e->flags |= NETMON_FLAG_BACKLOG;
+	e->backlog_len = READ(sock, sk, sk_ack_backlog);
+	e->backlog_max = READ(sock, sk, sk_max_ack_backlog);
 }
 
 static __always_inline void send_event(struct netmon_event *e)

@@ -13,6 +13,14 @@
 #ifndef __DNS_H__
 #define __DNS_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+
 #define DNS_PORT	  53
 #define DNS_PORT_MDNS	  5353
 #define DNS_TCP_MESSAGES  4    /* messages read from one segment */
@@ -21,12 +29,9 @@
 #define DNS_MASK_OPCODE	  0x78
 #define DNS_MASK_RCODE	  0x0f
 
-#define ETH_P_IP       0x0800
-#define ETH_P_IPV6     0x86dd
 #define DNS_IP_HEADER  20
 #define DNS_IP6_HEADER 40
 #define DNS_UDP_HEADER 8
-#define IPPROTO_UDP    17
 
 struct dns_header {
 	__u16 id;
@@ -166,19 +171,17 @@ static __always_inline void dns_stream(struct __sk_buff *skb, __u32 at)
 	}
 }
 
-SEC("cgroup_skb/ingress")
-int on_dns(struct __sk_buff *skb)
+static __always_inline void handle_packet(struct __sk_buff *skb)
 {
 	struct dns_segment segment;
 	__u8 words;
 
 	if (!dns_port(skb, &segment))
-		return 1;
+		return;
 	if (!segment.is_tcp)
 		dns_datagram(skb, segment.at + DNS_UDP_HEADER);
 	else if (!bpf_skb_load_bytes(skb, segment.at + 12, &words, sizeof(words)))
 		dns_stream(skb, segment.at + (words >> 4) * 4);
-	return 1;
 }
 
 #endif

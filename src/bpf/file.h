@@ -5,28 +5,36 @@
 #ifndef __FILE_H__
 #define __FILE_H__
 
-#define S_IFMT	 0170000
-#define S_IFSOCK 0140000
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "read.h"
 
 static __always_inline struct sock *sock_of_file(struct file *file)
 {
+	struct inode *inode;
 	struct socket *socket;
 
-	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+	if (!file)
 		return NULL;
-	socket = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(socket, sk);
+	inode = READ(file, file, f_inode);
+	if ((READ(inode, inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	socket = READ(file, file, private_data);
+	return READ(socket, socket, sk);
 }
 
 static __always_inline struct sock *sock_of_fd(__u64 fd)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct files_struct *files = READ(task_struct, task, files);
+	struct fdtable *table = READ(files_struct, files, fdt);
 	struct file *file = NULL;
 
-	if (!table || fd >= BPF_CORE_READ(table, max_fds))
+	if (!table || fd >= READ(fdtable, table, max_fds))
 		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), BPF_CORE_READ(table, fd) + fd);
+	bpf_probe_read_kernel(&file, sizeof(file), READ(fdtable, table, fd) + fd);
 	return sock_of_file(file);
 }
 

@@ -13,10 +13,18 @@
 #ifndef __FILTER_H__
 #define __FILTER_H__
 
-#define FILTER_WORDS	4
-#define FILTER_GROUPS	8
-#define FILTER_TEXT_MAX 254 /* longest string compared; a key has room for a NUL as well */
-#define FILTER_LEVELS	32  /* of cgroups above a process */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "netmon.h"
+#include "flow.h"
+
+/* User space compares its own limits with these. */
+enum filter_limit {
+	FILTER_WORDS = 4,
+	FILTER_GROUPS = 8,
+	FILTER_TEXT_MAX = 254, /* longest string compared; a key has room for a NUL as well */
+	FILTER_LEVELS = 32,    /* of cgroups above a process */
+};
 
 /* The attributes that have a table. */
 enum filter_field {
@@ -46,9 +54,7 @@ enum filter_field {
 };
 
 #define FILTER_PATHS  (1 << FILTER_BINARY_PATH | 1 << FILTER_BINARY_PREFIX)
-#define FILTER_BINARY (1 << FILTER_BINARY_NAME | FILTER_PATHS)
 #define FILTER_PPATHS (1 << FILTER_PARENT_PATH | 1 << FILTER_PARENT_PREFIX)
-#define FILTER_PARENT (1 << FILTER_PARENT_NAME | FILTER_PPATHS)
 
 #define FILTER_PROCESS ((1 << FILTER_NETNS) - 1)
 
@@ -75,6 +81,7 @@ struct filter_config {
 
 const volatile struct filter_config filter = {};
 const enum filter_field filter_field_layout = 0;
+const enum filter_limit filter_limit_layout = 0;
 
 struct filter_number {
 	__u32 field;
@@ -150,15 +157,9 @@ struct filter_who {
 
 /* What can be asked of the connection. */
 struct filter_flow {
-	__be32 saddr[4];
-	__be32 daddr[4];
-	__u32 netns;
-	__u16 sport;
-	__u16 dport;
-	__u32 ipv6;
+	struct flow ends;
 	__u32 ingress;
-	__u32 port_pending; /* sport is to be judged later */
-	__u32 reserved;
+	__u32 port_pending; /* ends.sport is to be evaluated later */
 };
 
 static __always_inline bool filter_uses(enum filter_field field)
@@ -252,7 +253,7 @@ static __always_inline void filter_port(struct filter_set *left, enum filter_fie
 		filter_look(left, field, bpf_map_lookup_elem(&filter_ports, &key));
 }
 
-static __always_inline void filter_judge_who(struct filter_set *left, struct filter_who *who)
+static __always_inline void filter_evaluate_who(struct filter_set *left, struct filter_who *who)
 {
 	filter_number(left, FILTER_UID, who->uid);
 	filter_number(left, FILTER_EUID, who->euid);
@@ -272,15 +273,15 @@ static __always_inline void filter_judge_who(struct filter_set *left, struct fil
 }
 
 /* All but the local port, which may not be known yet. */
-static __always_inline void filter_judge_flow(struct filter_set *left,
-					      const struct filter_flow *flow)
+static __always_inline void filter_evaluate_flow(struct filter_set *left,
+						 const struct filter_flow *flow)
 {
-	filter_flag(left, FILTER_FAMILY, flow->ipv6);
+	filter_flag(left, FILTER_FAMILY, !is_ipv4(&flow->ends));
 	filter_flag(left, FILTER_DIRECTION, flow->ingress);
-	filter_number(left, FILTER_NETNS, flow->netns);
-	filter_port(left, FILTER_DPORT, flow->dport);
-	filter_addr(left, FILTER_DADDR, flow->daddr);
-	filter_addr(left, FILTER_SADDR, flow->saddr);
+	filter_number(left, FILTER_NETNS, flow->ends.netns);
+	filter_port(left, FILTER_DPORT, flow->ends.dport);
+	filter_addr(left, FILTER_DADDR, flow->ends.daddr);
+	filter_addr(left, FILTER_SADDR, flow->ends.saddr);
 }
 
 static __always_inline __u64 filter_common(const struct filter_set *left,
@@ -341,35 +342,6 @@ static __always_inline int filter_verdict(const struct filter_set *left)
 _Static_assert(sizeof(struct filter_text) == 260, "filter_text has no padding");
 _Static_assert(sizeof(struct filter_net) == 24, "filter_net has no padding");
 _Static_assert(sizeof(struct filter_who) == 12 * 4 + 5 * 260, "filter_who has no padding");
-_Static_assert(sizeof(struct filter_flow) == 56, "filter_flow has no padding");
-
-/* For tests: a case to judge, as if it were a process and its connection. */
-struct filter_case {
-	struct filter_who who;
-	struct filter_flow flow;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct filter_case);
-} filter_cases SEC(".maps");
-
-static __always_inline int filter_judge_case(void)
-{
-	struct filter_set left;
-	struct filter_case *c;
-	__u32 key = 0;
-
-	c = bpf_map_lookup_elem(&filter_cases, &key);
-	if (!c)
-		return -2;
-	filter_all(&left);
-	filter_judge_who(&left, &c->who);
-	filter_judge_flow(&left, &c->flow);
-	filter_port(&left, FILTER_SPORT, c->flow.sport);
-	return filter_verdict(&left);
-}
+_Static_assert(sizeof(struct filter_flow) == 48, "filter_flow has no padding");
 
 #endif

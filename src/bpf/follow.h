@@ -8,6 +8,11 @@
 #ifndef __FOLLOW_H__
 #define __FOLLOW_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "netmon.h"
+#include "ring.h"
+
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -20,7 +25,7 @@ static __always_inline bool is_marked(struct task_struct *task)
 	return bpf_task_storage_get(&followed, task->group_leader, 0, 0) != NULL;
 }
 
-static __always_inline void forked(struct task_struct *parent, struct task_struct *child)
+static __always_inline void follow_fork(struct task_struct *parent, struct task_struct *child)
 {
 	if (is_marked(parent) &&
 	    !bpf_task_storage_get(&followed, child, 0, BPF_LOCAL_STORAGE_GET_F_CREATE))

@@ -5,11 +5,12 @@
 #ifndef __IDENTITY_H__
 #define __IDENTITY_H__
 
-#define S_ISUID	    0004000
-#define S_ISGID	    0002000
-#define S_IXGRP	    0000010
-#define ID_UNSET    0xffffffff /* no user, no group, no login */
-#define MAX_EXTENTS 5	       /* UID_GID_MAP_MAX_BASE_EXTENTS */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
+#include "read.h"
 
 /* What makes another process of a process without an exec; compared at every event. */
 struct identity {
@@ -33,6 +34,11 @@ static __always_inline __u64 caps(const kernel_cap_t *set)
 	return bits;
 }
 
+static __always_inline const struct cred *cred_of(struct task_struct *task)
+{
+	return HAS_CAST ? CAST(task_struct, task)->real_cred : task->real_cred;
+}
+
 /*
  * The credentials are the thread's own, and the objective ones, as /proc tells them: what io_uring
  * and overlayfs put on for a moment is not who the process is.
@@ -40,12 +46,18 @@ static __always_inline __u64 caps(const kernel_cap_t *set)
 static __always_inline void identity_of(struct task_struct *task, struct task_struct *leader,
 					struct identity *who)
 {
-	const struct cred *cred = task->real_cred;
+	const struct cred *cred = cred_of(task);
 
-	who->cap_inheritable = caps(&cred->cap_inheritable);
-	who->cap_permitted = caps(&cred->cap_permitted);
-	who->cap_effective = caps(&cred->cap_effective);
-	who->cgroups = (__u64)BPF_CORE_READ(leader, cgroups);
+	if (bpf_core_field_exists(cred->cap_effective.val)) {
+		who->cap_inheritable = cred->cap_inheritable.val;
+		who->cap_permitted = cred->cap_permitted.val;
+		who->cap_effective = cred->cap_effective.val;
+	} else {
+		bpf_core_read(&who->cap_inheritable, 8, &cred->cap_inheritable);
+		bpf_core_read(&who->cap_permitted, 8, &cred->cap_permitted);
+		bpf_core_read(&who->cap_effective, 8, &cred->cap_effective);
+	}
+	who->cgroups = (__u64)READ(task_struct, leader, cgroups);
 	who->uid = cred->uid.val;
 	who->gid = cred->gid.val;
 	who->euid = cred->euid.val;
@@ -70,11 +82,11 @@ static __always_inline __u32 root_of(const struct cred *cred)
 	__u32 i, count = BPF_CORE_READ(map, nr_extents);
 
 	/* More of them are kept elsewhere, in order. */
-	if (count > MAX_EXTENTS) {
+	if (count > UID_GID_MAP_MAX_BASE_EXTENTS) {
 		extent = BPF_CORE_READ(map, forward);
 		count = 1;
 	}
-	for (i = 0; i < MAX_EXTENTS && i < count; i++)
+	for (i = 0; i < UID_GID_MAP_MAX_BASE_EXTENTS && i < count; i++)
 		if (BPF_CORE_READ(&extent[i], first) == 0)
 			return BPF_CORE_READ(&extent[i], lower_first);
 	return ID_UNSET;

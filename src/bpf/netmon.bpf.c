@@ -12,20 +12,19 @@
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
+#include "consts.h"
 #include "netmon.h"
 #include "ring.h"
-#include "filter.h"
 #include "process.h"
-#include "judge.h"
 #include "follow.h"
 #include "file.h"
 #include "attempt.h"
-#include "request.h"
 #include "socket.h"
 #include "returns.h"
+#include "listen.h"
+#include "syscall.h"
+#include "existing.h"
 #include "dns.h"
-#include "state.h"
-#include "survey.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -39,7 +38,35 @@ const enum netmon_process_flag process_flag_layout = 0;
 const enum netmon_secureexec secureexec_layout = 0;
 const enum netmon_lost lost_layout = 0;
 const enum netmon_want want_layout = 0;
-const enum netmon_survey survey_layout = 0;
+const enum netmon_existing existing_layout = 0;
+const enum netmon_limit limit_layout = 0;
+
+/*
+ * Which program runs where, and what may interrupt it. The kernel skips a program that is running
+ * on the CPU already, so what must not be skipped must not be interrupted by its like.
+ *
+ *   program           runs                                   socket locked   interrupted by
+ *   on_task_state     in the task that has locked the socket yes, owned      softirqs; tasks (7.0)
+ *   on_softirq_state  with bottom halves disabled            yes, not owned  nothing
+ *   on_accept         in the accepting task                  yes, owned      softirqs, tasks
+ *   on_connect_v4/v6  in the connecting task                 yes, owned      softirqs, tasks
+ *   on_request        in the connecting task                 no              softirqs, tasks
+ *   on_sys_exit ...   in the calling task                    no              softirqs, tasks (6.13)
+ *   on_exec, on_fork  in the task itself                     -               softirqs, tasks (7.0)
+ *
+ * A transition happens with the socket owned by a task or with bottom halves disabled. Both state
+ * programs see all of them; each returns at once from what is the other's half. So a softirq that
+ * interrupts the one finds the other free. What is skipped all the same is counted where it shows:
+ * an entry whose socket has gone (conn_of(), on_orphan), a close without an entry
+ * (count_unopened()), and an open connection that was never seen to open (catch_up()).
+ */
+
+/* Since 6.16, which brought this function, global functions may be called with it. */
+extern int bpf_dynptr_copy(void) __ksym __weak;
+extern void bpf_preempt_disable(void) __ksym __weak;
+extern void bpf_preempt_enable(void) __ksym __weak;
+
+#define CAN_STAY (bpf_ksym_exists(bpf_preempt_disable) && bpf_ksym_exists(bpf_dynptr_copy))
 
 /* The trampoline set; first, so that a kernel that refuses it says so at once. */
 
@@ -47,8 +74,12 @@ const enum netmon_survey survey_layout = 0;
 SEC("fentry/security_sock_graft")
 int BPF_PROG(on_accept, struct sock *sk)
 {
-	if (is_tcp(sk, false))
-		accepted(sk, NULL, false);
+	if (CAN_STAY)
+		bpf_preempt_disable();
+	if (is_tcp(sk))
+		handle_accepted(sk, NULL, bpf_get_socket_cookie(sk));
+	if (CAN_STAY)
+		bpf_preempt_enable();
 	return 0;
 }
 
@@ -56,7 +87,7 @@ int BPF_PROG(on_accept, struct sock *sk)
 SEC("fentry/security_socket_connect")
 int BPF_PROG(on_request, struct socket *socket, struct sockaddr *addr, int addr_len)
 {
-	connect_called(BPF_CORE_READ(socket, sk), addr, addr_len, false);
+	handle_connect_call(READ(socket, socket, sk), addr, addr_len, false);
 	return 0;
 }
 
@@ -65,7 +96,7 @@ int BPF_PROG(on_connect_v4, struct sock *sk, struct sockaddr *addr, int addr_len
 {
 	/* A mapped address comes through here on its way out of tcp_v6_connect(). */
 	if (ret < 0 && sk->__sk_common.skc_family == AF_INET)
-		connect_returned(sk, addr, addr_len, -ret);
+		handle_connect_return(sk, addr, addr_len, -ret);
 	return 0;
 }
 
@@ -73,65 +104,67 @@ SEC("fexit/tcp_v6_connect")
 int BPF_PROG(on_connect_v6, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
 {
 	if (ret < 0)
-		connect_returned(sk, addr, addr_len, -ret);
+		handle_connect_return(sk, addr, addr_len, -ret);
 	return 0;
 }
 
 /* Both sets. */
 
-/* The longest work, in the connecting process; apart, for it must not hide a softirq's event. */
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_connect, struct sock *sk, int oldstate, int newstate)
+/* Everything but the beginnings: those have a process of their own. */
+static __always_inline void handle_state(struct sock *sk, int oldstate, int newstate, bool in_task)
 {
-	if (newstate == TCP_SYN_SENT && is_tcp(sk, false)) {
-		connect_begins(sk);
-		state_changed(sk, oldstate, newstate);
-	}
-	return 0;
-}
-
-static __always_inline void state_left(struct sock *sk, int oldstate, int newstate, bool again)
-{
-	bool told;
-
-	if (oldstate == TCP_LISTEN || newstate == TCP_LISTEN || newstate == TCP_SYN_SENT ||
-	    !is_tcp(sk, false))
-		return;
-	told = again || state_changed(sk, oldstate, newstate);
-	if (newstate == TCP_ESTABLISHED) {
-		established(sk, oldstate);
-		/* what was not known of before: the child of a listener */
-		if (!told)
-			state_changed(sk, oldstate, newstate);
-	}
-	if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
-		closing(sk, oldstate);
+	if (config.want & NETMON_WANT_STATE)
+		handle_step(sk, oldstate, newstate);
+	if (newstate == TCP_ESTABLISHED)
+		handle_established(sk, oldstate);
+	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
+		handle_closing(sk, oldstate, in_task);
 	else if (newstate == TCP_CLOSE)
-		closed(sk, oldstate);
+		handle_closed(sk, oldstate, in_task);
+}
+
+static __always_inline void handle_task_state(struct sock *sk, int oldstate, int newstate)
+{
+	if (newstate == TCP_SYN_SENT || newstate == TCP_LISTEN) {
+		/* MPTCP says twice that it listens */
+		if (oldstate != newstate &&
+		    (newstate == TCP_SYN_SENT || config.want & WANT_LISTENERS) && is_tcp(sk))
+			handle_opening(sk, newstate);
+	} else if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE) {
+		if (config.want & NETMON_WANT_STATE)
+			handle_step(sk, oldstate, newstate);
+		if (config.want & WANT_LISTENERS)
+			handle_listen_stop(sk);
+	} else {
+		handle_state(sk, oldstate, newstate, true);
+	}
 }
 
 SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
+int BPF_PROG(on_task_state, struct sock *sk, int oldstate, int newstate)
 {
-	state_left(sk, oldstate, newstate, false);
+	if (!sk->sk_lock.owned)
+		return 0;
+	if (CAN_STAY)
+		bpf_preempt_disable();
+	handle_task_state(sk, oldstate, newstate);
+	if (CAN_STAY)
+		bpf_preempt_enable();
 	return 0;
 }
 
-/* A child leaves LISTEN too when it is made, for SYN_RECV. */
 SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_listen, struct sock *sk, int oldstate, int newstate)
+int BPF_PROG(on_softirq_state, struct sock *sk, int oldstate, int newstate)
 {
-	if (newstate == TCP_LISTEN && is_tcp(sk, false))
-		listen_begins(sk);
-	else if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE && is_tcp(sk, false))
-		listen_ends(sk);
+	if (!sk->sk_lock.owned)
+		handle_state(sk, oldstate, newstate, false);
 	return 0;
 }
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *task)
 {
-	image_replaced(task);
+	handle_exec(task);
 	return 0;
 }
 
@@ -139,11 +172,19 @@ SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
 	if (config.follow)
-		forked(parent, child);
+		follow_fork(parent, child);
 	/* threads come here too */
 	if (child->pid == child->tgid)
-		process_forked(parent, child);
+		handle_fork(parent, child);
 	return 0;
+}
+
+/* Every packet that a socket of the host receives; none is held back. */
+SEC("cgroup_skb/ingress")
+int on_dns(struct __sk_buff *skb)
+{
+	handle_packet(skb);
+	return 1;
 }
 
 /* The tracepoint set. */
@@ -155,7 +196,7 @@ int on_attempt_v4(struct bpf_sock_addr *ctx)
 
 	to.addr[0] = ctx->user_ip4;
 	if (ctx->protocol == IPPROTO_TCP)
-		attempt_begins(ctx, &to);
+		note_attempt(ctx, &to);
 	return 1;
 }
 
@@ -169,7 +210,7 @@ int on_attempt_v6(struct bpf_sock_addr *ctx)
 	to.addr[2] = ctx->user_ip6[2];
 	to.addr[3] = ctx->user_ip6[3];
 	if (ctx->protocol == IPPROTO_TCP)
-		attempt_begins(ctx, &to);
+		note_attempt(ctx, &to);
 	return 1;
 }
 
@@ -183,30 +224,25 @@ int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
 	if (nr != SYS_CONNECT || is_compat())
 		return 0;
 	call_begins();
-	connect_called(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)),
-		       (void *)PT_REGS_PARM2_CORE_SYSCALL(regs), PT_REGS_PARM3_CORE_SYSCALL(regs),
-		       true);
+	handle_connect_call(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)),
+			    (void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
+			    PT_REGS_PARM3_CORE_SYSCALL(regs), true);
 	return 0;
-}
-
-static __always_inline void call_exits(struct pt_regs *regs, long ret, bool again)
-{
-	long nr = SYSCALL_NR(regs);
-
-	if ((nr != SYS_CONNECT && nr != SYS_ACCEPT && nr != SYS_ACCEPT4) || is_compat())
-		return;
-	if (nr == SYS_CONNECT)
-		connect_exits(regs, ret);
-	else if (ret >= 0 && again)
-		accept_exits_again(ret);
-	else if (ret >= 0)
-		accept_exits(ret);
 }
 
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 {
-	call_exits(regs, ret, false);
+	long nr = SYSCALL_NR(regs);
+
+	if (nr != SYS_CONNECT && nr != SYS_ACCEPT && nr != SYS_ACCEPT4)
+		return 0;
+	if (is_compat())
+		return 0;
+	if (nr == SYS_CONNECT)
+		handle_connect_exit(regs, ret);
+	else if (ret >= 0)
+		handle_accept_exit(ret);
 	return 0;
 }
 
@@ -222,52 +258,16 @@ int on_uring(__u64 *ctx)
 		return 0;
 	res = BPF_CORE_READ(req, cqe.res);
 	if (BPF_CORE_READ(req, opcode) == IORING_OP_ACCEPT)
-		accept_returned(res, sock_of_file(BPF_CORE_READ(req, file)));
+		handle_accept_return(res, sock_of_file(BPF_CORE_READ(req, file)));
 	else if (BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT && res < 0)
-		attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res);
-	return 0;
-}
-
-/*
- * Once more, where the kernel skips a program that another task on the same CPU was preempted in
- * (skipped() in probes.rs). Each of these comes right after its namesake and finds done what that
- * has done; both are seldom skipped at once.
- */
-
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_connect_again, struct sock *sk, int oldstate, int newstate)
-{
-	if (newstate == TCP_SYN_SENT && is_tcp(sk, false) && !conn_of(sk, false))
-		connect_begins(sk);
-	return 0;
-}
-
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_state_again, struct sock *sk, int oldstate, int newstate)
-{
-	state_left(sk, oldstate, newstate, true);
-	return 0;
-}
-
-SEC("fentry/security_sock_graft")
-int BPF_PROG(on_accept_again, struct sock *sk, struct socket *parent)
-{
-	if (is_tcp(sk, false) && conn_of(sk, false))
-		accepted(sk, NULL, false);
-	return 0;
-}
-
-SEC("tp_btf/sys_exit")
-int BPF_PROG(on_sys_exit_again, struct pt_regs *regs, long ret)
-{
-	call_exits(regs, ret, true);
+		handle_attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res);
 	return 0;
 }
 
 /* What exists at the start. */
 
 SEC("iter/tcp")
-int on_survey_tcp(struct bpf_iter__tcp *ctx)
+int on_existing_tcp(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
 	struct tcp_sock *tp;
@@ -276,14 +276,14 @@ int on_survey_tcp(struct bpf_iter__tcp *ctx)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(skc);
 	if (!tp)
-		survey_remains(ctx->meta->seq, skc);
-	else if (is_tcp((struct sock *)tp, false))
-		survey_socket(ctx->meta->seq, (struct sock *)tp, NULL);
+		handle_request_or_timewait(ctx->meta->seq, skc);
+	else if (is_tcp((struct sock *)tp))
+		handle_existing_socket(ctx->meta->seq, (struct sock *)tp, NULL);
 	return 0;
 }
 
 SEC("iter/task_file")
-int on_survey_file(struct bpf_iter__task_file *ctx)
+int on_existing_file(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
@@ -298,14 +298,30 @@ int on_survey_file(struct bpf_iter__task_file *ctx)
 	sk = socket->sk;
 	if (sk && sk->sk_type == SOCK_STREAM &&
 	    (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6) &&
-	    is_tcp(sk, false))
-		survey_socket(ctx->meta->seq, sk, task);
+	    is_tcp(sk))
+		handle_existing_socket(ctx->meta->seq, sk, task);
 	return 0;
 }
 
-/* Attached to nothing: tests run it on made-up cases. */
-SEC("?tc")
-int on_filter_case(struct __sk_buff *skb)
+/* What was open and is closed, without our having seen it: run over the table at the end. */
+SEC("iter/bpf_map_elem")
+int on_orphan(struct bpf_iter__bpf_map_elem *ctx)
 {
-	return filter_judge_case();
+	__u64 *key = ctx->key;
+	struct conn *conn = ctx->value;
+	struct sock *sk;
+	__u64 cookie;
+
+	if (!key || !conn || conn->phase == PHASE_FAILED)
+		return 0;
+	sk = (struct sock *)*key;
+	cookie = READ(sock, sk, __sk_common.skc_cookie.counter);
+	if ((conn->cookie && conn->cookie != cookie) ||
+	    READ(sock, sk, __sk_common.skc_state) == TCP_CLOSE)
+		count_lost(NETMON_LOST_SKIPPED);
+	return 0;
 }
+
+#ifdef TEST_PROGRAMS
+#include "test_programs.h"
+#endif

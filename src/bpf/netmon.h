@@ -4,21 +4,23 @@
  *
  * This is its one definition. The skeleton turns it into Rust, so nothing is written
  * twice. Records hold fixed-width integers only; ports are in host order, addresses
- * are 16 bytes in network order (IPv4 in the first four), times are CLOCK_BOOTTIME ns.
+ * are 16 bytes in network order, times are CLOCK_BOOTTIME ns.
  */
 #ifndef __NETMON_H__
 #define __NETMON_H__
 
+#include "vmlinux.h"
+
 /* the first byte of every record in the ring */
 enum netmon_kind {
-	NETMON_KIND_CONNECT = 1,  /* the handshake of an outgoing connection completed */
-	NETMON_KIND_ACCEPT = 2,	  /* accept() returned a connection */
-	NETMON_KIND_CLOSE = 3,	  /* the connection ended */
-	NETMON_KIND_FAIL = 4,	  /* an outgoing connection did not come up */
-	NETMON_KIND_REQUEST = 5,  /* connect() was called */
-	NETMON_KIND_LISTEN = 6,	  /* a socket begins to listen */
-	NETMON_KIND_UNLISTEN = 7, /* a socket stops listening */
-	NETMON_KIND_STATE = 8,	  /* a connection goes from one state to another */
+	NETMON_KIND_CONNECT = 1,     /* the handshake of an outgoing connection completed */
+	NETMON_KIND_ACCEPT = 2,	     /* accept() returned a connection */
+	NETMON_KIND_CLOSE = 3,	     /* the connection ended */
+	NETMON_KIND_FAIL = 4,	     /* an outgoing connection did not come up */
+	NETMON_KIND_REQUEST = 5,     /* connect() was called */
+	NETMON_KIND_LISTEN = 6,	     /* a socket begins to listen */
+	NETMON_KIND_LISTEN_STOP = 7, /* a socket stops listening */
+	NETMON_KIND_STATE = 8,	     /* a connection goes from one state to another */
 	NETMON_KIND_EXISTING =
 		9, /* a socket found at the start; once for each process that has it */
 	NETMON_KIND_PROCESS = 16, /* struct netmon_process */
@@ -36,10 +38,19 @@ enum netmon_flag {
 	NETMON_FLAG_UNCOUNTED = 128,   /* CLOSE: the kernel does not count its bytes */
 };
 
+/* Both ends of a connection: IPv4 addresses as ::ffff:a.b.c.d */
+struct flow {
+	__be32 saddr[4];
+	__be32 daddr[4];
+	__u32 netns; /* inode number of the network namespace */
+	__u16 sport;
+	__u16 dport;
+};
+
 /* one thing that happened to one connection */
 struct netmon_event {
-	__u8 kind;	   /* enum netmon_kind */
-	__u8 family;	   /* 4 or 6; an IPv4-mapped address is 4 */
+	__u8 kind; /* enum netmon_kind */
+	__u8 reserved;
 	__u8 flags;	   /* enum netmon_flag */
 	__u8 states;	   /* TCP state left (low half) and reached, where they matter */
 	__u16 rule;	   /* 1 + index of the rule that admitted it, 0: none */
@@ -54,25 +65,20 @@ struct netmon_event {
 	__u64 bytes_received; /* payload received in order */
 	__u32 pid;	      /* thread group of the owner */
 	__u32 tid;	      /* thread that connected or accepted */
-	__u32 netns;	      /* inode number of the network namespace */
 	__u32 retransmits;    /* tcp_sock.total_retrans */
 	__u32 srtt_us;	      /* smoothed round-trip time */
 	__u32 backlog_len;    /* listener: sk_ack_backlog */
 	__u32 backlog_max;    /* listener: sk_max_ack_backlog */
-	__u16 sport;
-	__u16 dport;
-	__u8 saddr[16];
-	__u8 daddr[16];
+	struct flow flow;
 };
 
 enum netmon_process_flag {
 	NETMON_PROCESS_CLONED = 1,	/* forked and never exec'd (PF_FORKNOEXEC) */
 	NETMON_PROCESS_KTHREAD = 2,	/* a kernel thread (PF_KTHREAD) */
-	NETMON_PROCESS_EXECED = 4,	/* its exec was seen: start is the time of it */
-	NETMON_PROCESS_ARGS_UNREAD = 8, /* the arguments could not be read from here */
-	NETMON_PROCESS_ARGS_CUT = 16,	/* there were more than NETMON_ARGS_MAX bytes */
-	NETMON_PROCESS_PATH_CUT = 32,	/* the path has more than NETMON_PATH_PARTS parts */
-	NETMON_PROCESS_TITLE = 64,	/* setproctitle(): the kernel's own test of it holds */
+	NETMON_PROCESS_ARGS_UNREAD = 4, /* the arguments could not be read from here */
+	NETMON_PROCESS_ARGS_CUT = 8,	/* there were more than NETMON_ARGS_MAX bytes */
+	NETMON_PROCESS_PATH_CUT = 16,	/* the path has more than NETMON_PATH_PARTS parts */
+	NETMON_PROCESS_TITLE = 32,	/* setproctitle(): the kernel's own test of it holds */
 };
 
 enum netmon_secureexec {
@@ -82,13 +88,18 @@ enum netmon_secureexec {
 	NETMON_SECUREEXEC_FILELESS = 8,
 };
 
-#define NETMON_PATH_PARTS	   2048 /* directories walked: PATH_MAX holds no more */
-#define NETMON_PATH_PARTS_UNLOOPED 48	/* the same before Linux 5.17 */
-#define NETMON_PATH_MAX		   4096 /* bytes of path kept, the kernel's PATH_MAX */
-#define NETMON_ARGS_MAX		   8192 /* bytes of argv kept */
-#define NETMON_CGROUP_PARTS	   16
-#define NETMON_CGROUP_MAX	   1024
-#define NETMON_NAME_MAX		   256 /* NAME_MAX and the NUL */
+/* User space compares its own limits with these. */
+enum netmon_limit {
+	NETMON_CONNECTIONS_MAX = 1 << 20,
+	NETMON_PATH_PARTS = 2048,	 /* directories walked: PATH_MAX holds no more */
+	NETMON_PATH_PARTS_UNLOOPED = 48, /* the same before Linux 5.17 */
+	NETMON_PATH_MAX = 4096,		 /* bytes of path kept, the kernel's PATH_MAX */
+	NETMON_ARGS_MAX = 8192,		 /* bytes of argv kept */
+	NETMON_CGROUP_PARTS = 16,
+	NETMON_CGROUP_MAX = 1024,
+	NETMON_NAME_MAX = 256, /* NAME_MAX and the NUL */
+	NETMON_DNS_MAX = 4096, /* bytes of a message kept; a power of two */
+};
 
 /*
  * One process image: what exec made of a process, with one set of credentials. Sent before
@@ -124,8 +135,6 @@ struct netmon_process {
 	__u8 comm[16];
 };
 
-#define NETMON_DNS_MAX 4096 /* bytes of a message kept; a power of two */
-
 /*
  * A DNS message with answers that a socket of this host received. Behind it follow `len` bytes
  * of the message and, for the ring reserves constant sizes, bytes without meaning.
@@ -145,6 +154,7 @@ enum netmon_lost {
 	NETMON_LOST_PROCESS, /* process records: the ring was full, or no memory */
 	NETMON_LOST_FOLLOW,  /* processes of the command: no memory to mark them */
 	NETMON_LOST_DNS,     /* DNS answers: the ring was more than half full */
+	NETMON_LOST_SKIPPED, /* events: the kernel skipped the program, it was running already */
 	NETMON_LOST_CAUSES,
 };
 
@@ -165,13 +175,13 @@ struct netmon_config {
 	__u32 wake_mask;   /* wake the reader where the ring's position has none of these bits */
 	__u32 tracepoints; /* 1: the tracepoint probe set is in use */
 	__u32 follow;	   /* 1: only what descends from tcptrace itself */
-	__u32 survey;	   /* enum netmon_survey */
+	__u32 existing;	   /* enum netmon_existing */
 };
 
 /* what to do with the sockets that exist at the start; one bit each */
-enum netmon_survey {
-	NETMON_SURVEY_LEARN = 1,  /* trace them from here on */
-	NETMON_SURVEY_REPORT = 2, /* send their EXISTING records */
+enum netmon_existing {
+	NETMON_EXISTING_TRACK = 1,  /* trace them from here on */
+	NETMON_EXISTING_REPORT = 2, /* send their EXISTING records */
 };
 
 _Static_assert(sizeof(struct netmon_event) == 128, "netmon_event has no padding");

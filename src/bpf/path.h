@@ -5,6 +5,12 @@
 #ifndef __PATH_H__
 #define __PATH_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "netmon.h"
+#include "scratch.h"
+
 struct filter_scratch;
 
 struct walk {
@@ -53,7 +59,7 @@ static __noinline long walk_up(__u32 i, struct walk *w)
 {
 	struct dentry *named = climb(w);
 
-	if (named && !put_name(w->s, BPF_CORE_READ(named, d_name.name), NETMON_PATH_MAX)) {
+	if (named && !append_name(w->s, BPF_CORE_READ(named, d_name.name), NETMON_PATH_MAX)) {
 		w->ended = false;
 		return 1;
 	}
@@ -65,7 +71,7 @@ static __noinline long walk_up(__u32 i, struct walk *w)
  * NUL-ended names, last name first. Before 5.17 there is no bpf_loop(), and the verifier follows
  * every round of a loop, so there are fewer. A global function: it follows them once.
  */
-__noinline int put_path(struct scratch *s, __u64 file, __u64 root)
+__noinline int append_path(struct scratch *s, __u64 file, __u64 root)
 {
 	struct file *exe = (void *)file;
 	struct fs_struct *fs = (void *)root;

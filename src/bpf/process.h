@@ -12,10 +12,13 @@
 #ifndef __PROCESS_H__
 #define __PROCESS_H__
 
-#define PF_EXITING    0x00000004
-#define PF_FORKNOEXEC 0x00000040
-#define PF_KTHREAD    0x00200000
-
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "filter.h"
 #include "identity.h"
 #include "scratch.h"
 #include "path.h"
@@ -29,17 +32,17 @@ __u64 last_image = 0;
 /* What is remembered of a process image. Dies with the task. */
 struct image {
 	__u64 id;	 /* 0: no record was sent */
-	__u64 start;	 /* as the record told it */
+	__u64 start;	 /* as in the record */
 	__u64 exec_time; /* 0: its exec was not seen */
 	struct identity identity;
 	__u32 epoch;
 	__u32 execs; /* task_struct.self_exec_id: the rest is void when it has gone on */
 	__u8 secureexec;
-	__u8 complete; /* nothing is missing in the record that could be read later */
-	__u8 judged;   /* enum judged */
+	__u8 complete;	/* nothing is missing in the record that could be read later */
+	__u8 evaluated; /* enum evaluation */
 	__u8 reserved;
 	__u32 reserved2;
-	struct filter_set left; /* the terms it leaves, once it is judged */
+	struct filter_set left; /* the terms it leaves, once it is evaluated */
 };
 
 /*
@@ -100,7 +103,7 @@ static __always_inline __u64 start_of(struct task_struct *leader, struct image *
 {
 	if (image && image->exec_time)
 		return image->exec_time;
-	return BPF_CORE_READ(leader, start_boottime);
+	return READ(task_struct, leader, start_boottime);
 }
 
 /* Nobody: the task before the first, which is the parent of pid 1 and of kthreadd. */
@@ -109,8 +112,8 @@ static __always_inline struct task_struct *parent_of(struct task_struct *leader)
 	return leader->real_parent->group_leader;
 }
 
-/* The parent's part of the head. It may exec meanwhile: what is told then was true a moment ago. */
-static __always_inline void put_parent(struct scratch *s, struct task_struct *leader)
+/* The parent's part of the head. It may exec meanwhile: then this was true a moment ago. */
+static __always_inline void fill_parent(struct scratch *s, struct task_struct *leader)
 {
 	struct task_struct *parent = parent_of(leader);
 	struct image *image;
@@ -160,32 +163,30 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 	s->head.egid = who->egid;
 	s->head.auid = who->auid;
 	bpf_core_read(&s->head.comm, sizeof(s->head.comm), &leader->comm);
-	if (image->exec_time)
-		s->head.flags |= NETMON_PROCESS_EXECED;
 	if (leader->flags & PF_FORKNOEXEC)
 		s->head.flags |= NETMON_PROCESS_CLONED;
 	if (leader->flags & PF_KTHREAD)
 		s->head.flags |= NETMON_PROCESS_KTHREAD;
-	put_parent(s, leader);
+	fill_parent(s, leader);
 
 	/* A kernel thread may have borrowed the memory of a process. */
-	mm = leader->flags & PF_KTHREAD ? NULL : task->mm;
+	mm = leader->flags & PF_KTHREAD ? NULL : READ(task_struct, task, mm);
 	s->head.secureexec = image->secureexec;
 	if (mm)
 		exe = BPF_CORE_READ(mm, exe_file);
 	if (exe) {
 		if (!image->exec_time)
-			s->head.secureexec |= secureexec_of(exe, task->real_cred, false);
-		put_path(s, (__u64)exe, (__u64)BPF_CORE_READ(task, fs));
+			s->head.secureexec |= secureexec_of(exe, cred_of(task), false);
+		append_path(s, (__u64)exe, (__u64)BPF_CORE_READ(task, fs));
 	}
 	s->head.path_len = s->used;
-	put_cgroups(s, leader);
+	append_cgroups(s, leader);
 	s->head.cgroup_len = s->used - s->head.path_len;
 	used = s->used;
 	if (mm && current)
-		put_args(s, mm);
+		append_args(s, mm);
 	else
-		put_kept_args(s, leader);
+		append_kept_args(s, leader);
 	s->head.args_len = s->used - used;
 
 	if (!id || !same_identity(&image->identity, who))
@@ -199,7 +200,7 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 	}
 	/* Only now: another thread may be about to refer to it. */
 	if (!same_identity(&image->identity, who))
-		image->judged = 0;
+		image->evaluated = 0;
 	image->identity = *who;
 	image->start = s->head.start;
 	image->epoch = sent_epoch;
@@ -210,7 +211,7 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 	barrier();
 	image->id = id;
 	barrier();
-	/* A parent that has exec'd while its child told of it is not what was told. */
+	/* If the parent exec'd meanwhile the record is stale: send it again. */
 	if (image->exec_time != exec_time || (__u32)leader->self_exec_id != execs)
 		image->id = 0;
 	return id;
@@ -240,29 +241,45 @@ static __always_inline void send_parent(struct scratch *s, struct task_struct *l
 }
 
 /*
- * The id of the record of the process that `task` acts for, sent first where user space does not
- * have it. 0: it could not be sent, which is counted.
+ * The id of the record that user space has of the process that `task` acts for, or 0. A function of
+ * its own: what is on its stack would be under that of send_image().
  */
-static __always_inline __u64 record_of(struct task_struct *task, __u32 slot, bool current)
+static __noinline __u64 sent_record(struct task_struct *task, bool current)
 {
 	struct task_struct *leader = task->group_leader;
 	struct identity who;
 	struct image *image;
-	struct scratch *s;
-	__u64 id;
 
 	identity_of(task, leader, &who);
 	image = acting_image(task, leader, &who);
-	if (image && is_known(image, &who) && (image->complete || !current))
-		return image->id;
-	s = image ? take_scratch(slot) : NULL;
+	return image && is_known(image, &who) && (image->complete || !current) ? image->id : 0;
+}
+
+/* The same, sent first where user space does not have it. 0: it could not be, which is counted. */
+static __always_inline __u64 record_of(struct task_struct *task, bool current)
+{
+	struct task_struct *leader;
+	struct image *image;
+	struct scratch *s;
+	__u64 id = sent_record(task, current);
+
+	if (id)
+		return id;
+	leader = task->group_leader;
+	s = claim_scratch();
 	if (!s) {
 		count_lost(NETMON_LOST_PROCESS);
 		return 0;
 	}
-	send_parent(s, leader);
-	id = send_image(s, task, image, &who, current);
-	give_scratch(s);
+	identity_of(task, leader, &s->who);
+	image = acting_image(task, leader, &s->who);
+	if (image) {
+		send_parent(s, leader);
+		id = send_image(s, task, image, &s->who, current);
+	} else {
+		count_lost(NETMON_LOST_PROCESS);
+	}
+	release_scratch(s);
 	return id;
 }
 
@@ -270,28 +287,29 @@ static __always_inline __u64 record_of(struct task_struct *task, __u32 slot, boo
  * The same of the current process. To be called in its context only. A global function: the
  * verifier reads it once, not once for each way that leads to it.
  */
-__noinline __u64 current_image(__u32 slot)
+__noinline __u64 current_image(void)
 {
-	return record_of(bpf_get_current_task_btf(), slot, true);
+	return record_of(bpf_get_current_task_btf(), true);
 }
 
 /* exec: what the process was is over, its credentials included. */
-static __always_inline void image_replaced(struct task_struct *task)
+static __always_inline void handle_exec(struct task_struct *task)
 {
 	struct image *image = image_of(task);
 
 	if (image) {
 		image->id = 0;
-		image->judged = 0;
+		image->evaluated = 0;
 		image->exec_time = bpf_ktime_get_boot_ns();
 		image->secureexec =
-			secureexec_of(BPF_CORE_READ(task, mm, exe_file), task->real_cred, true);
+			secureexec_of(READ(mm_struct, READ(task_struct, task, mm), exe_file),
+				      cred_of(task), true);
 	}
 	renew_kept_args(task);
 }
 
 /* fork: the child is of the same executable, whose privileges it has. */
-static __always_inline void process_forked(struct task_struct *task, struct task_struct *child)
+static __always_inline void handle_fork(struct task_struct *task, struct task_struct *child)
 {
 	struct image *image, *childs;
 

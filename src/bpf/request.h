@@ -3,16 +3,25 @@
  * -e request: every attempt to connect a TCP socket, whatever becomes of it. Calling connect()
  * again while an attempt is under way only asks how it goes; io_uring always does.
  *
- * What begins a connection and calls no connect() is told when it does: sendto() with
+ * What begins a connection and calls no connect() is reported when it does: sendto() with
  * MSG_FASTOPEN, and io_uring where only the system call is watched.
  */
 #ifndef __REQUEST_H__
 #define __REQUEST_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "read.h"
+#include "attempt.h"
+
 /* The tracepoint set: threads inside connect(). */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_ATTEMPTS);
+	__uint(max_entries, 8192);
 	__type(key, __u64);
 	__type(value, __u8);
 } connecting SEC(".maps");
@@ -35,7 +44,7 @@ static __always_inline void call_ended(void)
 
 static __always_inline bool is_under_way(struct sock *sk)
 {
-	return BPF_CORE_READ(sk, sk_socket, state) == SS_CONNECTING;
+	return READ(socket, READ(sock, sk, sk_socket), state) == SS_CONNECTING;
 }
 
 /*
@@ -49,11 +58,11 @@ static __always_inline bool is_announced(struct sock *sk)
 	void *fastopen;
 
 	/* MPTCP does not know its target yet. */
-	if (!(config.want & NETMON_WANT_REQUEST) || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
+	if (!(config.want & NETMON_WANT_REQUEST) || READ(sock, sk, sk_protocol) != IPPROTO_TCP)
 		return true;
 	if (config.tracepoints)
 		return bpf_map_lookup_elem(&connecting, &key) != NULL;
-	fastopen = BPF_CORE_READ((struct tcp_sock *)sk, fastopen_req);
+	fastopen = READ(tcp_sock, sk, fastopen_req);
 	return !fastopen;
 }
 

@@ -5,120 +5,87 @@
 #ifndef __RETURNS_H__
 #define __RETURNS_H__
 
-#define EINTR		  4
-#define EAFNOSUPPORT	  97
-#define EISCONN		  106
-#define EALREADY	  114
-#define EINPROGRESS	  115
-#define ERESTARTSYS	  512
-#define IORING_OP_ACCEPT  13
-#define IORING_OP_CONNECT 16
-
-/* The numbers of the system calls (asm/unistd.h), and where a task keeps them. */
-#if defined(__TARGET_ARCH_x86)
-#define SYS_CONNECT	 42
-#define SYS_ACCEPT	 43
-#define SYS_ACCEPT4	 288
-#define SYSCALL_NR(regs) ((long)(regs)->orig_ax)
-#define TS_COMPAT	 2
-#elif defined(__TARGET_ARCH_arm64)
-#define SYS_CONNECT	 203
-#define SYS_ACCEPT	 202
-#define SYS_ACCEPT4	 242
-#define SYSCALL_NR(regs) ((long)(regs)->syscallno)
-#define TIF_32BIT	 22
-#endif
-
-/* A 32-bit program: its system calls have other numbers. */
-static __always_inline bool is_compat(void)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-
-#if defined(__TARGET_ARCH_x86)
-	return task->thread_info.status & TS_COMPAT;
-#elif defined(__TARGET_ARCH_arm64)
-	return task->thread_info.flags & (1UL << TIF_32BIT);
-#endif
-}
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "read.h"
+#include "file.h"
+#include "attempt.h"
+#include "request.h"
+#include "conn.h"
+#include "socket.h"
 
 /* In the task that calls connect(). To the address family AF_UNSPEC it disconnects. */
-static __always_inline void connect_called(struct sock *sk, const void *address, int len,
-					   bool from_user)
+static __always_inline void handle_connect_call(struct sock *sk, const void *address, int len,
+						bool from_user)
 {
-	struct conn conn = {.since = bpf_ktime_get_boot_ns(), .flags = NETMON_FLAG_EGRESS};
+	struct conn conn = {};
 	struct target to = {};
+	int index;
 
-	if (!sk || !is_tcp(sk, true) || is_under_way(sk) || len < 0 ||
+	if (!sk || !is_tcp(sk) || is_under_way(sk) || len < 0 ||
 	    !read_target(&to, address, len, from_user))
 		return;
-	conn.flags |= flags_of(sk, true);
-	conn.cookie = cookie_of(sk, true);
-	if (!admit(sk, &conn, &to, SCRATCH_REQUEST, true))
+	index = admit_current();
+	if (index == NOT_ADMITTED)
 		return;
-	own(&conn, SCRATCH_REQUEST);
-	send_request(sk, &conn, &to, true);
+	conn.flags = NETMON_FLAG_EGRESS | flags_of(sk);
+	conn.cookie = cookie_now(sk);
+	fill_flow(&conn.flow, sk, &to);
+	if (!admit_flow(index, sk, &conn, true))
+		return;
+	conn.since = bpf_ktime_get_boot_ns();
+	set_owner(&conn);
+	send_request(&conn);
 }
 
-/* The trampoline set: the kernel's own copy of the address is at hand. */
-static __always_inline void connect_returned(struct sock *sk, struct sockaddr *addr, int addr_len,
-					     int error)
+/* The trampoline set: the kernel's own copy of the address is at hand, and the socket locked. */
+static __always_inline void handle_connect_return(struct sock *sk, struct sockaddr *addr,
+						  int addr_len, int error)
 {
 	struct target to = {};
 
 	/* An address of another kind: no connection was attempted. */
-	if (error != EAFNOSUPPORT && is_tcp(sk, false) && read_target(&to, addr, addr_len, false))
-		connect_refused(sk, &to, error, false);
+	if (error != EAFNOSUPPORT && is_tcp(sk) && read_target(&to, addr, addr_len, false))
+		handle_connect_failed(sk, &to, error, bpf_get_socket_cookie(sk));
 }
 
 /*
  * The tracepoint set: the call failed. Once a SYN is sent it is for the connection's state to
  * say, whatever the call returns.
  */
-static __always_inline void attempt_failed(struct sock *sk, int error)
+static __always_inline void handle_attempt_failed(struct sock *sk, int error)
 {
-	__u64 key = (__u64)sk;
-	struct target *noted;
-	struct conn *conn;
+	struct target to;
 
 	if (!sk || error == EINPROGRESS || error == EALREADY || error == EISCONN ||
-	    error == EINTR || error >= ERESTARTSYS)
+	    error == EINTR || error >= ERESTARTSYS || !is_tcp(sk))
 		return;
-	conn = conn_of(sk, true);
-	noted = bpf_map_lookup_elem(&attempts, &key);
-	if (!noted || (conn && conn->phase != PHASE_FAILED))
-		return;
-	connect_refused(sk, noted, error, true);
-	bpf_map_delete_elem(&attempts, &key);
+	if (take_attempt(&to, cookie_now(sk)))
+		handle_connect_failed(sk, &to, error, cookie_now(sk));
 }
 
-static __always_inline void accept_returned(long fd, struct sock *listener)
+static __always_inline void handle_accept_return(long fd, struct sock *listener)
 {
 	struct sock *sk = fd < 0 ? NULL : sock_of_fd(fd);
 
-	if (sk && is_tcp(sk, true))
-		accepted(sk, listener, true);
+	if (sk && is_tcp(sk))
+		handle_accepted(sk, listener, cookie_now(sk));
 }
 
 /* Functions of their own, for a stack of their own: one does not hold both. */
-static __noinline void connect_exits(struct pt_regs *regs, long ret)
+static __noinline void handle_connect_exit(struct pt_regs *regs, long ret)
 {
 	if (ret < 0)
-		attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret);
+		handle_attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret);
 	call_ended();
 }
 
-static __noinline void accept_exits(long fd)
+static __noinline void handle_accept_exit(long fd)
 {
-	accept_returned(fd, NULL);
-}
-
-/* Only what is known to wait for it: what is not known may just have been told and forgotten. */
-static __noinline void accept_exits_again(long fd)
-{
-	struct sock *sk = sock_of_fd(fd);
-
-	if (sk && is_tcp(sk, true) && conn_of(sk, true))
-		accepted(sk, NULL, true);
+	handle_accept_return(fd, NULL);
 }
 
 #endif

@@ -5,6 +5,10 @@
 #ifndef __RING_H__
 #define __RING_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "netmon.h"
+
 const volatile struct netmon_config config = {};
 
 /* Read by user space when it stops. Touched only on a loss, so one line for all CPUs will do. */

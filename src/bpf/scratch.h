@@ -5,19 +5,20 @@
 #ifndef __SCRATCH_H__
 #define __SCRATCH_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "netmon.h"
+#include "identity.h"
+
 /* a name begins below its limit and may run NETMON_NAME_MAX past it */
 #define CGROUP_END   (NETMON_PATH_MAX + NETMON_NAME_MAX + NETMON_CGROUP_MAX)
 #define SCRATCH_DATA (CGROUP_END + NETMON_NAME_MAX + NETMON_ARGS_MAX)
 
-/* One slot for each kind of program that builds records. */
-enum scratch_slot {
-	SCRATCH_CONNECT,
-	SCRATCH_RESULT,
-	SCRATCH_ACCEPT,
-	SCRATCH_CLOSE,
-	SCRATCH_REQUEST,
-	SCRATCH_SLOTS,
-};
+/*
+ * Of each CPU: a program can be preempted, and another run on the same CPU meanwhile. The busy word
+ * says which are in use.
+ */
+#define SCRATCH_SLOTS 4
 
 struct scratch {
 	__u32 busy;
@@ -26,7 +27,7 @@ struct scratch {
 	 * same to the verifier each time round, and it need not follow every sum of lengths.
 	 */
 	__u32 used;
-	struct identity parent;
+	struct identity who, parent;
 	struct netmon_process head;
 	__u8 data[SCRATCH_DATA];
 };
@@ -38,38 +39,41 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
-/*
- * A program can be preempted, and another one of its kind run on the same CPU meanwhile (fexit of
- * connect for IPv4 and IPv6, say). Then a slot of another kind will do. SCRATCH_SLOTS: all are
- * taken. A global function: the verifier need not follow what comes after for each slot.
- */
-__noinline int claim_slot(__u32 slot)
-{
-	struct scratch *s;
-	__u32 i;
+/* The number of one that was free in a per-CPU map of them, and now is not; or SCRATCH_SLOTS. */
+#define CLAIM(type, map)                                                                           \
+	({                                                                                         \
+		struct type *candidate;                                                            \
+		__u32 i, index;                                                                    \
+                                                                                                   \
+		for (i = 0; i < SCRATCH_SLOTS; i++) {                                              \
+			index = i;                                                                 \
+			candidate = bpf_map_lookup_elem(map, &index);                              \
+			if (candidate && __sync_lock_test_and_set(&candidate->busy, 1) == 0)       \
+				break;                                                             \
+		}                                                                                  \
+		i;                                                                                 \
+	})
 
-	for (i = 0; i < SCRATCH_SLOTS; i++) {
-		s = bpf_map_lookup_elem(&scratches, &slot);
-		if (s && __sync_lock_test_and_set(&s->busy, 1) == 0)
-			return slot;
-		slot = slot + 1 < SCRATCH_SLOTS ? slot + 1 : 0;
-	}
-	return SCRATCH_SLOTS;
+/* A global function: the verifier need not follow what comes after for each number. */
+__noinline int claim_slot(void)
+{
+	return CLAIM(scratch, &scratches);
 }
 
-static __always_inline struct scratch *take_scratch(__u32 slot)
+static __always_inline struct scratch *claim_scratch(void)
 {
-	slot = claim_slot(slot);
-	return bpf_map_lookup_elem(&scratches, &slot);
+	__u32 index = claim_slot();
+
+	return bpf_map_lookup_elem(&scratches, &index);
 }
 
-static __always_inline void give_scratch(struct scratch *s)
+static __always_inline void release_scratch(struct scratch *s)
 {
 	s->busy = 0;
 }
 
 /* Append a NUL-ended name, where less than `limit` bytes are in use. */
-static __always_inline bool put_name(struct scratch *s, const void *name, __u32 limit)
+static __always_inline bool append_name(struct scratch *s, const void *name, __u32 limit)
 {
 	__u32 used = s->used;
 	long n;

@@ -5,87 +5,143 @@
 #ifndef __SOCKET_H__
 #define __SOCKET_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "read.h"
+#include "process.h"
+#include "attempt.h"
+#include "request.h"
+#include "file.h"
+#include "syscall.h"
 #include "conn.h"
-#include "admit.h"
+#include "filter_conn.h"
+#include "state.h"
 #include "close.h"
 
-#define SHUTDOWN_MASK 3
 #define WANT_ACCEPTED (NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE | NETMON_WANT_STATE)
 
 /* The current task opens the connection: it is the owner from here on. */
-static __always_inline void own(struct conn *conn, __u32 slot)
+static __always_inline void set_owner(struct conn *conn)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 
-	conn->image = current_image(slot);
+	conn->image = current_image();
 	conn->pid = id >> 32;
 	conn->tid = id;
 }
 
-static __always_inline void send_request(struct sock *sk, struct conn *conn, struct target *to,
-					 bool raw)
+static __always_inline void send_request(const struct conn *conn)
 {
-	struct netmon_event *e;
+	struct netmon_event *e = new_event(conn, NETMON_KIND_REQUEST, conn->since);
 
-	e = new_event(sk, conn, to, NETMON_KIND_REQUEST, conn->since, raw);
 	if (e)
 		send_event(e);
 }
 
-/* CLOSE -> SYN_SENT, in the connecting task. */
-static __always_inline void connect_begins(struct sock *sk)
+static __always_inline void send_listen(struct sock *sk, const struct conn *conn, __u8 kind)
 {
-	struct conn conn = {
-		.since = bpf_ktime_get_boot_ns(),
-		.cookie = cookie_of(sk, false),
-		.flags = NETMON_FLAG_EGRESS | flags_of(sk, false),
-	};
+	struct netmon_event *e;
 
-	if (!admit(sk, &conn, NULL, SCRATCH_CONNECT, false))
+	if (!(config.want & NETMON_WANT_LISTEN))
 		return;
-	own(&conn, SCRATCH_CONNECT);
-	if (!is_announced(sk))
-		send_request(sk, &conn, NULL, false);
-	remember(sk, &conn);
+	e = new_event(conn, kind, bpf_ktime_get_boot_ns());
+	if (e) {
+		fill_backlog(e, sk);
+		send_event(e);
+	}
 }
 
-static __always_inline void connected(struct sock *sk, struct conn *conn)
+/*
+ * The rest of what has begun, once it has an owner. A function of its own, as what follows
+ * set_owner() always is: its stack is then not under that of the process record.
+ */
+static __noinline void begin(struct sock *sk, struct conn *conn, int newstate)
+{
+	if (!conn)
+		return;
+	if (newstate == TCP_SYN_SENT && !is_announced(sk))
+		send_request(conn);
+	announce_reopen(conn->cookie);
+	/* An attempt that connect() was to report and did not: its return was not seen. */
+	if (conn_of(sk))
+		conn_claim(sk, NULL);
+	if (config.want & NETMON_WANT_STATE)
+		report_state(conn, TCP_CLOSE, newstate);
+	if (newstate == TCP_LISTEN)
+		send_listen(sk, conn, NETMON_KIND_LISTEN);
+	conn_insert(sk, conn);
+}
+
+/* CLOSE -> SYN_SENT or LISTEN, in the task that calls connect() or listen(). */
+static __always_inline void handle_opening(struct sock *sk, int newstate)
+{
+	bool listens = newstate == TCP_LISTEN;
+	struct conn conn = {};
+	int index = admit_current();
+
+	if (index == NOT_ADMITTED)
+		return;
+	conn.cookie = bpf_get_socket_cookie(sk);
+	conn.flags = flags_of(sk);
+	if (!listens)
+		conn.flags |= NETMON_FLAG_EGRESS;
+	fill_flow(&conn.flow, sk, NULL);
+	if (!admit_flow(index, sk, &conn, listens))
+		return;
+	if (listens)
+		conn.phase = PHASE_LISTEN;
+	else
+		conn.since = bpf_ktime_get_boot_ns();
+	set_owner(&conn);
+	begin(sk, &conn, newstate);
+}
+
+/* SYN_SENT -> ESTABLISHED, or another state after a simultaneous open. */
+static __always_inline void handle_connected(struct sock *sk, struct conn *conn)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
 
-	attempt_ended(sk);
-	if (!settle(sk, conn))
+	/* MPTCP learns only now between which ends. */
+	if (conn->flags & NETMON_FLAG_MPTCP)
+		fill_flow(&conn->flow, sk, NULL);
+	else
+		conn->flow.sport = local_port(sk);
+	attempt_ended(conn->cookie);
+	if (!resolve_pending_port(sk, conn))
 		return;
 	conn->phase = PHASE_OPEN;
 	if (config.want & NETMON_WANT_CONNECT) {
-		e = new_event(sk, conn, NULL, NETMON_KIND_CONNECT, now, false);
+		e = new_event(conn, NETMON_KIND_CONNECT, now);
 		if (e) {
-			put_duration(e, conn->since);
+			fill_duration(e, conn->since);
 			send_event(e);
 		}
 	}
 	conn->since = now;
 	if (!(config.want & (NETMON_WANT_CLOSE | NETMON_WANT_STATE)))
-		forget(sk);
+		conn_claim(sk, NULL);
 }
 
-/* SYN_SENT or SYN_RECV -> ESTABLISHED. A child of a listener waits here for its accept. */
-static __always_inline void established(struct sock *sk, int oldstate)
+/* -> ESTABLISHED. Nothing is known yet of a listener's child, which waits for its accept. */
+static __always_inline void handle_established(struct sock *sk, int oldstate)
 {
-	struct conn *conn = conn_of(sk, false);
+	struct conn *conn = conn_of(sk);
 
-	if (conn && conn->phase != PHASE_BURIED) {
-		if (conn->flags & NETMON_FLAG_EGRESS && conn->phase != PHASE_OPEN)
-			connected(sk, conn);
-		else if (conn->cookie)
-			conn->since = bpf_ktime_get_boot_ns();
-	} else if (oldstate == TCP_SYN_RECV && config.want & WANT_ACCEPTED) {
-		if (!admit_child(sk))
-			return;
-		conn = new_conn(sk, false);
-		if (conn)
-			conn->since = bpf_ktime_get_boot_ns();
+	if (!conn) {
+		/* Who accepts it without holding its lock cannot make a cookie. */
+		if (config.tracepoints && oldstate != TCP_SYN_SENT && is_tcp(sk))
+			bpf_get_socket_cookie(sk);
+	} else if (conn->phase != PHASE_OPEN && conn->flags & NETMON_FLAG_EGRESS) {
+		handle_connected(sk, conn);
+	} else {
+		/* accepted before, as Fast Open does */
+		conn->since = bpf_ktime_get_boot_ns();
 	}
 }
 
@@ -97,194 +153,240 @@ static __always_inline void note_closer(struct conn *conn)
 	if (conn->phase != PHASE_OPEN || task->flags & PF_KTHREAD)
 		return;
 	if (conn->pid != (__u32)task->tgid)
-		conn->closer = current_image(SCRATCH_CLOSE);
+		conn->closer = current_image();
 	else if (!conn->image) /* its record was lost; now there may be room */
-		conn->image = current_image(SCRATCH_CLOSE);
+		conn->image = current_image();
 }
 
 /*
- * Its way out of SYN_SENT went unseen: the kernel has skipped that program run, or the survey met
+ * Its way out of SYN_SENT went unseen: the kernel has skipped that program run, or an iterator met
  * it just then.
  */
 static __always_inline void catch_up(struct conn *conn, int oldstate)
 {
-	if (conn->phase == PHASE_OPENING &&
-	    conn->flags & (NETMON_FLAG_EGRESS | NETMON_FLAG_EXISTING) && oldstate != TCP_SYN_SENT &&
-	    oldstate != TCP_SYN_RECV)
+	if (conn->phase == PHASE_OPENING && oldstate != TCP_SYN_SENT && oldstate != TCP_SYN_RECV) {
 		conn->phase = PHASE_OPEN;
+		if (config.want & NETMON_WANT_CONNECT && !(conn->flags & NETMON_FLAG_EXISTING))
+			count_lost(NETMON_LOST_SKIPPED);
+	}
 }
 
 /* -> FIN_WAIT1 or LAST_ACK: always in the task that calls close() or shutdown(). */
-static __always_inline void closing(struct sock *sk, int oldstate)
+static __always_inline void handle_closing(struct sock *sk, int oldstate, bool in_task)
 {
-	struct conn *conn = conn_of(sk, false);
-	struct tcp_sock *tp;
+	struct conn *conn = conn_of(sk);
 
 	if (!conn || !(config.want & NETMON_WANT_CLOSE))
 		return;
 	catch_up(conn, oldstate);
-	note_closer(conn);
-	tp = bpf_skc_to_tcp_sock(sk);
-	if (tp)
-		conn->data_segs_in = tp->data_segs_in;
+	if (in_task)
+		note_closer(conn);
+	if (!(conn->flags & NETMON_FLAG_MPTCP))
+		conn->data_segs_in = READ(tcp_sock, sk, data_segs_in);
 }
 
 /*
  * The socket leaves SYN_SENT inside connect(), before a SYN was sent: no port was free, say.
  * connect() will tell the error in a moment. A caller that closes has set sk_shutdown.
  */
-static __always_inline bool dies_in_connect(struct sock *sk)
+static __always_inline bool dies_in_connect(struct sock *sk, const struct conn *conn)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-
-	return tp && !sk->sk_err && !tp->segs_out && !(sk->sk_shutdown & SHUTDOWN_MASK);
+	return !(conn->flags & NETMON_FLAG_MPTCP) && !sk->sk_err && !READ(tcp_sock, sk, segs_out) &&
+	       !(sk->sk_shutdown & SHUTDOWN_MASK);
 }
 
-/* SYN_SENT -> CLOSE. Without sk_err the caller gave up. */
-static __always_inline void send_failure(struct sock *sk, struct conn *conn)
+static __always_inline void send_failure(const struct conn *conn, int error)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
 
 	if (!(config.want & NETMON_WANT_FAIL))
 		return;
-	e = new_event(sk, conn, NULL, NETMON_KIND_FAIL, now, false);
+	e = new_event(conn, NETMON_KIND_FAIL, bpf_ktime_get_boot_ns());
 	if (e) {
-		e->error = sk->sk_err;
-		put_duration(e, conn->since);
+		e->error = error;
+		fill_duration(e, conn->since);
 		send_event(e);
 	}
 }
 
 /*
- * While the survey is under way: a socket that nothing is known of has closed. The survey must not
- * take it for open any more, and where it just has, its entry counts.
+ * A connection ends that nothing is known of, although everything is asked for: the program that
+ * would have seen it begin was skipped. That loses its first event, and this one.
  */
-static const struct conn grave = {.phase = PHASE_BURIED};
-
-static __always_inline struct conn *bury(struct sock *sk)
+static __always_inline void count_unopened(struct sock *sk, int oldstate)
 {
-	__u64 key = (__u64)sk;
+	bool egress = !sk->sk_max_ack_backlog;
 
-	return bpf_map_update_elem(&conns, &key, &grave, BPF_NOEXIST) ? conn_of(sk, false) : NULL;
+	if (filter.fields || config.follow || existing_running || !started ||
+	    !(config.existing & NETMON_EXISTING_TRACK) || !(config.want & NETMON_WANT_CLOSE))
+		return;
+	/* Of a child without a file, accept() is still to come, or never comes. */
+	if (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV || oldstate == TCP_LISTEN ||
+	    oldstate == TCP_CLOSE || (!egress && config.tracepoints) || !is_tcp(sk) ||
+	    (!READ(sock, sk, sk_socket) && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD))))
+		return;
+	count_lost(NETMON_LOST_SKIPPED);
+	if (config.want & (egress ? NETMON_WANT_CONNECT : NETMON_WANT_ACCEPT))
+		count_lost(NETMON_LOST_SKIPPED);
+}
+
+/* Send the last event. A function of its own, for what is on its stack. */
+static __noinline void finish(struct sock *sk, const struct conn *known, int oldstate)
+{
+	struct conn conn;
+
+	if (!known)
+		return;
+	conn = *known;
+	if (!conn_delete(sk, conn.cookie))
+		return;
+	if (conn.phase == PHASE_OPEN) {
+		send_close(sk, &conn, oldstate);
+	} else {
+		attempt_ended(conn.cookie);
+		/* without sk_err the caller gave up */
+		send_failure(&conn, READ(sock, sk, sk_err));
+	}
 }
 
 /* -> CLOSE: the end, with the final counts; sk_err is why, if it was not closed in order. */
-static __always_inline void closed(struct sock *sk, int oldstate)
+static __always_inline void handle_closed(struct sock *sk, int oldstate, bool in_task)
 {
-	struct conn *conn = conn_of(sk, false);
+	struct conn *conn;
 
-	if (!conn && surveying)
-		conn = bury(sk);
-	if (!conn || !settle(sk, conn))
+	announce_close(sk, oldstate);
+	conn = conn_of(sk);
+	if (!conn) {
+		count_unopened(sk, oldstate);
+		return;
+	}
+	if (conn->phase == PHASE_OPENING || conn->phase == PHASE_PORT_PENDING)
+		conn->flow.sport = local_port(sk);
+	if (!resolve_pending_port(sk, conn))
 		return;
 	catch_up(conn, oldstate);
-	if (conn->phase == PHASE_OPEN) {
-		if (!sk->sk_err && (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT))
-			note_closer(conn);
-		send_close(sk, conn, oldstate, false);
-	} else if (conn->flags & NETMON_FLAG_EGRESS) {
-		if (dies_in_connect(sk)) {
-			conn->phase = PHASE_FAILED;
-			return;
-		}
-		attempt_ended(sk);
-		send_failure(sk, conn);
+	if (conn->phase == PHASE_OPENING && dies_in_connect(sk, conn)) {
+		conn->phase = PHASE_FAILED;
+		return;
 	}
-	forget(sk);
+	if (in_task && !sk->sk_err && (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT))
+		note_closer(conn);
+	finish(sk, conn, oldstate);
 }
 
 /*
- * The listener of the accept system call the task is in, or NULL: then the first argument is
- * something else, a ring's descriptor for instance. Nothing leads from the child to it.
+ * The listener of the accept system call the task is in, or NULL if it is in another. Nothing
+ * leads from the child to it.
  */
-static __always_inline struct sock *current_listener(__u16 sport)
+static __always_inline struct sock *current_listener(void)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	struct sock *sk = sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs));
+	long nr = READ_SYSCALL_NR(regs);
+	struct sock *sk;
 
-	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_LISTEN ||
-	    bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport)) != sport)
+	if ((nr != SYS_ACCEPT && nr != SYS_ACCEPT4) || is_compat())
 		return NULL;
-	return sk;
+	sk = sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs));
+	return sk && READ(sock, sk, __sk_common.skc_state) == TCP_LISTEN ? sk : NULL;
 }
 
-/* accept() returned `sk` to the current task. `listener` may be NULL: it is looked for. */
-static __always_inline void accepted(struct sock *sk, struct sock *listener, bool raw)
+/*
+ * When the child was established: the kernel notes the microsecond for its receive buffer, and
+ * again when data is read, which nobody can before the accept.
+ */
+static __always_inline __u64 established_at(struct sock *sk, const struct conn *conn, __u64 now)
 {
-	struct conn *conn = conn_of(sk, raw);
-	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 then, micros = bpf_ktime_get_ns() / 1000;
+
+	if (conn->flags & NETMON_FLAG_MPTCP)
+		return now;
+	then = READ(tcp_sock, sk, rcvq_space.time);
+	return then && then <= micros ? now - (micros - then) * 1000 : now;
+}
+
+static __always_inline void send_accept(const struct conn *conn, __u64 now, struct sock *listener)
+{
 	struct netmon_event *e;
 
-	if (!(config.want & WANT_ACCEPTED) || (conn && conn->phase == PHASE_OPEN))
+	if (!(config.want & NETMON_WANT_ACCEPT))
 		return;
-	if (!conn) {
-		/* Established before tcptrace was there, or reset by the peer while it waited. */
-		conn = new_conn(sk, raw);
-		if (!conn)
-			return;
-		conn->since = now;
-	}
-	if (!admit(sk, conn, NULL, SCRATCH_ACCEPT, raw)) {
-		forget(sk);
+	e = new_event(conn, NETMON_KIND_ACCEPT, now);
+	if (!e)
 		return;
-	}
-	/* Nobody saw it before (MPTCP, or older than tcptrace): it gets the time for a cookie. */
-	if (!conn->cookie)
-		conn->since = now;
-	own(conn, SCRATCH_ACCEPT);
-	conn->phase = PHASE_OPEN;
-	if (config.want & NETMON_WANT_ACCEPT) {
-		e = new_event(sk, conn, NULL, NETMON_KIND_ACCEPT, now, raw);
-		if (e) {
-			if (!listener)
-				listener = current_listener(e->sport);
-			if (listener) {
-				e->flags |= NETMON_FLAG_BACKLOG;
-				e->backlog_len = BPF_CORE_READ(listener, sk_ack_backlog);
-				e->backlog_max = BPF_CORE_READ(listener, sk_max_ack_backlog);
-			}
-			send_event(e);
-		}
-	}
-	if (get(sk, __sk_common.skc_state, raw) == TCP_CLOSE) {
-		send_close(sk, conn, TCP_CLOSE, raw);
-		forget(sk);
-	}
+	if (!listener)
+		listener = current_listener();
+	if (listener)
+		fill_backlog(e, listener);
+	send_event(e);
+}
+
+/* Keep what was accepted, and was reported: it may be closed already. */
+static __noinline void track_accepted(struct sock *sk, struct conn *conn)
+{
+	int left;
+
+	if (!conn || !conn_insert(sk, conn))
+		return;
+	left = closed_meanwhile(sk);
+	if (left && conn_claim(sk, conn))
+		send_close(sk, conn, left);
+}
+
+/*
+ * accept() returned `sk` to the current task. `listener` may be NULL: it is looked for. In the
+ * tracepoint set the socket is not locked, and may be closing on another CPU.
+ */
+static __always_inline void handle_accepted(struct sock *sk, struct sock *listener, __u64 cookie)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct conn conn = {.cookie = cookie, .flags = flags_of(sk), .phase = PHASE_OPEN};
+	int index;
+
+	if (!(config.want & WANT_ACCEPTED) || conn_of(sk))
+		return;
+	index = admit_current();
+	if (index == NOT_ADMITTED)
+		return;
+	fill_flow(&conn.flow, sk, NULL);
+	if (!admit_flow(index, sk, &conn, true))
+		return;
+	/* Nobody could make it a cookie: it has the time for one. */
+	conn.since = cookie ? established_at(sk, &conn, now) : now;
+	set_owner(&conn);
+	send_accept(&conn, now, listener);
+	if (config.want & (NETMON_WANT_CLOSE | NETMON_WANT_STATE))
+		track_accepted(sk, &conn);
 }
 
 /*
  * connect() failed with `error` before any SYN left, in the connecting task. The socket no longer
  * knows where to; `to` does.
  */
-static __always_inline void connect_refused(struct sock *sk, struct target *to, int error, bool raw)
+static __always_inline void handle_connect_failed(struct sock *sk, struct target *to, int error,
+						  __u64 cookie)
 {
-	struct conn *conn = conn_of(sk, raw);
-	__u64 now = bpf_ktime_get_boot_ns();
-	struct netmon_event *e;
+	struct conn conn, *known = conn_of(sk);
+	int index;
 
-	if (!conn) {
-		conn = new_conn(sk, raw);
-		if (!conn)
-			return;
-		conn->since = now;
-		conn->flags |= NETMON_FLAG_EGRESS;
-		if (!admit(sk, conn, to, SCRATCH_RESULT, raw))
-			goto out;
-		own(conn, SCRATCH_RESULT);
-		if (!is_announced(sk))
-			send_request(sk, conn, to, raw);
+	if (known) {
+		if (known->phase == PHASE_FAILED && conn_claim(sk, &conn))
+			send_failure(&conn, error);
+		return;
 	}
-	if (config.want & NETMON_WANT_FAIL) {
-		e = new_event(sk, conn, to, NETMON_KIND_FAIL, now, raw);
-		if (e) {
-			e->error = error;
-			put_duration(e, conn->since);
-			send_event(e);
-		}
-	}
-out:
-	forget(sk);
+	index = admit_current();
+	if (index == NOT_ADMITTED)
+		return;
+	__builtin_memset(&conn, 0, sizeof(conn));
+	conn.cookie = cookie;
+	conn.flags = NETMON_FLAG_EGRESS | flags_of(sk);
+	fill_flow(&conn.flow, sk, to);
+	if (!admit_flow(index, sk, &conn, true))
+		return;
+	conn.since = bpf_ktime_get_boot_ns();
+	set_owner(&conn);
+	if (!is_announced(sk))
+		send_request(&conn);
+	send_failure(&conn, error);
 }
 
 #endif

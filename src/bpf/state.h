@@ -1,93 +1,90 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The states a socket goes through, for those who ask: listening, and each single step.
+ * -e state: each single step of a socket. Under its lock.
  */
 #ifndef __STATE_H__
 #define __STATE_H__
 
-/*
- * The filter has not had its last word: it waits for the local port, or for the process that will
- * accept. What such a socket does meanwhile is not told, for it may never be asked for.
- */
-static __always_inline bool is_undecided(struct conn *conn)
-{
-	return conn->phase == PHASE_UNJUDGED ||
-	       (filter.fields & FILTER_PROCESS && conn->phase == PHASE_OPENING &&
-		!(conn->flags & (NETMON_FLAG_EGRESS | NETMON_FLAG_EXISTING)));
-}
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "filter.h"
+#include "filter_conn.h"
+#include "conn.h"
 
-/* Tell of a step. False: the socket is none of those traced, or not yet. */
-static __always_inline bool state_changed(struct sock *sk, int oldstate, int newstate)
+/* Children of listeners that wait for their accept. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 16);
+	__type(key, __u64);
+	__type(value, struct conn);
+} waiting SEC(".maps");
+
+static __always_inline void report_state(struct conn *conn, int oldstate, int newstate)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
-	struct netmon_event *e;
-	struct conn *conn;
+	struct netmon_event *e = new_event(conn, NETMON_KIND_STATE, now);
 
-	if (!(config.want & NETMON_WANT_STATE))
-		return false;
-	conn = conn_of(sk, false);
-	if (!conn || conn->phase == PHASE_BURIED)
-		return false;
-	if (is_undecided(conn)) {
-		conn->state_since = now;
-		return true;
-	}
-	e = new_event(sk, conn, NULL, NETMON_KIND_STATE, now, false);
 	if (e) {
 		e->states = oldstate | newstate << 4;
-		put_duration(e, conn->state_since);
+		fill_duration(e, conn->state_since);
 		send_event(e);
 	}
 	conn->state_since = now;
-	return true;
 }
 
-static __always_inline void send_listen(struct sock *sk, struct conn *conn, __u8 kind)
+/* A function of its own, for what is on its stack. */
+static __noinline void begin_waiting(struct sock *sk)
 {
-	struct netmon_event *e;
+	struct conn conn = {.cookie = bpf_get_socket_cookie(sk), .flags = flags_of(sk)};
+	__u64 key = (__u64)sk;
 
-	if (!(config.want & NETMON_WANT_LISTEN))
+	fill_flow(&conn.flow, sk, NULL);
+	if (!started || (!(filter.fields & FILTER_PROCESS) && !admit_unowned(sk, &conn)))
 		return;
-	e = new_event(sk, conn, NULL, kind, bpf_ktime_get_boot_ns(), false);
-	if (e) {
-		e->flags |= NETMON_FLAG_BACKLOG;
-		e->backlog_len = sk->sk_ack_backlog;
-		e->backlog_max = sk->sk_max_ack_backlog;
-		send_event(e);
+	if (filter.fields & FILTER_PROCESS)
+		conn.state_since = bpf_ktime_get_boot_ns();
+	else
+		report_state(&conn, TCP_SYN_RECV, TCP_ESTABLISHED);
+	if (bpf_map_update_elem(&waiting, &key, &conn, BPF_ANY))
+		count_lost(NETMON_LOST_TABLE);
+}
+
+/*
+ * A step of a socket that is traced, or waits to be. While the filter has not had its last word,
+ * for it waits for the local port or for the process that will accept, steps are not reported: the
+ * socket may never be asked for.
+ */
+static __always_inline void handle_step(struct sock *sk, int oldstate, int newstate)
+{
+	struct conn *conn = conn_of(sk), *child;
+	__u64 key = (__u64)sk;
+
+	child = bpf_map_lookup_elem(&waiting, &key);
+	if (conn) {
+		if (child) {
+			conn->state_since = child->state_since;
+			bpf_map_delete_elem(&waiting, &key);
+		}
+		if (!conn->flow.sport)
+			conn->flow.sport = local_port(sk);
+		if (conn->phase == PHASE_PORT_PENDING)
+			conn->state_since = bpf_ktime_get_boot_ns();
+		else
+			report_state(conn, oldstate, newstate);
+	} else if (child) {
+		if (filter.fields & FILTER_PROCESS)
+			child->state_since = bpf_ktime_get_boot_ns();
+		else
+			report_state(child, oldstate, newstate);
+		if (newstate == TCP_CLOSE)
+			bpf_map_delete_elem(&waiting, &key);
+	} else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED && is_tcp(sk)) {
+		begin_waiting(sk);
 	}
-}
-
-/* CLOSE -> LISTEN, in the task that calls listen(). */
-static __always_inline void listen_begins(struct sock *sk)
-{
-	struct conn conn = {
-		.cookie = cookie_of(sk, false),
-		.phase = PHASE_LISTEN,
-		.flags = flags_of(sk, false),
-	};
-
-	if (!admit(sk, &conn, NULL, SCRATCH_CONNECT, false))
-		return;
-	own(&conn, SCRATCH_CONNECT);
-	if (!remember(sk, &conn))
-		return;
-	state_changed(sk, TCP_CLOSE, TCP_LISTEN);
-	send_listen(sk, &conn, NETMON_KIND_LISTEN);
-}
-
-/* LISTEN -> CLOSE */
-static __always_inline void listen_ends(struct sock *sk)
-{
-	struct conn *conn = conn_of(sk, false);
-
-	if (!conn && surveying)
-		conn = bury(sk);
-	if (!conn)
-		return;
-	state_changed(sk, TCP_LISTEN, TCP_CLOSE);
-	if (conn->phase == PHASE_LISTEN)
-		send_listen(sk, conn, NETMON_KIND_UNLISTEN);
-	forget(sk);
 }
 
 #endif

@@ -9,7 +9,6 @@
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
 
-typedef signed char __s8;
 typedef unsigned char __u8;
 typedef short __s16;
 typedef unsigned short __u16;
@@ -25,8 +24,7 @@ typedef __s32 s32;
 typedef __s64 s64;
 typedef __u16 __be16;
 typedef __u32 __be32;
-typedef __u64 __be64;
-typedef __u32 __wsum;
+typedef __u32 __wsum; /* libbpf's list of helpers wants it */
 typedef _Bool bool;
 typedef int pid_t;
 
@@ -104,10 +102,6 @@ struct bpf_sock_addr {
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 typedef struct {
-	int counter;
-} atomic_t;
-
-typedef struct {
 	s64 counter;
 } atomic64_t;
 
@@ -133,23 +127,6 @@ struct in6_addr {
 
 struct sockaddr {
 	u16 sa_family;
-};
-
-struct in_addr {
-	__be32 s_addr;
-};
-
-struct sockaddr_in {
-	u16 sin_family;
-	__be16 sin_port;
-	struct in_addr sin_addr;
-};
-
-struct sockaddr_in6 {
-	u16 sin6_family;
-	__be16 sin6_port;
-	__be32 sin6_flowinfo;
-	struct in6_addr sin6_addr;
 };
 
 struct ns_common {
@@ -180,8 +157,13 @@ struct sock_common {
 
 struct socket;
 
+typedef struct {
+	int owned;
+} socket_lock_t;
+
 struct sock {
 	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
 	struct socket *sk_socket;
 	int sk_err;
 	u16 sk_type;
@@ -203,7 +185,6 @@ struct tcp_ulp_ops {
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	const struct tcp_ulp_ops *icsk_ulp_ops;
-	void *icsk_ulp_data;
 };
 
 struct tcp_sock {
@@ -218,6 +199,9 @@ struct tcp_sock {
 	u32 srtt_us;
 	u32 total_retrans;
 	void *fastopen_req;
+	struct {
+		u64 time;
+	} rcvq_space;
 };
 
 struct sk_buff {
@@ -227,6 +211,7 @@ struct sk_buff {
 };
 
 struct mptcp_sock {
+	struct sock *first;
 	u64 bytes_sent;
 	u64 bytes_received;
 };
@@ -255,7 +240,6 @@ struct dentry {
 	struct hlist_bl_node d_hash;
 	struct dentry *d_parent;
 	struct qstr d_name;
-	struct inode *d_inode;
 };
 
 struct vfsmount {
@@ -286,7 +270,6 @@ typedef enum {
 
 struct socket {
 	socket_state state;
-	struct file *file;
 	struct sock *sk;
 };
 
@@ -371,7 +354,6 @@ struct css_set {
 enum cgroup_subsys_id {
 	pids_cgrp_id,
 	memory_cgrp_id,
-	cpu_cgrp_id,
 };
 
 #if defined(__TARGET_ARCH_x86)
@@ -426,6 +408,12 @@ struct bpf_iter__task_file {
 	struct bpf_iter_meta *meta;
 	struct task_struct *task;
 	struct file *file;
+};
+
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	void *key;
+	void *value;
 };
 
 struct io_cqe {

@@ -13,9 +13,9 @@ use crate::output::Format;
 pub struct EventSet(u32);
 
 impl EventSet {
-    /// Whether listeners are of interest.
-    pub fn has_listeners(self) -> bool {
-        self.has(EventName::Listen) || self.has(EventName::State)
+    /// Are single changes of state among them?
+    pub fn has_states(self) -> bool {
+        self.has(EventName::State)
     }
 
     /// Are requests among them?

@@ -37,22 +37,8 @@ impl Facts {
 }
 
 /// The kernel's release.
-pub fn release() -> String {
+fn release() -> String {
     nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// Can a task lose its CPU inside the kernel? Since 5.15 a kernel may leave that to its start; what it
-/// came to is in debugfs, for root. Unknown is yes.
-pub fn is_preemptible() -> bool {
-    let chosen = fs::read_to_string("/sys/kernel/debug/sched/preempt").ok();
-    let built = nix::sys::utsname::uname();
-    built.map_or(true, |name| preempts(&name.version().to_string_lossy(), chosen.as_deref()))
-}
-
-/// From `uname -v`, and `none voluntary (full) lazy`, whose word in brackets holds.
-fn preempts(built: &str, chosen: Option<&str>) -> bool {
-    built.contains("PREEMPT")
-        && chosen.is_none_or(|modes| !modes.contains("(none)") && !modes.contains("(voluntary)"))
 }
 
 /// What could keep this machine from being traced.
@@ -76,21 +62,4 @@ fn lockdown_mode() -> Option<String> {
     let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
     let (_, rest) = modes.split_once('[')?;
     rest.split_once(']').map(|(mode, _)| mode.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn preemption() {
-        let built = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.107-1";
-        assert!(preempts(built, None));
-        assert!(preempts(built, Some("none voluntary (full) lazy \n")));
-        assert!(preempts(built, Some("full (lazy) \n")));
-        assert!(!preempts(built, Some("none (voluntary) full \n")));
-        assert!(!preempts(built, Some("(none) voluntary full \n")));
-        assert!(preempts("#1 SMP PREEMPT_RT", None));
-        assert!(!preempts("#1 SMP Debian 5.15.1-1", None));
-    }
 }

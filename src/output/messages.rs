@@ -59,7 +59,7 @@ fn losses(lost: &Lost) -> Vec<String> {
             "process records lost: the ring was full or memory short (their events show the pid only)",
         ),
         (lost.follow, "processes of the command lost: no memory to follow them"),
-        (lost.missed, "events lost at most: the kernel skipped a probe that was already running on that CPU"),
+        (lost.missed, "events lost: the kernel skipped a probe that was already running on that CPU"),
         (lost.answers, "DNS answers not read: the ring was more than half full (names may be missing)"),
         (lost.bad_answers, "DNS answers not understood: damaged or hostile (no names were taken from them)"),
         (lost.undecodable, "records not understood: this is a bug, please report it"),

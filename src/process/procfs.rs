@@ -12,7 +12,7 @@ use super::argv;
 use crate::event::{BootTime, Process};
 
 /// Bytes of argv read; as many as the kernel side reads.
-const ARGS_MAX: u64 = 8192;
+pub const ARGS_MAX: u64 = 8192;
 
 /// The arguments of a process that the kernel side could not read.
 ///

@@ -129,7 +129,7 @@ fn subject(record: &Record) -> Subject {
     }
 }
 
-/// As the kernel has it (src/bpf/survey.h): what is left of a socket counts as opened here.
+/// As the kernel has it (src/bpf/existing.h): what is left of a socket counts as opened here.
 fn direction(kind: &EventKind) -> Direction {
     kind.direction().unwrap_or(if kind.is_listener() { Direction::Ingress } else { Direction::Egress })
 }

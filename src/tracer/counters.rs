@@ -1,10 +1,6 @@
 //! What the kernel side could not send, and waiting for what it still writes.
 
-use std::os::fd::{AsFd, AsRawFd};
-
-use libbpf_rs::{ProgramMut, libbpf_sys};
-
-use super::{layout::netmon_lost as causes, programs::PROGRAMS, skel::NetmonSkel};
+use super::{layout::netmon_lost as causes, skel::NetmonSkel};
 use crate::source::Lost;
 
 /// The kernel side's counters, by cause.
@@ -17,36 +13,9 @@ pub fn lost(skel: &NetmonSkel<'_>) -> Lost {
         process: of(causes::NETMON_LOST_PROCESS),
         follow: of(causes::NETMON_LOST_FOLLOW),
         answers: of(causes::NETMON_LOST_DNS),
-        missed: skipped_runs(skel),
+        missed: of(causes::NETMON_LOST_SKIPPED),
         ..Lost::default()
     }
-}
-
-/// Runs the kernel skipped because the program was already running on that CPU. Where a program
-/// has a backup, at most as many as either was skipped.
-fn skipped_runs(skel: &NetmonSkel<'_>) -> u64 {
-    let counted = PROGRAMS.iter().filter(|program| program.loses_events);
-    let skips = counted.filter_map(|program| {
-        let first = recursion_misses(program.loaded(&skel.progs))?;
-        let backup = program.backup.and_then(|backup| recursion_misses(backup(&skel.progs)));
-        Some(backup.map_or(first, |second| first.min(second)))
-    });
-    skips.sum()
-}
-
-/// None for a program that was not loaded.
-fn recursion_misses(prog: &ProgramMut<'_>) -> Option<u64> {
-    let mut info = libbpf_sys::bpf_prog_info::default();
-    let mut len = size_of_val(&info) as u32;
-    // SAFETY: `info` is a plain structure of the length given, for the kernel to fill.
-    let result = unsafe {
-        libbpf_sys::bpf_obj_get_info_by_fd(
-            prog.as_fd().as_raw_fd(),
-            std::ptr::from_mut(&mut info).cast(),
-            &mut len,
-        )
-    };
-    (result == 0).then_some(info.recursion_misses)
 }
 
 /// Wait until every program that runs now has ended. MEMBARRIER_CMD_GLOBAL is a grace period of

@@ -1,12 +1,12 @@
 //! A compiled filter into the kernel: settings before the load, values after it.
 
 use super::skel::types::{
-    filter_config, filter_field as Field, filter_host, filter_net, filter_number, filter_rows, filter_set,
-    filter_text,
+    filter_field as Field, filter_host, filter_limit as Limit, filter_net, filter_number, filter_rows,
+    filter_set, filter_text,
 };
 use super::skel::{NetmonMaps, OpenNetmonMaps};
 use crate::filter::predicate::{Attribute as A, PortRange, TEXT_MAX};
-use crate::filter::{GROUPS_MAX, Program, Rows, TERMS_MAX, Table, TermSet};
+use crate::filter::{GROUPS_MAX, Program, Rows, TERMS_MAX, Table, TermSet, WORDS};
 use anyhow::{Context, Result, bail};
 use bytemuck::{NoUninit, bytes_of};
 use libbpf_rs::{MapCore, MapFlags, OpenMapMut};
@@ -22,16 +22,16 @@ unsafe impl NoUninit for filter_net {}
 // SAFETY: as above.
 unsafe impl NoUninit for filter_set {}
 
+// The kernel side has room for all that the compiler makes.
+const _: () = {
+    assert!(Limit::FILTER_GROUPS.0 as usize == GROUPS_MAX);
+    assert!(Limit::FILTER_WORDS.0 as usize == WORDS);
+    assert!(WORDS * 64 == TERMS_MAX);
+    assert!(Limit::FILTER_TEXT_MAX.0 as usize == TEXT_MAX);
+};
+
 /// How many ports there are at one end.
 const PORTS: usize = 1 << 16;
-
-/// The limits of a filter are those of the kernel side's arrays: this compiles only where they agree.
-#[allow(dead_code)]
-fn limits_agree(settings: &filter_config, text: &filter_text) {
-    let _: &[filter_set; GROUPS_MAX] = &settings.group;
-    let _: &[u8; TERMS_MAX] = &settings.rule_of;
-    let _: &[u8; TEXT_MAX + 1] = &text.text;
-}
 
 /// The kernel's name of the attribute.
 fn field_of(attribute: A) -> Result<Field> {
@@ -193,6 +193,9 @@ pub fn configure(program: &Program, maps: &mut OpenNetmonMaps<'_>) -> Result<Loa
     if uses(A::PortSrc) {
         maps.filter_pending.set_max_entries(PENDING_MAX)?;
     }
+    let used = !program.tables.is_empty();
+    maps.filter_scratches.set_autocreate(used)?;
+    maps.filter_pending.set_autocreate(uses(A::PortSrc))?;
     for (map, size) in [
         (&mut maps.filter_numbers, contents.numbers.count),
         (&mut maps.filter_texts, contents.texts.count),
@@ -202,7 +205,7 @@ pub fn configure(program: &Program, maps: &mut OpenNetmonMaps<'_>) -> Result<Loa
         (&mut maps.filter_cgroups, contents.cgroups.count),
         (&mut maps.filter_ports, ports),
     ] {
-        resize(map, size)?;
+        resize(map, size, used)?;
     }
     Ok(Loader { contents })
 }
@@ -210,7 +213,8 @@ pub fn configure(program: &Program, maps: &mut OpenNetmonMaps<'_>) -> Result<Loa
 /// As many connections as can be waiting for their local port.
 const PENDING_MAX: u32 = 1 << 16;
 
-fn resize(map: &mut OpenMapMut<'_>, size: usize) -> Result<()> {
+fn resize(map: &mut OpenMapMut<'_>, size: usize, used: bool) -> Result<()> {
+    map.set_autocreate(used)?;
     let size = u32::try_from(size.max(1)).context("a filter map")?;
     map.set_max_entries(size).context("size a filter map")
 }

@@ -1,9 +1,9 @@
 //! The kernel's filter on made-up cases: what the property tests and the measurements run.
 
 use super::filter_maps::{configure, host_key, text_key};
-use super::skel::types::{filter_case, filter_flow, filter_text, filter_who};
+use super::skel::types::{container_case, filter_case, filter_flow, filter_text, filter_who, flow};
 use super::skel::{NetmonSkel, NetmonSkelBuilder};
-use crate::filter::predicate::{Net, unmap};
+use crate::filter::predicate::unmap;
 use crate::filter::{Direction, Program, Subject, Verdict};
 use anyhow::{Context, Result, bail};
 use bytemuck::{NoUninit, bytes_of};
@@ -14,6 +14,9 @@ use std::mem::MaybeUninit;
 // SAFETY: integers and arrays of integers only; filter.h asserts that there is no padding.
 unsafe impl NoUninit for filter_case {}
 
+// SAFETY: as above, of test_programs.h.
+unsafe impl NoUninit for container_case {}
+
 /// A loaded filter that is attached to nothing.
 pub struct FilterTestRun<'obj> {
     skel: NetmonSkel<'obj>,
@@ -22,15 +25,20 @@ pub struct FilterTestRun<'obj> {
 impl<'obj> FilterTestRun<'obj> {
     /// Loads `program`, without any of the probes.
     pub fn load(program: &Program, storage: &'obj mut MaybeUninit<OpenObject>) -> Result<Self> {
+        Self::load_one("on_filter_case", program, storage)
+    }
+
+    fn load_one(wanted: &str, program: &Program, storage: &'obj mut MaybeUninit<OpenObject>) -> Result<Self> {
         let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
         for mut prog in open.open_object_mut().progs_mut() {
-            let wanted = prog.name() == "on_filter_case";
+            let wanted = prog.name() == wanted;
             prog.set_autoload(wanted);
         }
         // The largest maps are those nobody asks here.
         open.maps.conns.set_max_entries(1)?;
         open.maps.ring.set_max_entries(4096)?;
         let loader = configure(program, &mut open.maps)?;
+        open.maps.filter_scratches.set_autocreate(true)?;
         let skel = open.load().context("load the classifier")?;
         loader.fill(&skel.maps)?;
         Ok(FilterTestRun { skel })
@@ -59,6 +67,30 @@ impl<'obj> FilterTestRun<'obj> {
     }
 }
 
+/// The container of a cgroup, by the names of process/container.rs, as the kernel side knows it.
+#[cfg(test)]
+fn container_of(names: &[u8]) -> Result<Option<String>> {
+    let mut case = container_case { name: [[0; 256]; 16], container: [0; 255], reserved: 0 };
+    for (slot, name) in case.name.iter_mut().zip(names.split(|&byte| byte == 0)) {
+        slot[..name.len()].copy_from_slice(name);
+    }
+    let mut storage = MaybeUninit::uninit();
+    let loaded = FilterTestRun::load_one("on_container_case", &Program::default(), &mut storage)?;
+    let map = &loaded.skel.maps.container_cases;
+    map.update(&0u32.to_ne_bytes(), bytes_of(&case), MapFlags::ANY).context("store the case")?;
+    let packet = [0; 14];
+    let input = ProgramInput { data_in: Some(&packet), ..ProgramInput::default() };
+    let found = loaded.skel.progs.on_container_case.test_run(input).context("run the case")?.return_value;
+    let bytes = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)?.context("the case")?;
+    let text = &bytes[size_of_val(&case.name)..];
+    let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+    match found {
+        0 if text.is_empty() => Ok(None),
+        1 => Ok(Some(String::from_utf8_lossy(text).into_owned())),
+        other => bail!("the case returned {other}, {text:?}"),
+    }
+}
+
 fn case(subject: &Subject) -> filter_case {
     let text = |text: &[u8]| filter_text { field: 0, ..text_key(0, text, 0) };
     let end = |address| host_key(0, unmap(address)).addr;
@@ -83,14 +115,35 @@ fn case(subject: &Subject) -> filter_case {
             container: text(&subject.container_id),
         },
         flow: filter_flow {
-            saddr: end(subject.saddr),
-            daddr: end(subject.daddr),
-            netns: subject.netns,
-            sport: subject.sport,
-            dport: subject.dport,
-            ipv6: u32::from(!Net::IPV4.contains(unmap(subject.daddr))),
+            ends: flow {
+                saddr: end(subject.saddr),
+                daddr: end(subject.daddr),
+                netns: subject.netns,
+                sport: subject.sport,
+                dport: subject.dport,
+            },
             ingress: u32::from(subject.direction == Direction::Ingress),
             ..filter_flow::default()
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::container_of;
+    use crate::process::container::{self, PATHS, names};
+
+    /// Needs root; says so otherwise.
+    #[test]
+    fn the_kernel_knows_the_same_containers() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: loading a program needs root");
+            return;
+        }
+        for (path, expected) in PATHS {
+            let names = names(path);
+            assert_eq!(container::id(&names).as_deref(), *expected, "{path}");
+            assert_eq!(container_of(&names).expect("run it").as_deref(), *expected, "in the kernel: {path}");
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 /// Room in the ring for a socket that is visited, and for its process's record.
 const BYTES_PER_TURN: u32 = 4096;
 
-/// All there is to visit: the sockets of each network namespace, then everyone's descriptors.
+/// All there is to visit: everyone's descriptors, then the sockets of each network namespace.
 pub struct Iterators {
     sockets: Link,
     files: Link,
@@ -48,8 +48,8 @@ impl Iterators {
         let (mut namespaces, hidden) = host::network_namespaces();
         namespaces.reverse();
         Ok(Iterators {
-            sockets: progs.on_survey_tcp.attach().context("attach on_survey_tcp")?,
-            files: progs.on_survey_file.attach().context("attach on_survey_file")?,
+            sockets: progs.on_existing_tcp.attach().context("attach on_existing_tcp")?,
+            files: progs.on_existing_file.attach().context("attach on_existing_file")?,
             own: namespaces.last().map_or(0, |netns| netns.inode),
             namespaces,
             files_done: false,
@@ -101,6 +101,11 @@ impl Iterators {
 
     /// Go on to the next iterator; false when there is none.
     fn next(&mut self) -> Result<bool> {
+        if !self.files_done {
+            self.files_done = true;
+            self.current = Some(create(self.files.as_fd()).context("iterate over the descriptors")?);
+            return Ok(true);
+        }
         while let Some(netns) = self.namespaces.pop() {
             let opened = if netns.inode == self.own {
                 create(self.sockets.as_fd())
@@ -120,12 +125,7 @@ impl Iterators {
                 Err(error) => self.closed = Some(error),
             }
         }
-        if self.files_done {
-            return Ok(false);
-        }
-        self.files_done = true;
-        self.current = Some(create(self.files.as_fd()).context("iterate over the descriptors")?);
-        Ok(true)
+        Ok(false)
     }
 }
 

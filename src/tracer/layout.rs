@@ -3,8 +3,8 @@
 use bytemuck::{AnyBitPattern, Zeroable};
 
 pub use super::skel::types::{
-    conn, netmon_dns, netmon_event, netmon_flag, netmon_kind, netmon_lost, netmon_process,
-    netmon_process_flag, netmon_secureexec, netmon_survey, netmon_want,
+    conn, netmon_dns, netmon_event, netmon_existing, netmon_flag, netmon_kind, netmon_limit, netmon_lost,
+    netmon_process, netmon_process_flag, netmon_secureexec, netmon_want,
 };
 
 // SAFETY: integers and arrays of integers only; netmon.h asserts that there is no padding.
@@ -28,3 +28,9 @@ unsafe impl AnyBitPattern for conn {}
 pub fn conn_of(bytes: &[u8]) -> Option<conn> {
     bytemuck::try_pod_read_unaligned(bytes).ok()
 }
+
+// What user space knows by number.
+const _: () = {
+    assert!(netmon_limit::NETMON_ARGS_MAX.0 as u64 == crate::process::procfs::ARGS_MAX);
+    assert!(netmon_limit::NETMON_CONNECTIONS_MAX.0 as u64 == crate::source::CONNECTIONS_MAX);
+};

@@ -25,21 +25,24 @@ use super::skel::NetmonSkelBuilder;
 const HEADER: &str = include_str!("../bpf/vmlinux.h");
 const OLDER: &str = include_str!("../../tests/kernels/layouts/5.10");
 const NEWER: &str = include_str!("../../tests/kernels/layouts/6.1");
-const PROGRAMS: [&str; 4] = [
+const PROGRAMS: [&str; 6] = [
     include_str!("../bpf/netmon.bpf.c"),
     include_str!("../bpf/close.h"),
-    include_str!("../bpf/judge.h"),
+    include_str!("../bpf/path.h"),
+    include_str!("../bpf/conn.h"),
+    include_str!("../bpf/filter_process.h"),
     include_str!("../bpf/identity.h"),
 ];
 
 /// Members that not all kernels since 5.15 have, and how the programs make sure.
-const ASKED_FOR: [(&str, &str, &str); 5] = [
+const ASKED_FOR: [(&str, &str, &str); 6] = [
+    ("mptcp_sock", "first", "bpf_core_field_exists(msk->first)"),
     ("mptcp_sock", "bytes_sent", "bpf_core_field_exists(msk->bytes_sent)"),
     ("mptcp_sock", "bytes_received", "bpf_core_field_exists(msk->bytes_sent)"),
     ("io_kiocb", "cqe", "bpf_core_field_exists(req->cqe)"),
     ("io_cqe", "res", "bpf_core_field_exists(req->cqe)"),
     // an array before 6.3, of the same size; its name is not used
-    ("kernel_cap_t", "val", "bpf_core_read(&bits, sizeof(bits), set)"),
+    ("kernel_cap_t", "val", "bpf_core_field_exists(cred->cap_effective.val)"),
 ];
 
 /// Helpers that came after 5.15, in the same way.

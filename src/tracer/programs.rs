@@ -77,8 +77,8 @@ enum Stage {
     Attempts,
     /// Connections that begin.
     Begin,
-    /// Iterators: attached by whoever reads them.
-    Existing,
+    /// Attached by whoever reads it.
+    Iterator,
 }
 
 /// What decides which programs a run needs.
@@ -87,72 +87,56 @@ struct Needs {
     tracing: bool,
     existing: bool,
     requests: bool,
-    listeners: bool,
     dns: bool,
     net_admin: bool,
-    skipped: Skipped,
 }
 
 /// One program of src/bpf/netmon.bpf.c.
-pub struct Entry {
+struct Entry {
     open: for<'a, 'obj> fn(&'a mut OpenNetmonProgs<'obj>) -> &'a mut OpenProgramMut<'obj>,
     loaded: for<'a, 'obj> fn(&'a NetmonProgs<'obj>) -> &'a ProgramMut<'obj>,
     stage: Stage,
     wanted: fn(&Needs) -> bool,
-    /// A run that the kernel skips can be an event that is lost.
-    pub loses_events: bool,
-    /// The same program once more, which runs where the first is skipped.
-    pub backup: Option<for<'a, 'obj> fn(&'a NetmonProgs<'obj>) -> &'a ProgramMut<'obj>>,
 }
 
 impl Entry {
     /// The program, once the object is loaded.
-    pub fn loaded<'a, 'obj>(&self, progs: &'a NetmonProgs<'obj>) -> &'a ProgramMut<'obj> {
+    fn loaded<'a, 'obj>(&self, progs: &'a NetmonProgs<'obj>) -> &'a ProgramMut<'obj> {
         (self.loaded)(progs)
     }
 }
 
 /// An [`Entry`] by the program's name.
 macro_rules! program {
-    ($name:ident, $stage:ident, $wanted:expr, loses: $loses:expr $(, backup: $backup:ident)?) => {
+    ($name:ident, $stage:ident, $wanted:expr) => {
         Entry {
             open: |progs| &mut progs.$name,
             loaded: |progs| &progs.$name,
             stage: Stage::$stage,
             wanted: $wanted,
-            loses_events: $loses,
-            backup: program!(@backup $($backup)?),
         }
     };
-    (@backup) => { None };
-    (@backup $backup:ident) => { Some(|progs| &progs.$backup) };
 }
 
-/// Every program there is: loading, attaching, detaching and the counting of skipped runs follow
-/// from this table.
-#[rustfmt::skip]
-pub static PROGRAMS: [Entry; 21] = [
-    program!(on_dns, Names, |needs| needs.tracing && needs.dns, loses: false),
-    program!(on_exec, Follow, |needs| needs.tracing, loses: false),
-    program!(on_fork, Follow, |needs| needs.tracing, loses: false),
-    program!(on_state, Follow, |needs| needs.tracing, loses: true, backup: on_state_again),
-    program!(on_state_again, Follow, |needs| needs.tracing && needs.skipped.tracepoints, loses: false),
-    program!(on_listen, Follow, |needs| needs.tracing && needs.listeners, loses: true),
-    program!(on_connect_v4, Calls, Needs::trampoline, loses: true),
-    program!(on_connect_v6, Calls, Needs::trampoline, loses: true),
-    program!(on_accept, Calls, Needs::trampoline, loses: true, backup: on_accept_again),
-    program!(on_accept_again, Calls, |needs| needs.trampoline() && needs.skipped.trampolines, loses: false),
-    program!(on_request, Calls, |needs| needs.trampoline() && needs.requests, loses: true),
-    program!(on_uring, Calls, Needs::tracepoint, loses: true),
-    program!(on_connect_enter, Calls, |needs| needs.tracepoint() && needs.requests, loses: true),
-    program!(on_sys_exit, Calls, Needs::tracepoint, loses: true, backup: on_sys_exit_again),
-    program!(on_sys_exit_again, Calls, |needs| needs.tracepoint() && needs.skipped.calls, loses: false),
-    program!(on_attempt_v4, Attempts, |needs| needs.tracepoint() && needs.net_admin, loses: false),
-    program!(on_attempt_v6, Attempts, |needs| needs.tracepoint() && needs.net_admin, loses: false),
-    program!(on_connect, Begin, |needs| needs.tracing, loses: true, backup: on_connect_again),
-    program!(on_connect_again, Begin, |needs| needs.tracing && needs.skipped.tracepoints, loses: false),
-    program!(on_survey_tcp, Existing, |needs| needs.existing, loses: false),
-    program!(on_survey_file, Existing, |needs| needs.existing, loses: false),
+/// Every program there is: loading, attaching and detaching follow from this table.
+static PROGRAMS: [Entry; 17] = [
+    program!(on_dns, Names, |needs| needs.tracing && needs.dns),
+    program!(on_exec, Follow, |needs| needs.tracing),
+    program!(on_fork, Follow, |needs| needs.tracing),
+    program!(on_softirq_state, Follow, |needs| needs.tracing),
+    program!(on_connect_v4, Calls, Needs::trampoline),
+    program!(on_connect_v6, Calls, Needs::trampoline),
+    program!(on_accept, Calls, Needs::trampoline),
+    program!(on_request, Calls, |needs| needs.trampoline() && needs.requests),
+    program!(on_uring, Calls, Needs::tracepoint),
+    program!(on_connect_enter, Calls, |needs| needs.tracepoint() && needs.requests),
+    program!(on_sys_exit, Calls, Needs::tracepoint),
+    program!(on_attempt_v4, Attempts, |needs| needs.tracepoint() && needs.net_admin),
+    program!(on_attempt_v6, Attempts, |needs| needs.tracepoint() && needs.net_admin),
+    program!(on_task_state, Begin, |needs| needs.tracing),
+    program!(on_orphan, Iterator, |needs| needs.tracing),
+    program!(on_existing_tcp, Iterator, |needs| needs.existing),
+    program!(on_existing_file, Iterator, |needs| needs.existing),
 ];
 
 impl Needs {
@@ -178,35 +162,11 @@ pub fn choose(
         tracing,
         existing: config.at_start != AtStart::Ignore,
         requests: config.events.has_requests(),
-        listeners: config.events.has_listeners(),
         dns: tracing && config.dns && can_watch_dns(notes),
         net_admin: config.net_admin,
-        skipped: skipped(&host::release(), host::is_preemptible()),
     };
     for program in &PROGRAMS {
         (program.open)(progs).set_autoload((program.wanted)(&needs));
-    }
-}
-
-/// Where a task can be preempted inside a program. The kernel skips that program on the same CPU
-/// meanwhile (`bpf_prog.active`), so the most important are there twice.
-#[derive(Debug, PartialEq, Eq)]
-struct Skipped {
-    trampolines: bool,
-    tracepoints: bool,
-    /// The tracepoints of system calls.
-    calls: bool,
-}
-
-/// Trampolines have never kept a task from being preempted; the tracepoints of system calls did
-/// until 6.13, all others until 7.0.
-fn skipped(release: &str, preemptible: bool) -> Skipped {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    Skipped {
-        trampolines: preemptible,
-        tracepoints: preemptible && version >= (7, 0),
-        calls: preemptible && version >= (6, 13),
     }
 }
 
@@ -308,7 +268,7 @@ pub fn attach(
                     }
                 }
             }
-            Stage::Follow | Stage::Calls | Stage::Begin | Stage::Existing => {
+            Stage::Follow | Stage::Calls | Stage::Begin | Stage::Iterator => {
                 for prog in chosen {
                     let attached = prog.attach();
                     links.push(attached.with_context(|| format!("attach {}", prog.name().display()))?);
@@ -332,24 +292,4 @@ fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
                 .with_context(|| format!("attach {} to {}", prog.name().display(), root.display()))
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn programs_are_there_twice_where_they_can_be_skipped() {
-        let skipped = |release, preemptible| {
-            let Skipped { trampolines, tracepoints, calls } = super::skipped(release, preemptible);
-            (trampolines, tracepoints, calls)
-        };
-        assert_eq!(skipped("7.2.12+deb13-cloud-amd64", true), (true, true, true));
-        assert_eq!(skipped("6.18.44-fc-v669", true), (true, false, true));
-        assert_eq!(skipped("6.13-rc1", true), (true, false, true));
-        assert_eq!(skipped("6.12.107", true), (true, false, false));
-        assert_eq!(skipped("5.15.0-1-amd64", true), (true, false, false));
-        assert_eq!(skipped("7.2.12", false), (false, false, false));
-        assert_eq!(skipped("", true), (true, false, false));
-    }
 }

@@ -1,7 +1,7 @@
 //! Bytes of the ring to [`Event`]s and [`Process`]es. Total: no input panics.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -85,7 +85,7 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
             closer: image(raw.closer),
         }),
         k if k == kinds::NETMON_KIND_LISTEN.0 => EventKind::Listen { backlog },
-        k if k == kinds::NETMON_KIND_UNLISTEN.0 => EventKind::ListenStop { backlog },
+        k if k == kinds::NETMON_KIND_LISTEN_STOP.0 => EventKind::ListenStop { backlog },
         k if k == kinds::NETMON_KIND_STATE.0 => {
             EventKind::StateChange { direction, from, to, after: elapsed }
         }
@@ -104,9 +104,9 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
     Ok(Event {
         time: BootTime(raw.time),
         cookie: raw.cookie,
-        local: SocketAddr::new(address(raw.family, raw.saddr)?, raw.sport),
-        remote: SocketAddr::new(address(raw.family, raw.daddr)?, raw.dport),
-        netns: raw.netns,
+        local: SocketAddr::new(address(raw.flow.saddr), raw.flow.sport),
+        remote: SocketAddr::new(address(raw.flow.daddr), raw.flow.dport),
+        netns: raw.flow.netns,
         mptcp: has(flag::NETMON_FLAG_MPTCP),
         owner,
         rule: raw.rule.checked_sub(1),
@@ -114,12 +114,9 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
     })
 }
 
-fn address(family: u8, bytes: [u8; 16]) -> Result<IpAddr, Undecodable> {
-    match family {
-        4 => Ok(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()),
-        6 => Ok(Ipv6Addr::from(bytes).into()),
-        _ => Err(Undecodable),
-    }
+/// In network order; IPv4 comes as an IPv4-mapped address.
+fn address(words: [u32; 4]) -> IpAddr {
+    Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>(words)).to_canonical()
 }
 
 fn image(id: u64) -> Option<ImageId> {

@@ -12,7 +12,7 @@ tainted_mask=$((16 | 32 | 128 | 512 | 16384))
 # One thread for both processors: with one each, qemu loses the race when the kernel patches its own code (attaching a
 # trampoline does), and the guest dies of "Oops: int3" in one boot of thirty.
 boot() {
-  timeout --foreground --kill-after 5 "$limit" qemu-system-x86_64 -accel tcg,thread=single -cpu max -smp 2 -m 1536 \
+  timeout --foreground --kill-after 5 "$limit" qemu-system-x86_64 "${processor[@]}" -cpu max -m 1536 \
     -nic none -display none -monitor none -no-reboot -kernel "$2/vmlinuz" -initrd "$work/$1/initrd" \
     -serial "file:$work/$1/console" -serial stdio \
     -append "console=ttyS0 loglevel=5 panic=-1 no_timer_check $3" < /dev/null

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     thread,
 };
@@ -32,19 +32,26 @@ impl ToFile {
     }
 
     /// Stop it: how often each type was printed of the events of `port`, and stderr.
-    fn stop(mut self, port: u16) -> (HashMap<String, u64>, String) {
-        self.running.signal(Signal::SIGINT);
-        let (status, stderr) = self.running.wait();
-        assert!(status.success(), "{stderr}");
+    fn stop(self, port: u16) -> (HashMap<String, u64>, String) {
         let mut counts = HashMap::new();
-        for line in BufReader::new(File::open(self.folder.path("events")).expect("the output")).lines() {
-            let event: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
-            let net = &event["network_event"];
+        let stderr = self.stop_and_read(|net| {
             if net["sport"] == port || net["dport"] == port {
                 *counts.entry(net["type"].as_str().expect("a type").to_owned()).or_default() += 1;
             }
-        }
+        });
         (counts, stderr)
+    }
+
+    /// Stop it, and show every `network_event` that it printed; stderr.
+    fn stop_and_read(mut self, mut show: impl FnMut(&serde_json::Value)) -> String {
+        self.running.signal(Signal::SIGINT);
+        let (status, stderr) = self.running.wait();
+        assert!(status.success(), "{stderr}");
+        for line in BufReader::new(File::open(self.folder.path("events")).expect("the output")).lines() {
+            let event: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+            show(&event["network_event"]);
+        }
+        stderr
     }
 }
 
@@ -80,6 +87,11 @@ fn number_before(stderr: &str, phrase: &str) -> u64 {
     line.and_then(|line| line.strip_prefix("tcptrace: ")?.split(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
+/// Events that are counted as lost.
+fn lost_events(stderr: &str) -> u64 {
+    number_before(stderr, "the ring was full (") + number_before(stderr, "events lost: the kernel skipped")
+}
+
 fn every_connection_of_a_busy_host_is_printed_or_counted() {
     let count = std::env::var("TCPTRACE_TEST_CONNECTIONS").map_or(20_000, |n| n.parse().expect("a number"));
     let trace = ToFile::start(&[]);
@@ -88,7 +100,7 @@ fn every_connection_of_a_busy_host_is_printed_or_counted() {
     let printed: u64 = counts.values().sum();
     let owed = 4 * count as u64;
     // This build is not the fast one; what it cannot keep up with it must count.
-    let lost = number_before(&stderr, "the ring was full (") + number_before(&stderr, "events lost at most");
+    let lost = lost_events(&stderr);
     assert!(printed + lost >= owed, "{printed} printed and {lost} lost of {owed}: {stderr}");
     if lost == 0 {
         assert_eq!(counts["TcpConnectionEstablish"], count as u64);
@@ -105,11 +117,75 @@ fn events_lost_to_a_full_ring_are_counted() {
     trace.running.signal(Signal::SIGCONT);
     let (counts, stderr) = trace.stop(port);
     let printed: u64 = counts.values().sum();
-    let lost = number_before(&stderr, "the ring was full (") + number_before(&stderr, "events lost at most");
+    let lost = lost_events(&stderr);
     assert!(lost > 0, "{stderr}");
     // Other tests' connections may be among the lost; ours can not be missing from the sum.
     assert!(printed + lost >= 4 * count as u64, "{printed} printed and {lost} lost of {}", 4 * count);
     assert!(printed < 4 * count as u64);
 }
 
-crate::tests![every_connection_of_a_busy_host_is_printed_or_counted, events_lost_to_a_full_ring_are_counted,];
+/// Clients that connect, write a byte and reset, against servers that accept, read and close: the
+/// reset comes before, during and after the accept. The servers' ports.
+fn reset_during_accept(count: usize) -> Vec<u16> {
+    let server = |listener: &TcpListener| {
+        for _ in 0..count {
+            let (mut stream, _) = listener.accept().expect("accept");
+            // A reset is an error here, which is what this is about.
+            let _ = stream.read(&mut [0; 8]);
+        }
+    };
+    let client = |port: u16| {
+        for _ in 0..count {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+            stream.write_all(b"x").expect("write");
+            reset(stream);
+        }
+    };
+    let listeners: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("listen")).collect();
+    let ports: Vec<_> = listeners.iter().map(|l| l.local_addr().expect("an address").port()).collect();
+    thread::scope(|scope| {
+        for (listener, &port) in listeners.iter().zip(&ports) {
+            scope.spawn(move || server(listener));
+            scope.spawn(move || client(port));
+        }
+    });
+    ports
+}
+
+/// The events of one cookie, each a type and a direction, if they are not those of one connection.
+fn wrong_sequence(events: &[(String, String)]) -> Option<String> {
+    let kinds: Vec<&str> = events.iter().map(|(kind, _)| kind.as_str()).collect();
+    let direction = events.last().map(|(_, direction)| direction.as_str()).unwrap_or_default();
+    let right = matches!(
+        (kinds.as_slice(), direction),
+        (["TcpConnectionEstablish", "TcpConnectionClose"], "egress")
+            | (["TcpConnectionAccept", "TcpConnectionClose"], "ingress")
+    );
+    (!right).then(|| format!("{kinds:?} {direction}"))
+}
+
+fn resets_that_race_with_accept_are_reported_once() {
+    let count = std::env::var("TCPTRACE_TEST_CONNECTIONS").map_or(5_000, |n| n.parse().expect("a number"));
+    let trace = ToFile::start(&["--ring-size", "64M"]);
+    let ports = reset_during_accept(count);
+    let mut connections: HashMap<u64, Vec<(String, String)>> = HashMap::new();
+    let stderr = trace.stop_and_read(|net| {
+        if ports.iter().any(|&port| net["sport"] == port || net["dport"] == port) {
+            let text = |key: &str| net[key].as_str().unwrap_or_default().to_owned();
+            let cookie = net["cookie"].as_u64().expect("a cookie");
+            connections.entry(cookie).or_default().push((text("type"), text("direction")));
+        }
+    });
+    let printed: usize = connections.values().map(Vec::len).sum();
+    let lost = lost_events(&stderr);
+    let wrong: Vec<String> = connections.values().filter_map(|events| wrong_sequence(events)).collect();
+    assert_eq!(printed as u64 + lost, 8 * count as u64, "{stderr} {wrong:?}");
+    // A connection with a lost event has one less.
+    assert!(wrong.len() as u64 <= lost, "{wrong:?} {stderr}");
+}
+
+crate::tests![
+    every_connection_of_a_busy_host_is_printed_or_counted,
+    events_lost_to_a_full_ring_are_counted,
+    resets_that_race_with_accept_are_reported_once,
+];

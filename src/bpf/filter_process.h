@@ -1,22 +1,37 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The filter asked of processes. Each image is judged once, and keeps what it leaves.
+ * The filter asked of processes. Each image is evaluated once, and keeps what it leaves.
  */
-#ifndef __JUDGE_H__
-#define __JUDGE_H__
+#ifndef __FILTER_PROCESS_H__
+#define __FILTER_PROCESS_H__
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "scratch.h"
+#include "read.h"
+#include "identity.h"
+#include "path.h"
+#include "cgroup.h"
+#include "filter.h"
+#include "process.h"
 
 #define CONTAINER_ID 64 /* hexadecimal digits */
 
-enum judged {
-	JUDGED_NOT,
-	JUDGED_POSSIBLE,
-	JUDGED_HOPELESS, /* whatever the connection is like */
+enum evaluation {
+	NOT_EVALUATED,
+	IMAGE_POSSIBLE,
+	IMAGE_REJECTED, /* whatever the connection is like */
 };
 
-/* What is judged, and what is left of the terms: too much for the stack. */
+/* What is evaluated, and what is left of the terms: too much for the stack. */
 struct filter_scratch {
 	__u32 busy;
-	__u32 reserved;
+	__u32 supervised; /* the cgroup below is called "supervisor" */
+	__u32 from, to;	  /* where fill_machine() is */
 	struct identity identity;
 	struct filter_set left;
 	struct filter_flow flow;
@@ -27,7 +42,7 @@ struct filter_scratch {
 	__u64 id[CONTAINER_ID / 8];
 };
 
-/* As for process records: one for each kind of program, and another where that is taken. */
+/* As for process records. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, SCRATCH_SLOTS);
@@ -37,12 +52,14 @@ struct {
 
 static __always_inline struct file *exe_of(struct task_struct *task)
 {
-	return task->mm ? task->mm->exe_file : NULL;
+	struct mm_struct *mm = READ(task_struct, task, mm);
+
+	return mm ? READ(mm_struct, mm, exe_file) : NULL;
 }
 
 /* The base name of the executable, or the name of a kernel thread. */
-static __always_inline __u32 put_binary_name(struct filter_text *into, struct task_struct *leader,
-					     struct file *exe)
+static __always_inline __u32 fill_binary_name(struct filter_text *into, struct task_struct *leader,
+					      struct file *exe)
 {
 	struct dentry *dentry;
 
@@ -89,12 +106,13 @@ static __noinline long prepend_up(__u32 i, struct walk *w)
 	return w->ended;
 }
 
-/* The beginning of the path, as in put_path(); nothing of a path that is too long to be walked. */
-static __noinline __u32 put_binary_path(struct filter_scratch *s, struct filter_text *into,
-					struct task_struct *leader, struct file *exe)
+/* The beginning of the path, as in append_path(); nothing of a path that is too long to be walked.
+ */
+static __noinline __u32 fill_binary_path(struct filter_scratch *s, struct filter_text *into,
+					 struct task_struct *leader, struct file *exe)
 {
 	struct walk w = {.filter = s};
-	struct fs_struct *fs = leader->fs;
+	struct fs_struct *fs = READ(task_struct, leader, fs);
 	__u32 i, at;
 
 	__builtin_memset(into->text, 0, sizeof(into->text));
@@ -143,31 +161,85 @@ static __always_inline bool is_hex(__u64 bytes)
 	return !(bytes & tops) && ((digit | letter) & tops) == tops;
 }
 
-/* The container whose cgroup is called so, as src/container.rs tells it; false for none. */
-static __noinline bool put_container_of(struct filter_scratch *s, const char *cgroup)
+struct unescape {
+	struct filter_scratch *s;
+	__u32 end; /* of the name */
+};
+
+/* One character. Returns 1 at the end. */
+static __noinline long unescape_one(__u32 i, struct unescape *u)
+{
+	struct filter_scratch *s = u->s;
+	__u32 from = s->from, to = s->to;
+	__u8 c;
+
+	if (from >= u->end || from >= NETMON_NAME_MAX || to >= FILTER_TEXT_MAX)
+		return 1;
+	if (LIES_AT(&s->name[in_name(from)], "\\x2d")) {
+		c = '-';
+		s->from = from + 4;
+	} else {
+		c = s->name[in_name(from)];
+		s->from = from + 1;
+	}
+	barrier_var(to);
+	if (to >= FILTER_TEXT_MAX)
+		return 1;
+	s->who.container.text[to] = c;
+	s->to = to + 1;
+	return 0;
+}
+
+/* A machine's name is part of a unit's, where systemd writes a dash as \x2d. QEMU's are no
+ * containers. */
+static __always_inline bool fill_machine(struct filter_scratch *s, __u32 from, __u32 end)
+{
+	struct unescape u = {.s = s, .end = end};
+	__u32 i;
+
+	s->from = from;
+	s->to = 0;
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+		bpf_loop(NETMON_NAME_MAX, unescape_one, &u, 0);
+	} else {
+		for (i = 0; i < NETMON_NAME_MAX; i++)
+			if (unescape_one(i, &u))
+				break;
+	}
+	if (!LIES_AT(s->who.container.text, "qemu-"))
+		return true;
+	__builtin_memset(s->who.container.text, 0, sizeof(s->who.container.text));
+	return false;
+}
+
+/*
+ * The container whose cgroup is called so, as src/container.rs tells it; false for none. To be
+ * asked from the inside out, beginning with `supervised` 0: who supervises a machine is not in it.
+ */
+static __noinline bool fill_container_of(struct filter_scratch *s, const char *cgroup)
 {
 	__u8 *name = s->name, *into = s->who.container.text;
-	__u32 i, start, len, end;
+	__u32 i, start, len, end, supervised = s->supervised;
 	long n;
 
+	s->supervised = 0;
 	n = bpf_probe_read_kernel_str(name, NETMON_NAME_MAX, cgroup);
 	if (n <= 1 || n > NETMON_NAME_MAX)
 		return false;
 	len = n - 1;
 	end = len;
+	s->supervised = len == 10 && LIES_AT(name, "supervis") && LIES_AT(&name[8], "or");
 	if (len > 6 && LIES_AT(&name[in_name(len - 6)], ".scope"))
 		end -= 6;
-	if (end < len && end > 8 && LIES_AT(name, "machine-")) {
-		if (LIES_AT(&name[8], "qemu-"))
+	if (LIES_AT(name, "machine-")) {
+		if (supervised)
 			return false;
-		bpf_probe_read_kernel(into, in_name(end - 8), &name[8]);
-		return true;
+		if (end < len)
+			return end > 8 && fill_machine(s, 8, end);
 	}
 	if (len > 23 && LIES_AT(name, "systemd-") && LIES_AT(&name[7], "-nspawn@") &&
-	    LIES_AT(&name[in_name(len - 8)], ".service")) {
-		bpf_probe_read_kernel(into, in_name(len - 23), &name[15]);
-		return true;
-	}
+	    LIES_AT(&name[in_name(len - 8)], ".service"))
+		return !supervised && fill_machine(s, 15, len - 8);
 	if (end < CONTAINER_ID)
 		return false;
 	start = in_name(end - CONTAINER_ID);
@@ -184,16 +256,17 @@ static __noinline bool put_container_of(struct filter_scratch *s, const char *cg
 	return true;
 }
 
-static __noinline bool put_container_in(struct filter_scratch *s, struct cgroup *cgroup)
+static __noinline bool fill_container_in(struct filter_scratch *s, struct cgroup *cgroup)
 {
 	struct cgroup_subsys_state *up;
 	int i;
 
+	s->supervised = 0;
 	for (i = 0; i < NETMON_CGROUP_PARTS && cgroup; i++) {
 		up = BPF_CORE_READ(cgroup, self.parent);
 		if (!up)
 			break;
-		if (put_container_of(s, BPF_CORE_READ(cgroup, kn, name)))
+		if (fill_container_of(s, BPF_CORE_READ(cgroup, kn, name)))
 			return true;
 		cgroup = BPF_CORE_READ(up, cgroup);
 	}
@@ -201,17 +274,17 @@ static __noinline bool put_container_in(struct filter_scratch *s, struct cgroup 
 }
 
 /* The innermost wins, and cgroup2 is asked before v1. */
-static __always_inline void put_container(struct filter_scratch *s, struct task_struct *leader)
+static __always_inline void fill_container(struct filter_scratch *s, struct task_struct *leader)
 {
-	struct css_set *set = leader->cgroups;
+	struct css_set *set = READ(task_struct, leader, cgroups);
 	struct cgroup *v2 = BPF_CORE_READ(set, dfl_cgrp);
 	struct cgroup *v1 = v1_cgroup(set, pids_cgrp_id);
 
 	__builtin_memset(s->who.container.text, 0, sizeof(s->who.container.text));
 	if (!v1)
 		v1 = v1_cgroup(set, memory_cgrp_id);
-	if (!put_container_in(s, v2) && v1 && v1 != v2)
-		put_container_in(s, v1);
+	if (!fill_container_in(s, v2) && v1 && v1 != v2)
+		fill_container_in(s, v1);
 }
 
 static __noinline bool is_in_cgroup(struct cgroup *cgroup)
@@ -231,8 +304,8 @@ static __noinline bool is_in_cgroup(struct cgroup *cgroup)
 }
 
 /* Only what the filter asks for; the verifier drops the rest. */
-static __always_inline void put_who(struct filter_scratch *s, struct task_struct *leader,
-				    struct identity *identity)
+static __always_inline void fill_who(struct filter_scratch *s, struct task_struct *leader,
+				     struct identity *identity)
 {
 	struct task_struct *parent = parent_of(leader);
 	struct filter_who *who = &s->who;
@@ -245,27 +318,29 @@ static __always_inline void put_who(struct filter_scratch *s, struct task_struct
 	who->pid = leader->tgid;
 	who->ppid = parent->tgid;
 	if (filter_uses(FILTER_CGROUP))
-		who->in_cgroup = is_in_cgroup(BPF_CORE_READ(leader->cgroups, dfl_cgrp));
+		who->in_cgroup = is_in_cgroup(BPF_CORE_READ(leader, cgroups, dfl_cgrp));
 	if (filter_uses(FILTER_CONTAINER))
-		put_container(s, leader);
+		fill_container(s, leader);
 	if (filter_uses(FILTER_BINARY_NAME))
-		who->name_len = put_binary_name(&who->name, leader, exe_of(leader));
+		who->name_len = fill_binary_name(&who->name, leader, exe_of(leader));
 	if (filter.fields & FILTER_PATHS)
-		who->path_len = put_binary_path(s, &who->path, leader, exe_of(leader));
+		who->path_len = fill_binary_path(s, &who->path, leader, exe_of(leader));
 	if (filter_uses(FILTER_PARENT_NAME))
-		who->parent_name_len = put_binary_name(&who->parent_name, parent, exe_of(parent));
+		who->parent_name_len = fill_binary_name(&who->parent_name, parent, exe_of(parent));
 	if (filter.fields & FILTER_PPATHS)
 		who->parent_path_len =
-			put_binary_path(s, &who->parent_path, parent, exe_of(parent));
+			fill_binary_path(s, &who->parent_path, parent, exe_of(parent));
 }
 
-static __noinline void judge_who(struct filter_set *left, struct filter_who *who)
+static __noinline void evaluate_who(struct filter_set *left, struct filter_who *who)
 {
-	filter_judge_who(left, who);
+	filter_evaluate_who(left, who);
 }
 
-/* The image that `task` acts as, forgotten if it has another identity than when it was judged. */
-static __noinline struct image *image_to_judge(struct filter_scratch *s, struct task_struct *task)
+/* The image that `task` acts as, forgotten if it has another identity than when it was evaluated.
+ */
+static __noinline struct image *image_to_evaluate(struct filter_scratch *s,
+						  struct task_struct *task)
 {
 	struct task_struct *leader = task->group_leader;
 	struct image *image;
@@ -276,68 +351,71 @@ static __noinline struct image *image_to_judge(struct filter_scratch *s, struct 
 		/* With another identity it is another image: its record has to be sent. */
 		image->identity = s->identity;
 		image->id = 0;
-		image->judged = JUDGED_NOT;
+		image->evaluated = NOT_EVALUATED;
 	}
 	return image;
 }
 
 /* What the process of `task` leaves of all terms; false when nothing could come of it. */
-static __always_inline bool judge_task(struct filter_scratch *s, struct task_struct *task)
+static __always_inline bool evaluate_task(struct filter_scratch *s, struct task_struct *task)
 {
-	struct image *image = image_to_judge(s, task);
+	struct image *image = image_to_evaluate(s, task);
 
 	if (!image) {
 		count_lost(NETMON_LOST_TABLE);
 		return false;
 	}
-	if (!image->judged) {
+	if (!image->evaluated) {
 		filter_all(&image->left);
-		put_who(s, task->group_leader, &s->identity);
-		judge_who(&image->left, &s->who);
-		image->judged = filter_verdict(&image->left) == FILTER_REJECTED ? JUDGED_HOPELESS
-										: JUDGED_POSSIBLE;
+		fill_who(s, task->group_leader, &s->identity);
+		evaluate_who(&image->left, &s->who);
+		image->evaluated = filter_verdict(&image->left) == FILTER_REJECTED ? IMAGE_REJECTED
+										   : IMAGE_POSSIBLE;
 	}
 	s->left = image->left;
-	return image->judged == JUDGED_POSSIBLE;
+	return image->evaluated == IMAGE_POSSIBLE;
 }
 
-/* The slot that was taken, this one or another; SCRATCH_SLOTS: none was free. */
-static __always_inline __u32 take_slot(__u32 slot)
+/* As claim_slot(). Where none is free, which is counted, a connection is lost. */
+__noinline int claim_filter_slot(void)
 {
-	struct filter_scratch *s;
-	__u32 i;
+	__u32 index = SCRATCH_SLOTS;
 
-	for (i = 0; i < SCRATCH_SLOTS; i++) {
-		s = bpf_map_lookup_elem(&filter_scratches, &slot);
-		if (s && __sync_lock_test_and_set(&s->busy, 1) == 0)
-			return slot;
-		slot = slot + 1 < SCRATCH_SLOTS ? slot + 1 : 0;
-	}
-	count_lost(NETMON_LOST_TABLE);
-	return SCRATCH_SLOTS;
+	if (filter.fields)
+		index = CLAIM(filter_scratch, &filter_scratches);
+	if (index == SCRATCH_SLOTS)
+		count_lost(NETMON_LOST_TABLE);
+	return index;
 }
 
 /*
- * The current process, judged in a scratch that was taken. Not static: so the verifier looks at
+ * The current process, evaluated in a scratch that was taken. Not static: so the verifier looks at
  * it once, and not again for all that can precede the call.
  */
-__noinline int judge_current(__u32 slot)
+__noinline int evaluate_current(__u32 slot)
 {
-	struct filter_scratch *s = bpf_map_lookup_elem(&filter_scratches, &slot);
+	struct filter_scratch *s;
 
-	return s && judge_task(s, bpf_get_current_task_btf());
+	/* Then there is no such map; the verifier looks at this function all the same. */
+	if (!filter.fields)
+		return true;
+	s = bpf_map_lookup_elem(&filter_scratches, &slot);
+	return s && evaluate_task(s, bpf_get_current_task_btf());
 }
 
 /* What the connection leaves as well, and what it means. Not static, as above. */
-__noinline int judge_flow(__u32 slot)
+__noinline int evaluate_flow(__u32 slot)
 {
-	struct filter_scratch *s = bpf_map_lookup_elem(&filter_scratches, &slot);
+	struct filter_scratch *s;
 
+	if (!filter.fields)
+		return FILTER_UNNAMED;
+	s = bpf_map_lookup_elem(&filter_scratches, &slot);
 	if (!s)
 		return FILTER_REJECTED;
-	filter_judge_flow(&s->left, &s->flow);
+	filter_evaluate_flow(&s->left, &s->flow);
 	if (!s->flow.port_pending)
-		filter_port(&s->left, FILTER_SPORT, s->flow.sport);
+		filter_port(&s->left, FILTER_SPORT, s->flow.ends.sport);
 	return filter_verdict(&s->left);
 }
 

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * What exists at the start: reported, and tracked as if it had been seen to begin.
+ *
+ * Two iterators find it. iter/tcp sees the sockets of one network namespace, also those that no
+ * process has a descriptor of; iter/task_file sees who has descriptors. Probes run meanwhile. A
+ * socket they already know of is theirs to tell; one that closes meanwhile is marked closed
+ * (socket.h).
+ */
+#ifndef __EXISTING_H__
+#define __EXISTING_H__
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "read.h"
+#include "conn.h"
+#include "close.h"
+#include "process.h"
+#include "filter_conn.h"
+
+/*
+ * The reader says with the size of its buffer how many sockets may be visited at a time, so that
+ * it can empty the ring in between: each is worth one byte. No room: it will be visited again.
+ */
+static __always_inline bool spend_budget(struct seq_file *seq)
+{
+	__u8 turn = 0;
+
+	return bpf_seq_write(seq, &turn, sizeof(turn)) == 0;
+}
+
+static __always_inline void report_existing(struct conn *conn, struct sock *sk, int state)
+{
+	struct netmon_event *e = new_event(conn, NETMON_KIND_EXISTING, bpf_ktime_get_boot_ns());
+
+	if (!e)
+		return;
+	e->states = state << 4;
+	if (state == TCP_LISTEN)
+		fill_backlog(e, sk);
+	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+}
+
+/* TIME_WAIT, or SYN_RECV of a listener's request: all that is left, or there yet, of a socket. */
+static __always_inline void handle_request_or_timewait(struct seq_file *seq,
+						       struct sock_common *skc)
+{
+	struct tcp_timewait_sock *tw;
+	int state = skc->skc_state;
+	struct conn conn = {};
+
+	if (!(config.existing & NETMON_EXISTING_REPORT) || !spend_budget(seq))
+		return;
+	if (state == TCP_TIME_WAIT) {
+		/* the kernel keeps FIN_WAIT2 without an owner this way too */
+		tw = bpf_skc_to_tcp_timewait_sock(skc);
+		if (tw)
+			state = tw->tw_sk.tw_substate;
+	} else if (state == TCP_NEW_SYN_RECV) {
+		state = TCP_SYN_RECV;
+	}
+	/* For the filter, what is left of a socket counts as opened here. */
+	conn.flags = state == TCP_SYN_RECV ? NETMON_FLAG_INGRESS : NETMON_FLAG_EGRESS;
+	conn.cookie = bpf_get_socket_cookie(skc);
+	fill_common_flow(&conn.flow, skc);
+	if (!admit_unowned((struct sock *)skc, &conn))
+		return;
+	conn.flags &= ~NETMON_FLAG_EGRESS;
+	conn.rule = 0;
+	report_existing(&conn, NULL, state);
+}
+
+/* A listener's child that waits for accept(): its connection begins there. */
+static __always_inline bool is_waiting(struct sock *sk)
+{
+	return !READ(sock, sk, sk_socket) && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD));
+}
+
+static __always_inline void track_existing(struct sock *sk, struct conn *conn, int state)
+{
+	int left;
+
+	if (state == TCP_LISTEN) {
+		if (!(config.want & (NETMON_WANT_LISTEN | NETMON_WANT_STATE)))
+			return;
+		conn->phase = PHASE_LISTEN;
+	} else if (is_waiting(sk)) {
+		return;
+	} else {
+		conn->phase = state == TCP_SYN_SENT ? PHASE_OPENING : PHASE_OPEN;
+	}
+	if (!(conn->flags & NETMON_FLAG_MPTCP))
+		conn->data_segs_in = READ(tcp_sock, sk, data_segs_in);
+	if (!conn_insert(sk, conn))
+		return;
+	left = closed_meanwhile(sk);
+	if (left && conn_claim(sk, conn) && conn->phase == PHASE_OPEN)
+		send_close(sk, conn, left);
+}
+
+/*
+ * `task` has a descriptor of the socket; NULL: nobody may. The descriptors come first, so that an
+ * entry has its owner when it is made.
+ */
+static __always_inline void handle_existing_socket(struct seq_file *seq, struct sock *sk,
+						   struct task_struct *task)
+{
+	struct conn fresh = {}, *conn = conn_of(sk);
+	int state = sk->__sk_common.skc_state, index;
+
+	if (state == TCP_CLOSE || (conn && !(conn->flags & NETMON_FLAG_EXISTING)) ||
+	    !spend_budget(seq))
+		return;
+	index = admit_process(false, task);
+	if (index == NOT_ADMITTED)
+		return;
+	fresh.flags = NETMON_FLAG_EXISTING | flags_of(sk);
+	/* a child has its listener's limit; a socket that never listened has none */
+	if (state != TCP_LISTEN && !sk->sk_max_ack_backlog)
+		fresh.flags |= NETMON_FLAG_EGRESS;
+	fresh.cookie = bpf_get_socket_cookie(sk);
+	fill_flow(&fresh.flow, sk, NULL);
+	if (!admit_flow(index, sk, &fresh, true))
+		return;
+	if (task) {
+		fresh.image = record_of(task, false);
+		fresh.pid = task->tgid;
+		fresh.tid = task->pid;
+	}
+	if (config.existing & NETMON_EXISTING_REPORT) {
+		if (state != TCP_LISTEN && !(fresh.flags & NETMON_FLAG_EGRESS))
+			fresh.flags |= NETMON_FLAG_INGRESS;
+		report_existing(&fresh, sk, state);
+		fresh.flags &= ~NETMON_FLAG_INGRESS;
+	}
+	if (config.existing & NETMON_EXISTING_TRACK && !conn)
+		track_existing(sk, &fresh, state);
+}
+
+#endif

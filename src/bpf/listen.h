@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * -e listen: sockets that begin and stop to listen, in the task that has them do so.
+ */
+#ifndef __LISTEN_H__
+#define __LISTEN_H__
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "consts.h"
+#include "netmon.h"
+#include "ring.h"
+#include "filter_conn.h"
+#include "conn.h"
+#include "socket.h"
+
+#define WANT_LISTENERS (NETMON_WANT_LISTEN | NETMON_WANT_STATE)
+
+/* LISTEN -> CLOSE */
+static __always_inline void handle_listen_stop(struct sock *sk)
+{
+	struct conn copy;
+
+	announce_close(sk, TCP_LISTEN);
+	if (conn_of(sk) && conn_claim(sk, &copy))
+		send_listen(sk, &copy, NETMON_KIND_LISTEN_STOP);
+}
+
+#endif

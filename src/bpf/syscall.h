@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Which system call the current task is in.
+ */
+#ifndef __SYSCALL_H__
+#define __SYSCALL_H__
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "consts.h"
+#include "read.h"
+
+/* Of the registers on a task's stack, which may be no more than an address to the verifier. */
+#define READ_SYSCALL_NR(regs) ((long)READ(pt_regs, regs, SYSCALL_NR_MEMBER))
+
+/* A 32-bit program: its system calls have other numbers. */
+static __always_inline bool is_compat(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+#if defined(__TARGET_ARCH_x86)
+	return task->thread_info.status & TS_COMPAT;
+#elif defined(__TARGET_ARCH_arm64)
+	return task->thread_info.flags & (1UL << TIF_32BIT);
+#endif
+}
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Programs for the tests (cargo feature `test-programs`), attached to nothing: BPF_PROG_TEST_RUN
+ * runs them on made-up cases.
+ */
+#ifndef __TEST_PROGRAMS_H__
+#define __TEST_PROGRAMS_H__
+
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "netmon.h"
+#include "filter.h"
+#include "filter_process.h"
+
+/* A case to evaluate, as if it were a process and its connection. */
+struct filter_case {
+	struct filter_who who;
+	struct filter_flow flow;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct filter_case);
+} filter_cases SEC(".maps");
+
+SEC("?tc")
+int on_filter_case(struct __sk_buff *skb)
+{
+	struct filter_set left;
+	struct filter_case *c;
+	__u32 key = 0;
+
+	c = bpf_map_lookup_elem(&filter_cases, &key);
+	if (!c)
+		return -2;
+	filter_all(&left);
+	filter_evaluate_who(&left, &c->who);
+	filter_evaluate_flow(&left, &c->flow);
+	filter_port(&left, FILTER_SPORT, c->flow.ends.sport);
+	return filter_verdict(&left);
+}
+
+/* A cgroup, as the names on the way to the root: cgroup2, an empty name, cgroup v1. */
+struct container_case {
+	__u8 name[NETMON_CGROUP_PARTS][NETMON_NAME_MAX];
+	__u8 container[FILTER_TEXT_MAX + 1]; /* the answer */
+	__u8 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct container_case);
+} container_cases SEC(".maps");
+
+/* Returns 1 if the cgroup is a container's. */
+SEC("?tc")
+int on_container_case(struct __sk_buff *skb)
+{
+	struct filter_scratch *s;
+	struct container_case *c;
+	__u32 i, key = 0;
+	bool found = false;
+
+	c = bpf_map_lookup_elem(&container_cases, &key);
+	s = bpf_map_lookup_elem(&filter_scratches, &key);
+	if (!c || !s)
+		return -2;
+	__builtin_memset(s->who.container.text, 0, sizeof(s->who.container.text));
+	s->supervised = 0;
+	for (i = 0; i < NETMON_CGROUP_PARTS && !found; i++)
+		found = fill_container_of(s, (const char *)c->name[i]);
+	bpf_probe_read_kernel(c->container, sizeof(c->container), s->who.container.text);
+	return found;
+}
+
+_Static_assert(sizeof(struct container_case) == NETMON_CGROUP_PARTS * NETMON_NAME_MAX + 256,
+	       "container_case has no padding");
+
+#endif
