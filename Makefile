@@ -68,6 +68,7 @@ lint:
 	cargo clippy --all-targets --target $(HOST) -- -D warnings
 	clang-format --dry-run -Werror src/bpf/*.c src/bpf/*.h
 	tests/headers
+	cargo test --quiet --target $(HOST) --test structure
 
 # The manual page, after a change of an option, of the schema or of man/*.in.
 man:

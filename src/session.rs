@@ -197,3 +197,6 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

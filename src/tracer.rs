@@ -30,7 +30,7 @@ mod filter_maps;
 pub mod filter_test_run;
 mod follow;
 mod iterators;
-mod layout;
+pub mod layout;
 pub mod load_error;
 mod log;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use details::{Fact, facts};
 use layout::Layout;
 
 use super::{
-    Sink,
+    sink::Sink,
     text::{self, Glyphs, endpoint, pad, shorten, width},
     vocabulary::{self, escape},
 };

@@ -240,3 +240,8 @@ fn path_of(names: &[u8], cut: bool) -> String {
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+#[cfg(test)]
+pub mod samples;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! Whole runs, from records that a script gives in place of the kernel.
+
+use std::{
+    cell::RefCell,
+    collections::{HashSet, VecDeque},
+    io::Read,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::*;
+use crate::{
+    event::{BootTime, ImageId, Process},
+    process::SWEEP_AT,
+    tracer::{layout::netmon_kind as kinds, wire::samples},
+};
+
+/// What the session asked of its source, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Read,
+    Detach,
+    InUse,
+}
+
+/// Gives its batches one at a time, and what is left for the drain once it is detached.
+struct Script {
+    batches: VecDeque<Vec<Vec<u8>>>,
+    after_detach: VecDeque<Vec<Vec<u8>>>,
+    open: bool,
+    lost: Lost,
+    /// Set when the batches have been read: what Ctrl-C does.
+    finished: Arc<AtomicBool>,
+    asked: Rc<RefCell<Vec<Asked>>>,
+    never_readable: OwnedFd,
+    _writer: OwnedFd,
+}
+
+impl Script {
+    fn new(batches: Vec<Vec<Vec<u8>>>) -> Script {
+        let (never_readable, _writer) = nix::unistd::pipe().expect("a pipe");
+        Script {
+            batches: batches.into(),
+            after_detach: VecDeque::new(),
+            open: false,
+            lost: Lost::default(),
+            finished: Arc::default(),
+            asked: Rc::default(),
+            never_readable,
+            _writer,
+        }
+    }
+}
+
+impl Source for Script {
+    fn ready_fd(&self) -> BorrowedFd<'_> {
+        self.never_readable.as_fd()
+    }
+
+    fn read(&mut self, into: &mut Batch) -> Result<()> {
+        self.asked.borrow_mut().push(Asked::Read);
+        let mut records = Batch::default();
+        match self.batches.pop_front() {
+            Some(batch) => batch.iter().for_each(|record| records.push(record)),
+            None => self.finished.store(true, Ordering::Relaxed),
+        }
+        into.swap(&mut records);
+        Ok(())
+    }
+
+    fn visit_existing(&mut self) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn has_open(&self) -> bool {
+        self.open
+    }
+
+    fn detach(&mut self) {
+        self.asked.borrow_mut().push(Asked::Detach);
+        self.batches = std::mem::take(&mut self.after_detach);
+    }
+
+    fn lost(&self) -> Lost {
+        self.lost
+    }
+
+    fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {
+        self.asked.borrow_mut().push(Asked::InUse);
+        Ok(HashSet::new())
+    }
+}
+
+struct Clock;
+
+impl Host for Clock {
+    fn wall_offset(&self) -> i128 {
+        0
+    }
+
+    fn boot_time(&self) -> BootTime {
+        BootTime(0)
+    }
+
+    fn args(&self, _: &Process) -> Option<String> {
+        None
+    }
+}
+
+/// A line with the cookie of each event.
+struct Cookies;
+
+impl Sink for Cookies {
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"begin\n");
+    }
+
+    fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("{}\n", record.event.cookie).as_bytes());
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"end\n");
+    }
+}
+
+fn connects(cookies: std::ops::Range<u64>) -> Vec<Vec<u8>> {
+    cookies.map(|cookie| samples::event(kinds::NETMON_KIND_CONNECT, cookie)).collect()
+}
+
+fn run_into(source: &mut Script, stop: Stop, output: OwnedFd) -> Summary {
+    let mut output = Writer::new(output);
+    let session = Session {
+        source,
+        host: &Clock,
+        sink: &mut Cookies,
+        output: &mut output,
+        stop,
+        existing: ExistingSockets::default(),
+        dns: DnsTracker::default(),
+        dns_filter: None,
+    };
+    session.run().expect("a run")
+}
+
+/// The lines that were printed, and the summary. What is printed must fit into a pipe.
+fn run(source: &mut Script, stop: Stop) -> (Vec<String>, Summary) {
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    let summary = run_into(source, stop, writer);
+    let mut text = String::new();
+    std::fs::File::from(reader).read_to_string(&mut text).expect("text");
+    (text.lines().map(str::to_owned).collect(), summary)
+}
+
+fn until_finished(source: &Script) -> Stop {
+    Stop::new(Arc::clone(&source.finished), None, None)
+}
+
+#[test]
+fn what_waits_is_read_after_detaching() {
+    let mut source = Script::new(vec![connects(1..3)]);
+    source.after_detach = [connects(3..4), connects(4..5)].into();
+    let stop = until_finished(&source);
+    let (lines, summary) = run(&mut source, stop);
+    assert_eq!(lines, ["begin", "1", "2", "3", "4", "end"]);
+    assert_eq!(summary.total(), 4);
+    use Asked::{Detach, Read};
+    assert_eq!(*source.asked.borrow(), [Read, Read, Detach, Read, Read, Read]);
+}
+
+#[test]
+fn no_more_events_are_printed_than_were_asked_for() {
+    let mut source = Script::new(vec![connects(1..3), connects(3..9)]);
+    source.after_detach = [connects(9..12)].into();
+    let (lines, summary) = run(&mut source, Stop::new(Arc::default(), None, Some(4)));
+    assert_eq!(lines, ["begin", "1", "2", "3", "4", "end"]);
+    assert_eq!(summary.total(), 4);
+}
+
+#[test]
+fn losses_of_the_source_and_of_the_reader_are_counted() {
+    let broken = vec![vec![], vec![255; 40], samples::event(kinds::NETMON_KIND_CLOSE, 1)[..9].to_vec()];
+    let bad_answer = samples::answer(b"no message");
+    let mut source = Script::new(vec![[broken, vec![bad_answer]].concat(), connects(1..2)]);
+    source.lost = Lost { ring: 5, table: 6, ..Lost::default() };
+    let stop = until_finished(&source);
+    let (lines, summary) = run(&mut source, stop);
+    assert_eq!(lines, ["begin", "1", "end"]);
+    assert_eq!(summary.lost, Lost { ring: 5, table: 6, undecodable: 3, bad_answers: 1, ..Lost::default() });
+}
+
+#[test]
+fn events_a_stopped_reader_never_takes_are_counted() {
+    let events = 40_000;
+    let mut source = Script::new(vec![connects(1..events + 1)]);
+    source.after_detach = [connects(events + 1..events + 11)].into();
+    source.finished.store(true, Ordering::Relaxed);
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    // The signal comes while the first batch is written.
+    let pending = source.batches.drain(..).flatten().fold(Batch::default(), |mut batch, record| {
+        batch.push(&record);
+        batch
+    });
+    let stop = until_finished(&source);
+    let mut output = Writer::new(writer);
+    let session = Session {
+        source: &mut source,
+        host: &Clock,
+        sink: &mut Cookies,
+        output: &mut output,
+        stop,
+        existing: ExistingSockets { pending, ..ExistingSockets::default() },
+        dns: DnsTracker::default(),
+        dns_filter: None,
+    };
+    let summary = session.run().expect("a run");
+    drop(output);
+    let mut text = String::new();
+    std::fs::File::from(reader).read_to_string(&mut text).expect("text");
+    let printed = text.matches('\n').count() as u64 - 1; // without `begin`
+    assert!(printed < events, "a pipe does not hold so much");
+    assert_eq!(printed + summary.lost.undelivered, events + 10);
+}
+
+#[test]
+fn a_reader_that_went_away_ends_the_run() {
+    let mut source = Script::new(vec![connects(1..3)]);
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    drop(reader);
+    let summary = run_into(&mut source, Stop::new(Arc::default(), None, None), writer);
+    assert_eq!(summary.lost, Lost::default());
+    assert!(source.asked.borrow().contains(&Asked::Detach));
+}
+
+#[test]
+fn a_command_that_ended_is_waited_for_only_while_connections_are_open() {
+    let ended = Arc::new(OnceLock::new());
+    ended.set(Instant::now()).expect("set once");
+    let mut source = Script::new(vec![connects(1..2)]);
+    let stop = Stop::new(Arc::default(), None, None).after(Arc::clone(&ended));
+    let (lines, _) = run(&mut source, stop.clone());
+    assert_eq!(lines, ["begin", "1", "end"]);
+    let reads = source.asked.borrow().iter().filter(|asked| **asked == Asked::Read).count();
+    assert_eq!(reads, 3, "one with records, one without, and the drain");
+
+    let mut source = Script::new(vec![connects(1..2)]);
+    source.open = true;
+    run(&mut source, stop);
+    let reads = source.asked.borrow().iter().filter(|asked| **asked == Asked::Read).count();
+    assert!(reads > 3, "it goes on reading until the grace second is over");
+}
+
+#[test]
+fn processes_are_swept_when_there_are_many() {
+    let processes = |ids: std::ops::Range<u64>| ids.map(samples::process).collect::<Vec<_>>();
+    let most = SWEEP_AT as u64;
+    let mut source = Script::new(vec![processes(1..most), connects(1..2), processes(most..most + 1)]);
+    let stop = until_finished(&source);
+    let (_, summary) = run(&mut source, stop);
+    assert_eq!(summary.images, most);
+    let sweeps = source.asked.borrow().iter().filter(|asked| **asked == Asked::InUse).count();
+    assert_eq!(sweeps, 1);
+}
