@@ -87,3 +87,6 @@ pub fn line_width(of: impl AsFd) -> LineWidth {
     let glyphs = if host::shows_utf8() { text::UNICODE } else { text::ASCII };
     LineWidth { columns: host::terminal_size(of).map(|size| size.columns), cut: glyphs.cut }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ fn modules(folder: &Path, prefix: &[String], found: &mut BTreeMap<Vec<String>, S
     entries.sort();
     for path in entries {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        let module = [prefix, &[name.clone()]].concat();
+        let module = [prefix, std::slice::from_ref(&name)].concat();
         if path.is_dir() {
             modules(&path, &module, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") && name != "tests" {

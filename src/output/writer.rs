@@ -71,7 +71,7 @@ impl<Fd: AsFd> Writer<Fd> {
             if rest.is_empty() {
                 break Ok(Flushed::All);
             }
-            let chunk = if self.regular { rest } else { &rest[..rest.len().min(PIPE_BUF)] };
+            let chunk = if self.regular { rest } else { whole_lines(rest, PIPE_BUF) };
             if !self.regular && !self.is_writable()? {
                 if give_up() {
                     break Ok(Flushed::GaveUp);
@@ -116,6 +116,14 @@ impl<Fd: AsFd> Writer<Fd> {
     }
 }
 
+/// As many whole lines as fit, so that whoever gives up does so between two of them; a part of a
+/// line that is longer than that.
+fn whole_lines(bytes: &[u8], most: usize) -> &[u8] {
+    let part = &bytes[..bytes.len().min(most)];
+    let end = part.iter().rposition(|&byte| byte == b'\n').map_or(part.len(), |at| at + 1);
+    &part[..end]
+}
+
 /// Whether poll(2) reported that the other end is closed.
 pub fn is_gone(outcome: nix::Result<i32>, fds: &[PollFd<'_>]) -> bool {
     let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
@@ -139,10 +147,18 @@ mod tests {
     }
 
     #[test]
+    fn chunks_end_with_a_line_where_one_ends() {
+        assert_eq!(whole_lines(b"ab\ncd\nef", 7), b"ab\ncd\n");
+        assert_eq!(whole_lines(b"ab\ncd\n", 100), b"ab\ncd\n");
+        assert_eq!(whole_lines(b"abcdef\n", 4), b"abcd");
+        assert_eq!(whole_lines(b"", 4), b"");
+    }
+
+    #[test]
     fn a_stopped_reader_cannot_hold_it_up() {
         let (mut reader, mut output) = pipe();
         for _ in 0..100_000 {
-            output.buffer().extend_from_slice(b"0123456789abcde\n");
+            output.buffer().extend_from_slice(b"a line of odd length\n");
         }
         assert_eq!(output.flush(|| true).expect("flush"), Flushed::GaveUp);
         let left = output.pending_lines();
@@ -150,6 +166,7 @@ mod tests {
         let mut seen = Vec::new();
         reader.read_to_end(&mut seen).expect("read");
         let whole = seen.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        assert_eq!(seen.last(), Some(&b'\n'), "the last line is whole");
         assert_eq!(whole + left, 100_000);
         assert!(whole > 0 && left > 0);
     }
