@@ -157,6 +157,18 @@ impl EventKind {
         }
     }
 
+    /// The state the socket is in after the event.
+    pub fn state(&self) -> State {
+        match self {
+            EventKind::Request => State::SynSent,
+            EventKind::Connect { .. } | EventKind::Accept { .. } => State::Established,
+            EventKind::Fail { .. } | EventKind::Close(_) | EventKind::ListenStop { .. } => State::Closed,
+            EventKind::Listen { .. } => State::Listen,
+            EventKind::StateChange { to, .. } => *to,
+            EventKind::Existing(existing) => existing.state,
+        }
+    }
+
     /// How long before the event the connection was asked for, where that was seen.
     pub fn latency(&self) -> Option<Duration> {
         match self {

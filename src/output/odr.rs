@@ -5,7 +5,7 @@ use std::{io::Write, net::SocketAddr, time::SystemTime};
 use serde::Serialize;
 
 use super::{sink::Sink, vocabulary};
-use crate::{event::EventKind, record::Record};
+use crate::record::Record;
 
 /// What an envelope says about its records. The server refuses any key beyond these.
 #[derive(Debug, Clone)]
@@ -138,22 +138,10 @@ fn connection(record: &Record) -> Connection<'_> {
         local_address: event.local,
         remote_address: event.remote,
         protocol: if event.local.is_ipv4() { "tcp,ipv4" } else { "tcp,ipv6" },
-        state: state(&event.kind),
+        state: vocabulary::state(event.kind.state()),
         process_id: (event.owner.pid != 0).then_some(event.owner.pid),
         process_name: process.map(|process| process.filename.as_str()),
         service: process.and_then(|process| process.unit.as_deref()),
-    }
-}
-
-/// The state a connection is in after an event, in netstat's words.
-fn state(what: &EventKind) -> &'static str {
-    match what {
-        EventKind::Connect { .. } | EventKind::Accept { .. } => "ESTABLISHED",
-        EventKind::Request => "SYN_SENT",
-        EventKind::Fail { .. } | EventKind::Close(_) | EventKind::ListenStop { .. } => "CLOSED",
-        EventKind::Listen { .. } => "LISTEN",
-        EventKind::StateChange { to, .. } => vocabulary::state(*to),
-        EventKind::Existing(existing) => vocabulary::state(existing.state),
     }
 }
 

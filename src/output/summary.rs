@@ -16,7 +16,7 @@ use crate::{
     source::Lost,
 };
 
-/// How many processes, and how many remote ends, are told apart. Memory stays bounded however
+/// How many processes, and how many remote ends, are tracked. Memory stays bounded however
 /// many there are; those that come later are counted together.
 const MAX_TRACKED_KEYS: usize = 16_384;
 
@@ -33,7 +33,7 @@ pub struct Summary {
     pub remotes: Tally<Remote>,
     /// What remote ends were called last.
     pub names: HashMap<IpAddr, Rc<str>>,
-    /// Process images the kernel side told of.
+    /// Process records read.
     pub images: u64,
     /// What was lost.
     pub lost: Lost,
@@ -138,7 +138,7 @@ impl<K: Eq + Hash + Ord> Tally<K> {
         all
     }
 
-    /// What was done by those that were not told apart.
+    /// What was done by those beyond the limit.
     pub fn others(&self) -> Traffic {
         self.others
     }

@@ -15,7 +15,11 @@ use super::{
     text::{self, Glyphs, endpoint, pad, shorten, width},
     vocabulary::{self, escape},
 };
-use crate::{event::EventKind, host::TerminalSize, record::Record};
+use crate::{
+    event::{Direction, EventKind, Lifecycle},
+    host::TerminalSize,
+    record::Record,
+};
 
 /// How the table looks.
 #[derive(Debug, Clone)]
@@ -162,16 +166,20 @@ fn command(record: &Record) -> String {
 
 /// Of a kind of event. Basic colours only: every terminal's theme keeps them legible.
 fn style(kind: &EventKind) -> Style {
-    match kind {
-        EventKind::Connect { .. } => Style::new().color(AnsiColors::Green),
-        EventKind::Accept { .. } => Style::new().color(AnsiColors::Cyan),
-        EventKind::Fail { .. } => Style::new().color(AnsiColors::Red).bold(),
-        EventKind::Listen { .. } => Style::new().color(AnsiColors::Blue),
-        EventKind::Close(_)
-        | EventKind::Request
-        | EventKind::ListenStop { .. }
-        | EventKind::StateChange { .. }
-        | EventKind::Existing(_) => Style::new(),
+    match (kind.lifecycle(), kind.direction()) {
+        (Lifecycle::Open, Some(Direction::Egress)) => Style::new().color(AnsiColors::Green),
+        (Lifecycle::Open, _) => Style::new().color(AnsiColors::Cyan),
+        (Lifecycle::Fail, _) => Style::new().color(AnsiColors::Red).bold(),
+        (Lifecycle::Begin, None) => Style::new().color(AnsiColors::Blue),
+        (
+            Lifecycle::Attempt
+            | Lifecycle::Begin
+            | Lifecycle::Existing
+            | Lifecycle::Continue
+            | Lifecycle::Close
+            | Lifecycle::StopListening,
+            _,
+        ) => Style::new(),
     }
 }
 

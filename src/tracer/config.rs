@@ -5,7 +5,7 @@ use crate::{
     filter::Program,
 };
 
-/// What the kernel side is told before it is loaded.
+/// What the kernel side has to know before it is loaded.
 #[derive(Debug, Clone, Copy)]
 pub struct TracerConfig<'a> {
     /// Which connections to report.

@@ -170,9 +170,9 @@ pub fn choose(
     }
 }
 
-/// Does this kernel refuse to load any fentry program, as under a lockdown? Asked with one that
-/// is wrong as well, of which only an allowed one is told; whoever may not load programs at all is
-/// refused both.
+/// Does this kernel refuse to load any fentry program, as under a lockdown? Probed with
+/// a deliberately invalid program: EPERM means that fentry is forbidden, another error that it is
+/// not. Whoever may not load programs at all is refused both kinds.
 pub fn are_trampolines_forbidden() -> bool {
     errno_of_program(libbpf_sys::BPF_TRACE_FENTRY) == libc::EPERM
         && errno_of_program(libbpf_sys::BPF_TRACE_RAW_TP) != libc::EPERM

@@ -4,7 +4,7 @@ use super::{super::text::pad, clock};
 
 /// Columns of a process id.
 const PID: usize = 7;
-/// From so many columns on, the details are told in words.
+/// From so many columns on, the details are in words.
 pub const VERBOSE_MIN: usize = 50;
 /// Between the columns.
 const BLANKS: usize = 6;

@@ -140,7 +140,7 @@ fn the_verdict_is_dropped_at_the_end() {
         let mut filter = named(r#"dns == "a.example""#);
         assert!(admits(&mut filter, step(State::Closed, State::SynSent), "a.example"));
         assert!(admits(&mut filter, end.clone(), ""));
-        // Alone it is judged by itself.
+        // Alone it is evaluated by itself.
         assert!(!admits(&mut filter, end.clone(), ""));
         assert!(admits(&mut filter, end, "a.example"));
     }
@@ -187,7 +187,7 @@ fn the_first_rule_that_holds_names_the_event() {
 #[test]
 fn an_unknown_owner_meets_no_condition_on_the_owner() {
     for (predicate, expected) in [
-        // The kernel has judged the user.
+        // The kernel has evaluated the user.
         (r#"uid == 1000 AND dns == "a.example""#, true),
         (r#"uid == 0 OR dns == "a.example""#, false),
         (r#"uid != 5 OR dns == "a.example""#, false),
