@@ -102,7 +102,7 @@ impl Row {
             self.syscall,
             self.start.as_micros(),
         );
-        if std::env::var_os("EACH").is_some() {
+        if std::env::var("EACH").is_ok_and(|each| !each.is_empty()) {
             for (name, ns, runs) in &self.programs {
                 let per = |n: &u64| *n as f64 / CONNECTIONS as f64;
                 println!(

@@ -194,16 +194,38 @@ fn want_bits(events: EventSet) -> u32 {
 }
 
 impl Tracer<'_> {
+    /// What the kernel side knows of each connection.
+    fn each_conn(&self, mut visit: impl FnMut(layout::conn)) -> Result<()> {
+        const AT_ONCE: u32 = 4096;
+        let unknown = "an entry of the connection table has an unknown size";
+        let maps = &self.skel.maps;
+        for entry in maps.slots.lookup_batch(AT_ONCE, MapFlags::ANY, MapFlags::ANY)? {
+            let slot = layout::slot_of(&entry.1).context(unknown)?;
+            if slot.cookie != 0 && slot.cookie != u64::MAX {
+                visit(slot.conn);
+            }
+        }
+        for key in maps.conns.keys() {
+            if let Some(conn) = maps.conns.lookup(&key, MapFlags::ANY)? {
+                visit(layout::conn_of(&conn).context(unknown)?);
+            }
+        }
+        Ok(())
+    }
+
     /// Have the kernel side look for entries whose sockets have gone: it counts them as lost.
     fn count_orphans(&self) {
-        let prog = &self.skel.progs.on_orphan;
-        let iterated = prog.attach_iter(self.skel.maps.conns.as_fd()).map_err(drop).and_then(|link| {
-            libbpf_rs::Iter::new(&link)
-                .map_err(drop)
-                .map(|mut all| std::io::copy(&mut all, &mut std::io::sink()))
-        });
-        // Without it they are not counted, and nothing else suffers.
-        drop(iterated);
+        let (progs, maps) = (&self.skel.progs, &self.skel.maps);
+        for (prog, map) in
+            [(&progs.on_orphan, maps.conns.as_fd()), (&progs.on_orphan_slot, maps.slots.as_fd())]
+        {
+            // Without it they are not counted, and nothing else suffers.
+            if let Ok(link) = prog.attach_iter(map)
+                && let Ok(mut all) = libbpf_rs::Iter::new(&link)
+            {
+                let _ = std::io::copy(&mut all, &mut std::io::sink());
+            }
+        }
     }
 }
 
@@ -245,22 +267,15 @@ impl Source for Tracer<'_> {
         }
         counters::wait_for_programs();
         let mut used = HashSet::new();
-        for key in self.skel.maps.conns.keys() {
-            let Some(conn) = self.skel.maps.conns.lookup(&key, MapFlags::ANY)? else { continue };
-            let conn =
-                layout::conn_of(&conn).context("an entry of the connection table has an unknown size")?;
+        self.each_conn(|conn| {
             used.extend([conn.image, conn.closer].into_iter().filter(|&id| id != 0).map(ImageId));
-        }
+        })?;
         Ok(used)
     }
 
     fn has_open(&self) -> bool {
-        self.skel.maps.conns.keys().any(|key| {
-            let entry = self.skel.maps.conns.lookup(&key, MapFlags::ANY).ok().flatten();
-            entry
-                .and_then(|bytes| layout::conn_of(&bytes))
-                .is_some_and(|conn| conn.image != 0 || conn.pid != 0)
-        })
+        let mut open = false;
+        self.each_conn(|conn| open |= conn.image != 0 || conn.pid != 0).is_ok() && open
     }
 
     fn detach(&mut self) {

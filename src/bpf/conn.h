@@ -45,8 +45,30 @@ struct conn {
 };
 
 /*
- * Keyed by the socket: every socket dies through TCP_CLOSE, and its entry with it. Entries are
- * allocated as needed, so the limit costs its buckets and nothing more.
+ * Entries have a place by the remainder of their cookie, which are given out one after the other:
+ * to take it, to find it and to leave it are a few instructions each. `cookie` is whose it is, by
+ * compare-and-exchange; TAKEN while it is written.
+ */
+#define SLOTS (1 << 14)
+#define TAKEN (~0ULL)
+
+struct slot {
+	__u64 cookie; /* 0: free */
+	__u64 sk;     /* a listener's child has its cookie for a moment */
+	struct conn conn;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+/*
+ * Where a place is taken, and for those without a cookie; keyed by the socket. Every socket dies
+ * through TCP_CLOSE, and its entry with it. Entries are allocated as needed, so the limit costs its
+ * buckets and nothing more.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -71,8 +93,8 @@ static __always_inline __u64 cookie_now(struct sock *sk)
 }
 
 /*
- * How many entries have cookies of one remainder: where it is 0, a look-up is spared. Those
- * without a cookie are under 0; they may be given one by somebody else at any time.
+ * How many entries of `conns` have cookies of one remainder: where it is 0, a look-up is spared.
+ * Those without a cookie are under 0; they may be given one by somebody else at any time.
  */
 #define TRACKED (1 << 14)
 __u32 tracked[TRACKED] = {};
@@ -131,8 +153,15 @@ static __always_inline int closed_meanwhile(struct sock *sk)
 	return READ(sock, sk, __sk_common.skc_state) == TCP_CLOSE ? TCP_CLOSE : 0;
 }
 
-/* Remove the entry. True for one caller only, whose it is from then on. */
-static __always_inline bool conn_delete(struct sock *sk, __u64 cookie)
+/* The cookie's own place, whoever has it now. */
+static __always_inline struct slot *slot_of(__u64 cookie)
+{
+	__u32 index = cookie & (SLOTS - 1);
+
+	return bpf_map_lookup_elem(&slots, &index);
+}
+
+static __always_inline bool hash_delete(struct sock *sk, __u64 cookie)
 {
 	__u64 key = (__u64)sk;
 
@@ -142,18 +171,25 @@ static __always_inline bool conn_delete(struct sock *sk, __u64 cookie)
 	return true;
 }
 
-/* The same, where it has not been looked up, or may not be ours any more. */
+/* Remove the entry. True for one caller only, whose it is from then on. */
 static __always_inline bool conn_claim(struct sock *sk, struct conn *copy)
 {
-	__u64 key = (__u64)sk, cookie;
-	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
+	__u64 key = (__u64)sk, cookie = cookie_now(sk);
+	struct slot *slot = slot_of(cookie);
+	struct conn *conn;
 
+	if (slot && cookie && slot->cookie == cookie && slot->sk == key) {
+		if (copy)
+			*copy = slot->conn;
+		return __sync_val_compare_and_swap(&slot->cookie, cookie, 0) == cookie;
+	}
+	conn = bpf_map_lookup_elem(&conns, &key);
 	if (!conn)
 		return false;
 	if (copy)
 		*copy = *conn;
 	cookie = conn->cookie;
-	return conn_delete(sk, cookie);
+	return hash_delete(sk, cookie);
 }
 
 /*
@@ -166,7 +202,7 @@ static __always_inline bool is_stale(struct sock *sk, const struct conn *conn, _
 
 	if (!conn->cookie || conn->cookie == cookie)
 		return false;
-	if (conn_claim(sk, NULL) && counts)
+	if (hash_delete(sk, conn->cookie) && counts)
 		count_lost(NETMON_LOST_SKIPPED);
 	return true;
 }
@@ -175,16 +211,18 @@ static __always_inline bool is_stale(struct sock *sk, const struct conn *conn, _
 static __always_inline struct conn *conn_of(struct sock *sk)
 {
 	__u64 key = (__u64)sk, cookie = cookie_now(sk);
+	struct slot *slot = slot_of(cookie);
 	struct conn *conn;
 
+	if (slot && cookie && slot->cookie == cookie && slot->sk == key)
+		return &slot->conn;
 	if (!may_be_tracked(cookie))
 		return NULL;
 	conn = bpf_map_lookup_elem(&conns, &key);
 	return conn && !is_stale(sk, conn, cookie) ? conn : NULL;
 }
 
-/* False if there is one already, or no room. */
-static __always_inline bool conn_insert(struct sock *sk, const struct conn *conn)
+static __always_inline bool hash_insert(struct sock *sk, const struct conn *conn)
 {
 	__u64 key = (__u64)sk;
 	struct conn *other;
@@ -203,6 +241,22 @@ static __always_inline bool conn_insert(struct sock *sk, const struct conn *conn
 	if (error != -EEXIST)
 		count_lost(NETMON_LOST_TABLE);
 	return false;
+}
+
+/* False if there is one already, or no room. The last exchange is a full barrier. */
+static __always_inline bool conn_insert(struct sock *sk, const struct conn *conn)
+{
+	struct slot *slot = slot_of(conn->cookie);
+
+	if (!slot || !conn->cookie || __sync_val_compare_and_swap(&slot->cookie, 0, TAKEN) != 0) {
+		if (slot && conn->cookie && slot->cookie == conn->cookie)
+			return false;
+		return hash_insert(sk, conn);
+	}
+	slot->sk = (__u64)sk;
+	slot->conn = *conn;
+	__sync_lock_test_and_set(&slot->cookie, conn->cookie);
+	return true;
 }
 
 /*

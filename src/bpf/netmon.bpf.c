@@ -55,8 +55,10 @@ const enum netmon_limit limit_layout = 0;
  *   on_exec, on_fork  in the task itself                     -               softirqs, tasks (7.0)
  *
  * A transition happens with the socket owned by a task or with bottom halves disabled. Both state
- * programs see all of them; each returns at once from what is the other's half. So a softirq that
- * interrupts the one finds the other free. What is skipped all the same is counted where it shows:
+ * programs see all of them, on_softirq_state first, which returns at once from the tasks' half. A
+ * softirq that interrupts on_task_state finds on_softirq_state free; one that interrupts the latter
+ * finds on_task_state free, which takes a second look: what was done is not there to be done again.
+ * What is skipped all the same (tasks can be preempted) is counted where it shows:
  * an entry whose socket has gone (conn_of(), on_orphan), a close without an entry
  * (count_unopened()), and an open connection that was never seen to open (catch_up()).
  */
@@ -111,16 +113,20 @@ int BPF_PROG(on_connect_v6, struct sock *sk, struct sockaddr *addr, int addr_len
 /* Both sets. */
 
 /* Everything but the beginnings: those have a process of their own. */
-static __always_inline void handle_state(struct sock *sk, int oldstate, int newstate, bool in_task)
+static __always_inline void handle_state(struct sock *sk, int oldstate, int newstate,
+					 enum where where)
 {
+	/* a child that is being made, and still has its listener's cookie */
+	if (oldstate == TCP_LISTEN)
+		return;
 	if (config.want & NETMON_WANT_STATE)
 		handle_step(sk, oldstate, newstate);
 	if (newstate == TCP_ESTABLISHED)
 		handle_established(sk, oldstate);
 	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
-		handle_closing(sk, oldstate, in_task);
+		handle_closing(sk, oldstate, where);
 	else if (newstate == TCP_CLOSE)
-		handle_closed(sk, oldstate, in_task);
+		handle_closed(sk, oldstate, where);
 }
 
 static __always_inline void handle_task_state(struct sock *sk, int oldstate, int newstate)
@@ -136,15 +142,20 @@ static __always_inline void handle_task_state(struct sock *sk, int oldstate, int
 		if (config.want & WANT_LISTENERS)
 			handle_listen_stop(sk);
 	} else {
-		handle_state(sk, oldstate, newstate, true);
+		handle_state(sk, oldstate, newstate, IN_TASK);
 	}
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_task_state, struct sock *sk, int oldstate, int newstate)
 {
-	if (!sk->sk_lock.owned)
+	if (!sk->sk_lock.owned) {
+		/* on_softirq_state has just seen it, unless it was skipped: then this finds it
+		 * undone */
+		if (!(config.want & NETMON_WANT_STATE))
+			handle_state(sk, oldstate, newstate, SECOND_LOOK);
 		return 0;
+	}
 	if (CAN_STAY)
 		bpf_preempt_disable();
 	handle_task_state(sk, oldstate, newstate);
@@ -157,7 +168,7 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_softirq_state, struct sock *sk, int oldstate, int newstate)
 {
 	if (!sk->sk_lock.owned)
-		handle_state(sk, oldstate, newstate, false);
+		handle_state(sk, oldstate, newstate, IN_SOFTIRQ);
 	return 0;
 }
 
@@ -303,22 +314,34 @@ int on_existing_file(struct bpf_iter__task_file *ctx)
 	return 0;
 }
 
-/* What was open and is closed, without our having seen it: run over the table at the end. */
+/* What was open and is closed, without our having seen it: run over both tables at the end. */
+static __always_inline void count_orphan(struct sock *sk, const struct conn *conn)
+{
+	__u64 cookie = cookie_now(sk);
+
+	if (conn->phase != PHASE_FAILED && ((conn->cookie && conn->cookie != cookie) ||
+					    READ(sock, sk, __sk_common.skc_state) == TCP_CLOSE))
+		count_lost(NETMON_LOST_SKIPPED);
+}
+
 SEC("iter/bpf_map_elem")
 int on_orphan(struct bpf_iter__bpf_map_elem *ctx)
 {
 	__u64 *key = ctx->key;
 	struct conn *conn = ctx->value;
-	struct sock *sk;
-	__u64 cookie;
 
-	if (!key || !conn || conn->phase == PHASE_FAILED)
-		return 0;
-	sk = (struct sock *)*key;
-	cookie = READ(sock, sk, __sk_common.skc_cookie.counter);
-	if ((conn->cookie && conn->cookie != cookie) ||
-	    READ(sock, sk, __sk_common.skc_state) == TCP_CLOSE)
-		count_lost(NETMON_LOST_SKIPPED);
+	if (key && conn)
+		count_orphan((struct sock *)*key, conn);
+	return 0;
+}
+
+SEC("iter/bpf_map_elem")
+int on_orphan_slot(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct slot *slot = ctx->value;
+
+	if (slot && slot->cookie && slot->cookie != TAKEN)
+		count_orphan((struct sock *)slot->sk, &slot->conn);
 	return 0;
 }
 

@@ -23,6 +23,9 @@
 #include "state.h"
 #include "close.h"
 
+/* Who sees a transition: its own program, or the other, in case that one was skipped. */
+enum where { IN_TASK, IN_SOFTIRQ, SECOND_LOOK };
+
 #define WANT_ACCEPTED (NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE | NETMON_WANT_STATE)
 
 /* The current task opens the connection: it is the owner from here on. */
@@ -139,7 +142,7 @@ static __always_inline void handle_established(struct sock *sk, int oldstate)
 			bpf_get_socket_cookie(sk);
 	} else if (conn->phase != PHASE_OPEN && conn->flags & NETMON_FLAG_EGRESS) {
 		handle_connected(sk, conn);
-	} else {
+	} else if (!(conn->flags & NETMON_FLAG_EGRESS)) {
 		/* accepted before, as Fast Open does */
 		conn->since = bpf_ktime_get_boot_ns();
 	}
@@ -172,14 +175,14 @@ static __always_inline void catch_up(struct conn *conn, int oldstate)
 }
 
 /* -> FIN_WAIT1 or LAST_ACK: always in the task that calls close() or shutdown(). */
-static __always_inline void handle_closing(struct sock *sk, int oldstate, bool in_task)
+static __always_inline void handle_closing(struct sock *sk, int oldstate, enum where where)
 {
 	struct conn *conn = conn_of(sk);
 
 	if (!conn || !(config.want & NETMON_WANT_CLOSE))
 		return;
 	catch_up(conn, oldstate);
-	if (in_task)
+	if (where == IN_TASK)
 		note_closer(conn);
 	if (!(conn->flags & NETMON_FLAG_MPTCP))
 		conn->data_segs_in = READ(tcp_sock, sk, data_segs_in);
@@ -231,14 +234,11 @@ static __always_inline void count_unopened(struct sock *sk, int oldstate)
 }
 
 /* Send the last event. A function of its own, for what is on its stack. */
-static __noinline void finish(struct sock *sk, const struct conn *known, int oldstate)
+static __noinline void finish(struct sock *sk, int oldstate)
 {
 	struct conn conn;
 
-	if (!known)
-		return;
-	conn = *known;
-	if (!conn_delete(sk, conn.cookie))
+	if (!conn_claim(sk, &conn))
 		return;
 	if (conn.phase == PHASE_OPEN) {
 		send_close(sk, &conn, oldstate);
@@ -250,14 +250,15 @@ static __noinline void finish(struct sock *sk, const struct conn *known, int old
 }
 
 /* -> CLOSE: the end, with the final counts; sk_err is why, if it was not closed in order. */
-static __always_inline void handle_closed(struct sock *sk, int oldstate, bool in_task)
+static __always_inline void handle_closed(struct sock *sk, int oldstate, enum where where)
 {
 	struct conn *conn;
 
 	announce_close(sk, oldstate);
 	conn = conn_of(sk);
 	if (!conn) {
-		count_unopened(sk, oldstate);
+		if (where != SECOND_LOOK)
+			count_unopened(sk, oldstate);
 		return;
 	}
 	if (conn->phase == PHASE_OPENING || conn->phase == PHASE_PORT_PENDING)
@@ -269,9 +270,10 @@ static __always_inline void handle_closed(struct sock *sk, int oldstate, bool in
 		conn->phase = PHASE_FAILED;
 		return;
 	}
-	if (in_task && !sk->sk_err && (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT))
+	if (where == IN_TASK && !sk->sk_err &&
+	    (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT))
 		note_closer(conn);
-	finish(sk, conn, oldstate);
+	finish(sk, oldstate);
 }
 
 /*
@@ -338,15 +340,19 @@ static __noinline void track_accepted(struct sock *sk, struct conn *conn)
  */
 static __always_inline void handle_accepted(struct sock *sk, struct sock *listener, __u64 cookie)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
-	struct conn conn = {.cookie = cookie, .flags = flags_of(sk), .phase = PHASE_OPEN};
+	struct conn conn = {};
 	int index;
+	__u64 now;
 
 	if (!(config.want & WANT_ACCEPTED) || conn_of(sk))
 		return;
 	index = admit_current();
 	if (index == NOT_ADMITTED)
 		return;
+	now = bpf_ktime_get_boot_ns();
+	conn.cookie = cookie;
+	conn.flags = flags_of(sk);
+	conn.phase = PHASE_OPEN;
 	fill_flow(&conn.flow, sk, NULL);
 	if (!admit_flow(index, sk, &conn, true))
 		return;

@@ -4,7 +4,7 @@ use bytemuck::{AnyBitPattern, Zeroable};
 
 pub use super::skel::types::{
     conn, flow, netmon_dns, netmon_event, netmon_existing, netmon_flag, netmon_kind, netmon_limit,
-    netmon_lost, netmon_process, netmon_process_flag, netmon_secureexec, netmon_want,
+    netmon_lost, netmon_process, netmon_process_flag, netmon_secureexec, netmon_want, slot,
 };
 
 // SAFETY: integers and arrays of integers only; netmon.h asserts that there is no padding.
@@ -24,8 +24,18 @@ unsafe impl Zeroable for conn {}
 // SAFETY: as above.
 unsafe impl AnyBitPattern for conn {}
 
+// SAFETY: as above.
+unsafe impl Zeroable for slot {}
+// SAFETY: as above.
+unsafe impl AnyBitPattern for slot {}
+
 /// An entry of the connection table.
 pub fn conn_of(bytes: &[u8]) -> Option<conn> {
+    bytemuck::try_pod_read_unaligned(bytes).ok()
+}
+
+/// A place of the connection table.
+pub fn slot_of(bytes: &[u8]) -> Option<slot> {
     bytemuck::try_pod_read_unaligned(bytes).ok()
 }
 

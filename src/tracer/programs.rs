@@ -119,7 +119,7 @@ macro_rules! program {
 }
 
 /// Every program there is: loading, attaching and detaching follow from this table.
-static PROGRAMS: [Entry; 17] = [
+static PROGRAMS: [Entry; 18] = [
     program!(on_dns, Names, |needs| needs.tracing && needs.dns),
     program!(on_exec, Follow, |needs| needs.tracing),
     program!(on_fork, Follow, |needs| needs.tracing),
@@ -135,6 +135,7 @@ static PROGRAMS: [Entry; 17] = [
     program!(on_attempt_v6, Attempts, |needs| needs.tracepoint() && needs.net_admin),
     program!(on_task_state, Begin, |needs| needs.tracing),
     program!(on_orphan, Iterator, |needs| needs.tracing),
+    program!(on_orphan_slot, Iterator, |needs| needs.tracing),
     program!(on_existing_tcp, Iterator, |needs| needs.existing),
     program!(on_existing_file, Iterator, |needs| needs.existing),
 ];
