@@ -48,7 +48,7 @@ impl ExistingSockets {
                         Ok(Decoded::Event(event)) if matches!(event.kind, EventKind::Existing(_)) => {
                             existing.add(event, &mut by_cookie);
                         }
-                        _ => existing.pending.push(bytes),
+                        Ok(Decoded::Event(_) | Decoded::Answer(_)) | Err(_) => existing.pending.push(bytes),
                     }
                 }
             }
