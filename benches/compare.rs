@@ -18,6 +18,10 @@ use nix::{
     unistd::Pid,
 };
 
+mod bpf_stats;
+
+use bpf_stats::{BpfStats, field, is_idle, programs};
+
 /// Loopback connections, one after the other; tcptrace tells four events of each.
 #[derive(Clone, Copy)]
 struct Load {
@@ -31,7 +35,6 @@ const LOADS: [Load; 2] = [
     Load { name: "as fast as they go", connections: 20_000, pause: Duration::ZERO },
     Load { name: "with a millisecond in between", connections: 3_000, pause: Duration::from_millis(1) },
 ];
-const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 const TCPLIFE: &str = "/usr/sbin/tcplife";
 
 fn main() {
@@ -39,7 +42,7 @@ fn main() {
         eprintln!("the comparison needs root");
         return;
     }
-    let _stats = Stats::enable();
+    let _stats = BpfStats::enable();
     LOADS.iter().for_each(|&load| compare(load));
 }
 
@@ -66,23 +69,6 @@ fn tcplife() -> Command {
     let script = format!("mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; exec {TCPLIFE}");
     command.args(["--mount", "sh", "-c", &script]);
     command
-}
-
-/// kernel.bpf_stats_enabled for as long as this lives.
-struct Stats(String);
-
-impl Stats {
-    fn enable() -> Self {
-        let before = fs::read_to_string(STATS).expect("bpf statistics");
-        fs::write(STATS, "1").expect("enable bpf statistics");
-        Stats(before)
-    }
-}
-
-impl Drop for Stats {
-    fn drop(&mut self) {
-        let _ = fs::write(STATS, &self.0);
-    }
 }
 
 struct Row {
@@ -203,24 +189,6 @@ impl Totals {
             cpu_us: cpu_us(child),
         }
     }
-}
-
-/// What /proc/PID/fdinfo says of each BPF program a process holds.
-fn programs(pid: u32) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return Vec::new() };
-    let texts = entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    // A link's information names its program too, but not how often it ran.
-    texts.filter(|text| text.contains("run_time_ns")).collect()
-}
-
-fn field(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.and_then(|value| value.trim().parse().ok()).unwrap_or_default()
-}
-
-/// Whether a process sleeps.
-fn is_idle(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") S "))
 }
 
 /// User and system time (/proc/PID/stat), in steps of 10 ms.

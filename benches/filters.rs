@@ -10,6 +10,8 @@ mod launch;
 #[path = "../tests/live/common/net.rs"]
 mod net;
 
+mod bpf_stats;
+
 use launch::Launch;
 use std::fs;
 use std::mem::MaybeUninit;
@@ -21,7 +23,6 @@ use tcptrace::filter::netmon_yaml::NetMonConfig;
 use tcptrace::filter::{BinaryPattern, Direction, Filter, FilterOptions, ProcessFilter, Subject, Verdict};
 use tcptrace::tracer::filter_test_run::FilterTestRun;
 
-const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 const CONNECTIONS: u64 = 2_000;
 /// Other programs connect and run too; the quietest round of each case counts.
 const ROUNDS: usize = 3;
@@ -29,8 +30,7 @@ const ROUNDS: usize = 3;
 fn main() {
     let folder = std::env::temp_dir().join(format!("tcptrace-bench-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
-    let before = fs::read_to_string(STATS).expect("root, and a kernel with BPF statistics");
-    fs::write(STATS, "1").expect("be root");
+    let _stats = bpf_stats::BpfStats::enable();
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let port = listener.local_addr().expect("an address").port();
     let name = std::env::current_exe().expect("this program");
@@ -57,7 +57,6 @@ fn main() {
     for (best, (label, _)) in best.iter().zip(&cases) {
         println!("{best:>6} ns per connection: {label}");
     }
-    fs::write(STATS, before.trim()).expect("restore the setting");
     for (label, filter) in [
         ("one binary", one_binary(&name)),
         ("64 rules of mixed attributes, the last one matches", of_yaml(&sixty_four_rules(&name))),

@@ -21,9 +21,12 @@ use nix::{
     unistd::Pid,
 };
 
+mod bpf_stats;
+
+use bpf_stats::{BpfStats, field, is_idle, programs};
+
 const CONNECTIONS: u64 = 500;
 const CALLS: u32 = 2_000;
-const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 const TCPLIFE: &str = "/usr/sbin/tcplife";
 
 /// The wanted part of tcplife's cost, where there is a target.
@@ -43,7 +46,7 @@ fn main() {
         eprintln!("counting needs root: make bench-kernel");
         return;
     }
-    fs::write(STATS, "1").expect("enable bpf statistics");
+    let _stats = BpfStats::enable();
     let only = std::env::var("ONLY").unwrap_or_default();
     connections();
     println!("{CONNECTIONS} loopback connections with one byte, both ends; per connection:");
@@ -292,22 +295,4 @@ fn name_of(id: u32) -> String {
     }
     let bytes: Vec<u8> = info.name.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
     format!("{}#{id}", String::from_utf8_lossy(&bytes))
-}
-
-/// What /proc/PID/fdinfo says of each BPF program a process holds.
-fn programs(pid: u32) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return Vec::new() };
-    let texts = entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    // A link's information names its program too, but not how often it ran.
-    texts.filter(|text| text.contains("run_time_ns")).collect()
-}
-
-fn field(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.and_then(|value| value.trim().parse().ok()).unwrap_or_default()
-}
-
-/// Whether a process sleeps.
-fn is_idle(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") S "))
 }
