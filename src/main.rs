@@ -140,9 +140,9 @@ fn trace(
         utc: plan.utc,
         rules: filter.rule_names(),
         one_document: plan.at_start == AtStart::PrintOnly,
-        metadata: metadata(&plan.envelope),
     };
-    let mut sink = output::sink((!plan.summary_only).then_some(plan.format), options, &output)?;
+    let format = (!plan.summary_only).then_some(plan.format);
+    let mut sink = output::sink(format, options, || metadata(&plan.envelope), &output)?;
     let mut output = Writer::new(output);
     // A command has been started by now: it keeps its own.
     tracer::raise_priority();

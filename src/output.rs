@@ -54,16 +54,20 @@ pub struct Options {
     pub rules: Vec<Option<String>>,
     /// All records form one document, written at once.
     pub one_document: bool,
-    /// Of an odr envelope.
-    pub metadata: Metadata,
 }
 
-/// The format's sink, or none of them where only a summary is wanted.
+/// The format's sink, or none of them where only a summary is wanted; `metadata` is for an odr
+/// envelope.
 ///
 /// # Errors
 /// When the terminal's descriptor cannot be duplicated.
-pub fn sink(format: Option<Format>, options: Options, output: &OwnedFd) -> Result<Box<dyn Sink>> {
-    let Options { color, utc, rules, one_document, metadata } = options;
+pub fn sink(
+    format: Option<Format>,
+    options: Options,
+    metadata: impl FnOnce() -> Metadata,
+    output: &OwnedFd,
+) -> Result<Box<dyn Sink>> {
+    let Options { color, utc, rules, one_document } = options;
     Ok(match format {
         None => Box::new(sink::Nothing),
         Some(Format::Table) => {
@@ -77,7 +81,7 @@ pub fn sink(format: Option<Format>, options: Options, output: &OwnedFd) -> Resul
         Some(Format::Odr) => {
             let wall_ns = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
             let framing = if one_document { Framing::Document { wall_ns } } else { Framing::Lines };
-            Box::new(odr::Odr::new(metadata, framing))
+            Box::new(odr::Odr::new(metadata(), framing))
         }
     })
 }

@@ -100,6 +100,7 @@ impl<'obj> Tracer<'obj> {
         storage: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Self> {
         let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
+        let tracepoints = set == ProbeSet::Tracepoint;
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
         rodata.config.want = want_bits(config.events);
         rodata.config.wake_mask = config.ring_size / 8 - 1;
@@ -110,12 +111,11 @@ impl<'obj> Tracer<'obj> {
             AtStart::Print => existing::NETMON_EXISTING_TRACK.0 | existing::NETMON_EXISTING_REPORT.0,
             AtStart::PrintOnly => existing::NETMON_EXISTING_REPORT.0,
         };
-        rodata.config.tracepoints = u32::from(set == ProbeSet::Tracepoint);
+        rodata.config.tracepoints = u32::from(tracepoints);
         open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
         let values = filter_maps::configure(config.filter, &mut open.maps)?;
         let mut notes = Vec::new();
         programs::choose(&mut open.progs, set, config, &mut notes);
-        let tracepoints = set == ProbeSet::Tracepoint;
         open.maps.attempts.set_autocreate(tracepoints)?;
         open.maps.connecting.set_autocreate(tracepoints && config.events.has_requests())?;
         open.maps.followed.set_autocreate(config.follow)?;
@@ -194,20 +194,22 @@ fn want_bits(events: EventSet) -> u32 {
 }
 
 impl Tracer<'_> {
-    /// What the kernel side knows of each connection.
-    fn each_conn(&self, mut visit: impl FnMut(layout::conn)) -> Result<()> {
+    /// What the kernel side knows of each connection, for as long as `visit` wants more.
+    fn each_conn(&self, mut visit: impl FnMut(layout::conn) -> bool) -> Result<()> {
         const AT_ONCE: u32 = 4096;
         let unknown = "an entry of the connection table has an unknown size";
         let maps = &self.skel.maps;
         for entry in maps.slots.lookup_batch(AT_ONCE, MapFlags::ANY, MapFlags::ANY)? {
-            let slot = layout::slot_of(&entry.1).context(unknown)?;
-            if slot.cookie != 0 && slot.cookie != u64::MAX {
-                visit(slot.conn);
+            let slot: layout::slot = layout::read(&entry.1).context(unknown)?;
+            if slot.cookie != 0 && slot.cookie != u64::MAX && !visit(slot.conn) {
+                return Ok(());
             }
         }
         for key in maps.conns.keys() {
-            if let Some(conn) = maps.conns.lookup(&key, MapFlags::ANY)? {
-                visit(layout::conn_of(&conn).context(unknown)?);
+            if let Some(conn) = maps.conns.lookup(&key, MapFlags::ANY)?
+                && !visit(layout::read(&conn).context(unknown)?)
+            {
+                return Ok(());
             }
         }
         Ok(())
@@ -269,19 +271,24 @@ impl Source for Tracer<'_> {
         let mut used = HashSet::new();
         self.each_conn(|conn| {
             used.extend([conn.image, conn.closer].into_iter().filter(|&id| id != 0).map(ImageId));
+            true
         })?;
         Ok(used)
     }
 
     fn has_open(&self) -> bool {
         let mut open = false;
-        self.each_conn(|conn| open |= conn.image != 0 || conn.pid != 0).is_ok() && open
+        let visited = self.each_conn(|conn| {
+            open = conn.image != 0 || conn.pid != 0;
+            !open
+        });
+        visited.is_ok() && open
     }
 
     fn detach(&mut self) {
         // What has closed without our having seen it, counted while the rest still counts.
         self.count_orphans();
-        // Last in, first out: no story may start that the rest would not finish.
+        // Last in, first out: no connection may begin whose end the rest would not report.
         while let Some(link) = self.links.pop() {
             drop(link);
         }

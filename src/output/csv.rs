@@ -149,8 +149,10 @@ fn text(value: Option<impl ToString>) -> Cow<'static, str> {
 fn put(out: &mut Vec<u8>, fields: impl IntoIterator<Item = impl AsRef<str>>) {
     let mut writer =
         csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).buffer_capacity(1024).from_writer(out);
-    writer
-        .write_record(fields.into_iter().map(|field| field.as_ref().as_bytes().to_vec()))
+    let mut fields = fields.into_iter();
+    fields
+        .try_for_each(|field| writer.write_field(field.as_ref()))
+        .and_then(|()| writer.write_record(None::<&[u8]>))
         .and_then(|()| Ok(writer.flush()?))
         .expect("a Vec takes everything");
 }

@@ -23,19 +23,13 @@ unsafe impl AnyBitPattern for netmon_dns {}
 unsafe impl Zeroable for conn {}
 // SAFETY: as above.
 unsafe impl AnyBitPattern for conn {}
-
 // SAFETY: as above.
 unsafe impl Zeroable for slot {}
 // SAFETY: as above.
 unsafe impl AnyBitPattern for slot {}
 
-/// An entry of the connection table.
-pub fn conn_of(bytes: &[u8]) -> Option<conn> {
-    bytemuck::try_pod_read_unaligned(bytes).ok()
-}
-
-/// A place of the connection table.
-pub fn slot_of(bytes: &[u8]) -> Option<slot> {
+/// The bytes of a record or of a map's value; none of another length.
+pub fn read<T: AnyBitPattern>(bytes: &[u8]) -> Option<T> {
     bytemuck::try_pod_read_unaligned(bytes).ok()
 }
 

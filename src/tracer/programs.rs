@@ -99,13 +99,6 @@ struct Entry {
     wanted: fn(&Needs) -> bool,
 }
 
-impl Entry {
-    /// The program, once the object is loaded.
-    fn loaded<'a, 'obj>(&self, progs: &'a NetmonProgs<'obj>) -> &'a ProgramMut<'obj> {
-        (self.loaded)(progs)
-    }
-}
-
 /// An [`Entry`] by the program's name.
 macro_rules! program {
     ($name:ident, $stage:ident, $wanted:expr) => {
@@ -248,7 +241,7 @@ pub fn attach(
     for stage in [Stage::Names, Stage::Follow, Stage::Calls, Stage::Attempts, Stage::Begin] {
         let chosen = PROGRAMS.iter().filter(|program| program.stage == stage);
         let chosen: Vec<_> =
-            chosen.map(|program| program.loaded(progs)).filter(|prog| prog.autoload()).collect();
+            chosen.map(|program| (program.loaded)(progs)).filter(|prog| prog.autoload()).collect();
         match stage {
             Stage::Names if chosen.is_empty() => {}
             Stage::Names => match attach_cgroup(&chosen) {

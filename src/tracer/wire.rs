@@ -49,7 +49,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded<'_>, Undecodable> {
 }
 
 fn exactly<T: AnyBitPattern>(bytes: &[u8]) -> Result<T, Undecodable> {
-    bytemuck::try_pod_read_unaligned(bytes).map_err(|_| Undecodable)
+    crate::tracer::layout::read(bytes).ok_or(Undecodable)
 }
 
 fn answer(bytes: &[u8]) -> Result<Answer<'_>, Undecodable> {
