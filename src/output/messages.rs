@@ -7,7 +7,7 @@ use super::{
     summary_render::{self, LineWidth},
     vocabulary::escape,
 };
-use crate::source::Lost;
+use crate::source::{CONNECTIONS_MAX, Lost};
 
 /// One line, in one write. That stderr takes it is more than we can ask.
 pub fn line(to: &mut impl Write, text: &str) {
@@ -48,12 +48,13 @@ pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool, width: LineW
 
 /// One sentence for each cause that lost something, with the remedy.
 fn losses(lost: &Lost) -> Vec<String> {
+    let table_full = format!("connections lost: more than {CONNECTIONS_MAX} were open at a time");
     let causes = [
         (
             lost.ring,
             "events lost: the ring was full (a larger --ring-size, a filter or a faster reader helps)",
         ),
-        (lost.table, "connections lost: more than 1048576 were open at a time"),
+        (lost.table, table_full.as_str()),
         (
             lost.process,
             "process records lost: the ring was full or memory short (their events show the pid only)",

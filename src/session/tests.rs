@@ -132,7 +132,7 @@ fn connects(cookies: std::ops::Range<u64>) -> Vec<Vec<u8>> {
     cookies.map(|cookie| samples::event(kinds::NETMON_KIND_CONNECT, cookie)).collect()
 }
 
-fn run_into(source: &mut Script, stop: Stop, output: OwnedFd) -> Summary {
+fn run_into(source: &mut Script, stop: Stop, existing: ExistingSockets, output: OwnedFd) -> Summary {
     let mut output = Writer::new(output);
     let session = Session {
         source,
@@ -140,7 +140,7 @@ fn run_into(source: &mut Script, stop: Stop, output: OwnedFd) -> Summary {
         sink: &mut Cookies,
         output: &mut output,
         stop,
-        existing: ExistingSockets::default(),
+        existing,
         dns: DnsTracker::default(),
         dns_filter: None,
     };
@@ -150,7 +150,7 @@ fn run_into(source: &mut Script, stop: Stop, output: OwnedFd) -> Summary {
 /// The lines that were printed, and the summary. What is printed must fit into a pipe.
 fn run(source: &mut Script, stop: Stop) -> (Vec<String>, Summary) {
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
-    let summary = run_into(source, stop, writer);
+    let summary = run_into(source, stop, ExistingSockets::default(), writer);
     let mut text = String::new();
     std::fs::File::from(reader).read_to_string(&mut text).expect("text");
     (text.lines().map(str::to_owned).collect(), summary)
@@ -206,19 +206,8 @@ fn events_a_stopped_reader_never_takes_are_counted() {
         batch
     });
     let stop = until_finished(&source);
-    let mut output = Writer::new(writer);
-    let session = Session {
-        source: &mut source,
-        host: &Clock,
-        sink: &mut Cookies,
-        output: &mut output,
-        stop,
-        existing: ExistingSockets { pending, ..ExistingSockets::default() },
-        dns: DnsTracker::default(),
-        dns_filter: None,
-    };
-    let summary = session.run().expect("a run");
-    drop(output);
+    let existing = ExistingSockets { pending, ..ExistingSockets::default() };
+    let summary = run_into(&mut source, stop, existing, writer);
     let mut text = String::new();
     std::fs::File::from(reader).read_to_string(&mut text).expect("text");
     let printed = text.matches('\n').count() as u64 - 1; // without `begin`
@@ -231,7 +220,8 @@ fn a_reader_that_went_away_ends_the_run() {
     let mut source = Script::new(vec![connects(1..3)]);
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
     drop(reader);
-    let summary = run_into(&mut source, Stop::new(Arc::default(), None, None), writer);
+    let summary =
+        run_into(&mut source, Stop::new(Arc::default(), None, None), ExistingSockets::default(), writer);
     assert_eq!(summary.lost, Lost::default());
     assert!(source.asked.borrow().contains(&Asked::Detach));
 }
