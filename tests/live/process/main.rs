@@ -21,12 +21,14 @@ fn main() {
     if let Some(part) = common::actor::part() {
         return common::script::play(&part);
     }
-    // 20,000 connections take too long in a virtual machine
     let many_images = trial(
         "losses",
         "memory_stays_bounded_with_many_images",
         losses::memory_stays_bounded_with_many_images,
     );
+    let mut losses = losses::tests();
+    // 20,000 connections take too long in a virtual machine
+    losses.push(many_images.with_ignored_flag(support::in_guest()));
     // In turn: whoever forks while another writes a program keeps that file busy.
     harness::run(vec![
         InTurn(images::tests()),
@@ -34,7 +36,6 @@ fn main() {
         InTurn(arguments::tests()),
         InTurn(paths::tests()),
         InTurn(containers::tests()),
-        InTurn(losses::tests()),
-        InTurn(vec![many_images.with_ignored_flag(support::in_guest())]),
+        InTurn(losses),
     ]);
 }
