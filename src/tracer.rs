@@ -27,6 +27,7 @@ use crate::{
 mod config;
 mod counters;
 mod filter_maps;
+#[cfg(feature = "test-programs")]
 pub mod filter_test_run;
 mod follow;
 mod iterators;
@@ -34,7 +35,6 @@ pub mod layout;
 pub mod load_error;
 mod log;
 #[cfg(test)]
-#[cfg(feature = "test-programs")]
 mod min_kernel_tests;
 mod priority;
 mod programs;
