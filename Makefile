@@ -66,9 +66,13 @@ bench-kernel:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --target $(HOST) -- -D warnings
+	cargo clippy --target $(HOST) -- -D warnings # what is shipped, without the tests' programs
 	clang-format --dry-run -Werror src/bpf/*.c src/bpf/*.h
 	tests/headers
 	cargo test --quiet --target $(HOST) --test structure
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --target $(HOST)
+	tests/msrv
+	shellcheck .ci/run tests/headers tests/msrv $(addprefix tests/kernels/,run check fetch init)
 
 # The manual page, after a change of an option, of the schema or of man/*.in.
 man:

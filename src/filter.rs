@@ -1,7 +1,7 @@
 //! Filters and rules: what [`Filter`] means, and the [`Program`] that the kernel runs for it.
 //!
 //! Every option, predicate and rule becomes terms, a term being an AND of comparisons. Each value
-//! an attribute can take is mapped to the set of terms it does not rule out ([`TermSet`]): one
+//! an attribute can take is mapped to the set of terms it does not rule out (`TermSet`): one
 //! look-up per attribute in use and one AND of four words, however many terms there are and
 //! however long their lists. What is left after the last attribute are the terms that hold.
 //! Terms belong to groups: of each group one term must hold, and in the group of the rules the

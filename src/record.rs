@@ -1,4 +1,4 @@
-//! From an [`Event`] to what a person wants to read.
+//! From an [`Event`](crate::event::Event) to what a person wants to read.
 
 use std::{cell::OnceCell, rc::Rc};
 

@@ -25,6 +25,8 @@ use super::skel::NetmonSkelBuilder;
 const HEADER: &str = include_str!("../bpf/vmlinux.h");
 const OLDER: &str = include_str!("../../tests/kernels/layouts/5.10");
 const NEWER: &str = include_str!("../../tests/kernels/layouts/6.1");
+/// Of a machine that is not tested on: what is read must at least be there.
+const ARM64: &str = include_str!("../../tests/kernels/layouts/6.1-arm64");
 const PROGRAMS: [&str; 6] = [
     include_str!("../bpf/netmon.bpf.c"),
     include_str!("../bpf/close.h"),
@@ -52,18 +54,32 @@ const NEWER_HELPERS: [(i32, &str); 1] =
 
 type Members = BTreeMap<String, BTreeSet<String>>;
 
+/// The lines of a header that a compiler for this architecture sees. Of its conditions only those on the
+/// architecture matter here.
+fn seen_on<'a>(header: &'a str, arch: &str) -> Vec<&'a str> {
+    let mut seen = true;
+    let mut lines = Vec::new();
+    for line in header.lines() {
+        match line.strip_prefix('#') {
+            None if seen => lines.push(line),
+            None => {}
+            Some(rest) if rest.contains("__TARGET_ARCH_") => seen = rest.contains(&format!("_{arch})")),
+            Some(rest) => seen |= rest.starts_with("endif"),
+        }
+    }
+    lines
+}
+
 /// The structures of a header and the names in them, those of anonymous parts included.
-fn declared(header: &str) -> Members {
-    let (_, rest) = header.split_once("#pragma clang attribute push").expect("relocated types");
-    let (text, _) = rest.split_once("#pragma clang attribute pop").expect("their end");
+fn declared(header: &str, arch: &str) -> Members {
+    let (_, text) = header.split_once("#pragma clang attribute push").expect("relocated types");
     let mut code = String::new();
     for (index, part) in text.split("/*").enumerate() {
         code.push_str(if index == 0 { part } else { part.split_once("*/").expect("a comment ends").1 });
     }
-    let code: Vec<&str> = code.lines().skip(1).filter(|line| !line.starts_with('#')).collect();
     let (mut found, mut depth) = (Members::new(), 0);
     let (mut head, mut word, mut names) = (String::new(), String::new(), BTreeSet::new());
-    for character in code.join(" ").chars() {
+    for character in seen_on(&code, arch)[1..].join(" ").chars() {
         match character {
             '{' => {
                 depth += 1;
@@ -77,16 +93,19 @@ fn declared(header: &str) -> Members {
                 word.clear();
             }
             ';' => {
-                let name = word.split('[').next().and_then(|text| text.rsplit([' ', '\t', '*']).next());
-                let name = name.unwrap_or_default().to_owned();
-                word.clear();
+                let declared = word.split(',').map(|part| {
+                    let name = part.split('[').next().and_then(|text| text.rsplit([' ', '\t', '*']).next());
+                    name.unwrap_or_default().to_owned()
+                });
                 if depth > 0 {
-                    names.insert(name);
+                    names.extend(declared);
                 } else if !names.is_empty() {
+                    let name = declared.last().unwrap_or_default();
                     let own = head.strip_prefix("struct ").map(str::to_owned).unwrap_or(name);
                     names.remove("");
                     found.entry(own).or_default().append(&mut names);
                 }
+                word.clear();
             }
             _ => word.push(character),
         }
@@ -107,7 +126,7 @@ fn every_member_is_in_5_15_or_asked_for() {
     let has = |kernel: &Members, name: &str, member: &str| {
         kernel.get(name).is_some_and(|members| members.contains(member))
     };
-    let wanted = declared(HEADER);
+    let wanted = declared(HEADER, "x86");
     assert!(wanted["tcp_sock"].contains("bytes_acked") && wanted["kuid_t"].contains("val"), "{wanted:#?}");
     for (name, members) in &wanted {
         for member in members {
@@ -119,6 +138,23 @@ fn every_member_is_in_5_15_or_asked_for() {
                     assert!(PROGRAMS.iter().any(|text| text.contains(question)), "{question}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn every_member_is_there_on_arm64() {
+    let there = listed(ARM64);
+    let wanted = declared(HEADER, "arm64");
+    assert!(
+        wanted["pt_regs"].contains("syscallno") && wanted["user_pt_regs"].contains("regs"),
+        "{wanted:#?}"
+    );
+    for (name, members) in &wanted {
+        for member in members {
+            let newer = ASKED_FOR.iter().any(|(asked, field, _)| (asked, field) == (&&**name, &&**member));
+            let is = there.get(name).is_some_and(|members| members.contains(member));
+            assert!(is || newer, "{name}.{member} is not in Linux 6.1 for arm64");
         }
     }
 }
@@ -157,12 +193,12 @@ fn members(btf: &Btf<'_>, kind: BtfType<'_>, names: &mut BTreeSet<String>) {
 #[test]
 #[ignore = "writes the list of a kernel: tests/kernels/layouts says how"]
 fn write_list() {
-    let [from, to] = ["BTF", "LIST"].map(|name| std::env::var(name).expect(name));
+    let [from, to, arch] = ["BTF", "LIST", "ARCH"].map(|name| std::env::var(name).expect(name));
     let btf = Btf::from_path(from).expect("raw BTF");
     let before = std::fs::read_to_string(&to).unwrap_or_default();
     let head = before.lines().filter(|line| line.starts_with('#'));
     let mut text: String = head.flat_map(|line| [line, "\n"]).collect();
-    for name in declared(HEADER).keys() {
+    for name in declared(HEADER, &arch).keys() {
         let mut names = BTreeSet::new();
         if let Some(composite) = btf.type_by_name::<Composite<'_>>(name) {
             members(&btf, *composite, &mut names);

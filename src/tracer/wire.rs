@@ -1,4 +1,4 @@
-//! Bytes of the ring to [`Event`]s and [`Process`]es. Total: no input panics.
+//! Bytes of the ring to [events](crate::event::Event) and [processes](crate::event::Process). Total: no input panics.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Boots a guest and judges what comes back over its serial lines: results on the second, the kernel's own words on the first.
 # Sourced by run.
 

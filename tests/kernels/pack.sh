@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Builds the file system of a guest: busybox, the kernel's modules, programs at the same paths as here. Sourced by run.
 
 # What the tests call that busybox does not have, or has with less.
