@@ -1,4 +1,4 @@
-//! Filters and rules: what [`Filter`] means, and the [`Program`] that the kernel runs for it.
+//! Filters and rules: what [`Filter`](crate::filter::Filter) means, and the [`Program`](crate::filter::Program) that the kernel runs for it.
 //!
 //! Every option, predicate and rule becomes terms, a term being an AND of comparisons. Each value
 //! an attribute can take is mapped to the set of terms it does not rule out (`TermSet`): one

@@ -93,14 +93,14 @@ fn declared(header: &str, arch: &str) -> Members {
                 word.clear();
             }
             ';' => {
-                let declared = word.split(',').map(|part| {
+                let mut declared = word.split(',').map(|part| {
                     let name = part.split('[').next().and_then(|text| text.rsplit([' ', '\t', '*']).next());
                     name.unwrap_or_default().to_owned()
                 });
                 if depth > 0 {
                     names.extend(declared);
                 } else if !names.is_empty() {
-                    let name = declared.last().unwrap_or_default();
+                    let name = declared.next_back().unwrap_or_default();
                     let own = head.strip_prefix("struct ").map(str::to_owned).unwrap_or(name);
                     names.remove("");
                     found.entry(own).or_default().append(&mut names);
