@@ -70,7 +70,7 @@ lint:
 	clang-format --dry-run -Werror src/bpf/*.c src/bpf/*.h
 	tests/headers
 	cargo test --quiet --target $(HOST) --test structure
-	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --target $(HOST)
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --document-private-items --target $(HOST)
 	tests/msrv
 	shellcheck .ci/run tests/headers tests/msrv $(addprefix tests/kernels/,run check fetch init)
 

@@ -16,7 +16,7 @@ const RECORD_MIN: usize = 11;
 /// One address that an answer gives to a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// What was asked for: the head of the CNAME chain, as [`text`] writes it.
+    /// What was asked for: the head of the CNAME chain, as `text` writes it.
     pub name: Rc<str>,
     /// What it resolved to; never IPv4-mapped.
     pub addr: IpAddr,
