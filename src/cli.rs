@@ -15,16 +15,16 @@ pub mod plan;
 use filter_args::FilterArgs;
 use odr::OdrArgs;
 
-/// For those who want to try before they read.
+/// Shown below the options.
 const EXAMPLES: &str = "\
 Examples:
   sudo tcptrace                            every connection of this host, until Ctrl-C
   sudo tcptrace -- curl -sO http://host/   what a command does
   sudo tcptrace -e fail --timeout 1m       what fails in the next minute
-  sudo tcptrace -j -b curl | jq .          everything about what curl does
+  sudo tcptrace -j -b curl | jq .          every detail of curl's connections
   sudo tcptrace --snapshot                 what is open now
 
-All the rest is in tcptrace(8).";
+The manual page, tcptrace(8), has the rest.";
 
 /// Show TCP connections, live, with the processes that make them
 #[derive(Debug, Parser)]
@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(short, long, value_enum, default_value_t = Format::Table, help_heading = "Output")]
     pub format: Format,
 
-    /// Write to FILE, - for stdout; a new file is the invoking user's and nobody else's to read
+    /// Write to FILE, - for stdout; new files are owned by the invoking user, mode 0600
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
 
@@ -46,38 +46,38 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = When::Auto, value_name = "WHEN", help_heading = "Output")]
     pub color: When,
 
-    /// Times in the table in UTC, not in the local time zone
+    /// Show times in the table in UTC instead of local time
     #[arg(long, help_heading = "Output")]
     pub utc: bool,
 
-    /// No banner and no summary; losses are told all the same
+    /// No banner and no summary; lost events are still reported
     #[arg(short, long, help_heading = "Output", conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Say which probes were chosen, and show libbpf's log
+    /// Show which probes were chosen, and libbpf's log
     #[arg(short, long, help_heading = "Output")]
     pub verbose: bool,
 
-    /// Do not watch DNS answers: remote ends have no names
+    /// Do not watch DNS answers; remote ends are shown without names
     #[arg(long, help_heading = "Output")]
     pub no_dns: bool,
 
-    /// No events, but at the end who did how much: in the table format, or in JSON
+    /// Print only a summary at exit (table or JSON)
     #[arg(long, help_heading = "Output")]
     pub summary_only: bool,
 
-    /// Which events to show, separated by commas; if not given, connect,accept,close,fail
+    /// Events to show, separated by commas [default: connect,accept,close,fail]
     #[arg(short, long, value_enum, value_delimiter = ',', value_name = "LIST", help_heading = "Events")]
     pub events: Vec<EventName>,
 
     /// What to report.
     #[command(flatten)]
     pub filter: FilterArgs,
-    /// First print the connections and listeners that already exist
+    /// Print existing connections and listeners first
     #[arg(long, help_heading = "Events", conflicts_with_all = ["snapshot", "command"])]
     pub existing: bool,
 
-    /// Print the connections and listeners that exist, and exit; no probe is attached
+    /// Print existing connections and listeners, then exit; no probe is attached
     #[arg(
         long,
         help_heading = "Events",
@@ -85,7 +85,7 @@ pub struct Args {
     )]
     pub snapshot: bool,
 
-    /// Stop after this long, as in 30s, 5min, 1h
+    /// Stop after this time: 30s, 5min, 1h
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Stop")]
     pub timeout: Option<Duration>,
 
@@ -93,7 +93,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Stop")]
     pub count: Option<u64>,
 
-    /// Run COMMAND as the invoking user, and trace only it and its descendants until it ends
+    /// Run COMMAND as the invoking user; trace only it and its descendants, until it ends
     #[arg(last = true, value_name = "COMMAND", help_heading = "Command")]
     pub command: Vec<OsString>,
 
@@ -101,15 +101,15 @@ pub struct Args {
     #[arg(long, hide = true, requires = "command")]
     pub become_command: bool,
 
-    /// Print what makes SHELL complete tcptrace's options
+    /// Print a completion script for SHELL
     #[arg(long, value_enum, value_name = "SHELL", exclusive = true, help_heading = "Docs")]
     pub completions: Option<Shell>,
 
-    /// Print the JSON Schema of the lines that --json prints
+    /// Print the JSON Schema of --json's lines
     #[arg(long, exclusive = true, help_heading = "Docs")]
     pub schema: bool,
 
-    /// Room for events that wait to be printed: 64K to 1G, rounded up to a power of two
+    /// Size of the kernel ring buffer: 64K to 1G, rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = ring_size, help_heading = "Tuning")]
     pub ring_size: u32,
 
@@ -117,24 +117,24 @@ pub struct Args {
     #[command(flatten)]
     pub envelope: OdrArgs,
 
-    /// Where to hook the kernel: auto takes trampolines (fentry) if it may, else tracepoints
+    /// Probe set; auto prefers trampolines (fentry) and falls back to tracepoints
     #[arg(long, value_enum, default_value_t = Probes::Auto, value_name = "SET", help_heading = "Tuning")]
     pub probes: Probes,
 }
 
 impl Args {
-    /// What clap cannot say of options that exclude each other.
+    /// Conflicts between options that clap cannot express.
     ///
     /// # Errors
     /// One for clap to print.
     pub fn check(&self) -> Result<(), clap::Error> {
         if self.summary_only && !matches!(self.format, Format::Table | Format::Json) {
-            let text = "--summary-only is printed as table or json; leave out --format, or use --json";
+            let text = "--summary-only supports only table and json; drop --format, or use --json";
             return Err(Args::command().error(ErrorKind::ArgumentConflict, text));
         }
         let fails = |kind: &EventName| matches!(kind, EventName::Fail | EventName::All);
         if self.filter.failed && !self.events.is_empty() && !self.events.iter().any(fails) {
-            let text = "--failed shows fail events only, which --events does not list; leave out one of them";
+            let text = "--failed shows only fail events, which --events excludes; drop one of them";
             return Err(Args::command().error(ErrorKind::ArgumentConflict, text));
         }
         Ok(())
@@ -173,7 +173,7 @@ pub enum EventName {
     All,
 }
 
-/// A wish for a probe set.
+/// A probe set, as asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Probes {
     /// Trampolines where the kernel allows them, else tracepoints
@@ -185,7 +185,7 @@ pub enum Probes {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 30s, 5min, 1h 30m"))
+    humantime::parse_duration(text).map_err(|error| format!("{error}; expected e.g. 30s, 5min, 1h 30m"))
 }
 
 /// Bytes with an optional K, M or G, rounded up to a power of two.
@@ -202,7 +202,7 @@ fn ring_size(text: &str) -> Result<u32, String> {
         .parse::<u64>()
         .ok()
         .and_then(|number| number.checked_mul(unit))
-        .ok_or("expected a number with K, M or G, as in 8M")?;
+        .ok_or("expected a size such as 8M")?;
     if !(64 << 10..=1 << 30).contains(&bytes) {
         return Err("expected 64K to 1G".to_owned());
     }

@@ -63,7 +63,7 @@ fn main() -> ExitCode {
 fn compile(args: &Args) -> Result<(Filter, Program)> {
     let filter = args.filter.filter()?;
     if filter.needs_names() && args.no_dns {
-        bail!("the filter compares dns, and with --no-dns no connection has a name: leave out one of them");
+        bail!("the filter uses dns, which --no-dns disables; remove one of them");
     }
     let program = filter.compile()?;
     Ok((filter, program))

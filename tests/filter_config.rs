@@ -130,7 +130,7 @@ fn errors_point_into_the_file() {
         ("process_filter:\n  uid:\n    - root\n", 3, 7, "\"root\" is not a number"),
         ("process_filter:\n  uid: [4294967296]\n", 2, 9, "out of range"),
         ("process_filter:\n  deny_list: yes\n", 2, 14, "expected true or false"),
-        ("process_filter:\n  deny_list: true\n", 2, 3, "names no process"),
+        ("process_filter:\n  deny_list: true\n", 2, 3, "process_filter is empty"),
         ("process_filter: [curl]\n", 1, 17, "expected a map"),
         ("egress:\n  rules:\n  - event: port_dst == 1\n", 3, 5, "needs a name"),
         ("egress:\n  rules:\n  - rule: r\n    event: prot_dst == 1\n", 4, 12, "did you mean `port_dst`?"),
@@ -151,7 +151,7 @@ fn errors_point_into_the_file() {
             "egress:\n  rules:\n  - rule: r\n    event: >\n      uid == 0\n      AND (port == 1\n\n      OR port in [2\n",
             8,
             18,
-            "never closed",
+            "unmatched `[`",
         ),
         (
             "egress:\n  rules:\n  - rule: r\n    event: |-\n      uid == 0\n      AND prot == 1\n",
@@ -159,11 +159,11 @@ fn errors_point_into_the_file() {
             11,
             "did you mean `port`?",
         ),
-        ("egress:\n  rules:\n  - rule: r\n    rule: s\n", 4, 5, "second time"),
+        ("egress:\n  rules:\n  - rule: r\n    rule: s\n", 4, 5, "duplicate key"),
         ("ingress:\n  enabled: false\negress:\n  enabled: false\n", 1, 1, "no direction is enabled"),
         ("egress: &a\n  enabled: true\ningress: *a\n", 1, 9, "anchors"),
         ("egress:\n  enabled: !!bool true\n", 2, 12, "tags"),
-        ("egress:\n---\ningress:\n", 2, 1, "second document"),
+        ("egress:\n---\ningress:\n", 2, 1, "multiple YAML documents"),
         ("egress:\n  enabled: [true\n", 3, 1, "not YAML"),
     ] {
         let error = NetMonConfig::parse("r.yaml", text).expect_err(text);

@@ -23,9 +23,11 @@ fn errors_are_usage_errors_and_point_at_the_place() {
         (&["-b", "a/b"], "begins with a slash"),
         (&["--deny"], "nothing to deny"),
         (&["--deny", "-p", "1"], "for a pid, use FILTER: 'pid != 123'"),
-        (&["--failed", "-e", "connect,close"], "--failed shows fail events only"),
+        (&["--failed", "-e", "connect,close"], "--failed shows only fail events"),
         (&["--failed", "--snapshot"], "cannot be used with"),
-        (&["--no-dns", "dns == \"one.example\""], "with --no-dns no connection has a name"),
+        // what is left of binary_name == "curl" when the shell has read it
+        (&["binary_name", "==", "curl"], "quote the whole filter"),
+        (&["--no-dns", "dns == \"one.example\""], "--no-dns disables"),
     ] {
         let output = run(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 /// What to report. Different options must all hold; of one option repeated, one value must.
 #[derive(clap::Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Filter options (evaluated in the kernel, all but the attribute dns)")]
+#[command(next_help_heading = "Filters (evaluated in the kernel)")]
 pub struct FilterArgs {
-    /// Only processes of this executable: NAME, /full/path, or /prefix/ ending in a slash
+    /// Only processes of this executable: NAME, /full/path, or /prefix/ with a final slash
     #[arg(short, long, value_name = "X", value_parser = clap::value_parser!(OsString))]
     pub binary: Vec<OsString>,
     /// Only processes with this real user id
@@ -30,7 +30,7 @@ pub struct FilterArgs {
     /// Only this process
     #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = parse_number)]
     pub pid: Vec<u32>,
-    /// Report all processes except those that --binary, --uid, --euid and --auid describe together
+    /// Invert --binary, --uid, --euid and --auid: report every process they do not match
     #[arg(long)]
     pub deny: bool,
     /// Only connections with this address at either end
@@ -51,7 +51,7 @@ pub struct FilterArgs {
     /// Only connections with this remote port
     #[arg(long, value_name = "N|N-M", value_delimiter = ',', value_parser = parse_ports)]
     pub dport: Vec<PortRange>,
-    /// Only IPv4, an IPv6 socket's mapped addresses included
+    /// Only IPv4, including IPv4-mapped addresses of IPv6 sockets
     #[arg(short = '4')]
     pub ipv4: bool,
     /// Only IPv6
@@ -60,7 +60,7 @@ pub struct FilterArgs {
     /// Only fail events: connections that did not come up
     #[arg(long)]
     pub failed: bool,
-    /// Only processes of this container; the beginning of its id is enough
+    /// Only processes of this container, by id or the beginning of it
     #[arg(long, value_name = "ID", value_parser = parse_container)]
     pub container: Vec<String>,
     /// Only processes in this cgroup (of the cgroup2 tree) and below
@@ -74,7 +74,7 @@ pub struct FilterArgs {
     pub config: Option<PathBuf>,
     /// A predicate: 'port_dst == 443 AND NOT daddr in ["10.0.0.0/8"]'; see FILTERS in tcptrace(8)
     #[arg(value_name = "FILTER")]
-    pub predicate: Option<String>,
+    pub predicate: Vec<String>,
 }
 
 impl FilterArgs {
@@ -83,12 +83,7 @@ impl FilterArgs {
     /// `--failed` is not part of it: it selects events, not connections.
     pub fn filter(&self) -> Result<Filter> {
         let options = self.options()?;
-        let predicate = match &self.predicate {
-            Some(source) => {
-                Some(predicate::parse(source).map_err(|e| anyhow!("FILTER, {}", e.report(source)))?)
-            }
-            None => None,
-        };
+        let predicate = predicate(&self.predicate)?;
         let config = match &self.config {
             Some(path) => read_config(path)?,
             None => NetMonConfig::default(),
@@ -107,7 +102,7 @@ impl FilterArgs {
         };
         if self.deny && process.is_empty() {
             bail!(
-                "--deny has nothing to deny: name processes with --binary, --uid, --euid or --auid \
+                "--deny has nothing to deny; add --binary, --uid, --euid or --auid \
                  (for a pid, use FILTER: 'pid != 123')"
             );
         }
@@ -127,6 +122,20 @@ impl FilterArgs {
             netns: self.netns.iter().map(|path| netns_inode(path)).collect::<Result<_>>()?,
         })
     }
+}
+
+/// Words are joined by blanks, as tcpdump does it: `tcptrace port_dst == 443` needs no quotes.
+fn predicate(words: &[String]) -> Result<Option<predicate::Predicate>> {
+    if words.is_empty() {
+        return Ok(None);
+    }
+    let source = words.join(" ");
+    // The shell takes double quotes away that single ones do not protect.
+    let hint = match words.len() > 1 && !source.contains('"') {
+        true => "\nquote the whole filter for the shell if it contains strings: 'binary_name == \"curl\"'",
+        false => "",
+    };
+    predicate::parse(&source).map(Some).map_err(|e| anyhow!("FILTER, {}{hint}", e.report(&source)))
 }
 
 /// NAME has no slash, a prefix ends in one.

@@ -54,7 +54,7 @@ fn expiration(text: &str) -> Result<Expiration, String> {
         return Ok(Expiration::At(time));
     }
     humantime::parse_duration(text).map(Expiration::After).map_err(|_| {
-        "write a date as in 2030-12-31 or 2030-12-31T23:59:59Z, or a duration as in 90days".to_owned()
+        "expected a date such as 2030-12-31 or 2030-12-31T23:59:59Z, or a duration such as 90days".to_owned()
     })
 }
 

@@ -43,7 +43,7 @@ impl NetMonConfig {
         }
         let directions = || [&config.egress, &config.ingress].into_iter().flatten();
         if directions().next().is_some() && !directions().any(|d| d.enabled) {
-            return Err(root.error("no direction is enabled: nothing would be reported"));
+            return Err(root.error("no direction is enabled, so nothing would be reported"));
         }
         Ok(config)
     }
@@ -90,7 +90,7 @@ fn fields<'n, 'a>(
             return Err(key.error(format!("unknown key `{}`; {hint}", predicate::printable(text))));
         };
         if found.iter().any(|(seen, _)| seen == name) {
-            return Err(key.error(format!("`{name}` for the second time")));
+            return Err(key.error(format!("duplicate key `{name}`")));
         }
         found.push((name, value));
     }
@@ -121,9 +121,7 @@ fn process_filter(node: &Node<'_>) -> Result<ProcessFilter, ConfigError> {
         }
     }
     if filter.is_empty() {
-        return Err(
-            node.error("process_filter names no process: list uid, euid, auid or binary, or leave it out")
-        );
+        return Err(node.error("process_filter is empty; list uid, euid, auid or binary, or remove it"));
     }
     Ok(filter)
 }

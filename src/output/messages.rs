@@ -9,7 +9,7 @@ use super::{
 };
 use crate::source::{CONNECTIONS_MAX, Lost};
 
-/// One line, in one write. That stderr takes it is more than we can ask.
+/// One line, in one write. Errors on stderr are ignored.
 pub fn line(to: &mut impl Write, text: &str) {
     let _ = to.write_all(format!("tcptrace: {text}\n").as_bytes());
 }
@@ -19,7 +19,7 @@ pub fn log(to: &mut impl Write, text: &str) {
     let _ = to.write_all(text.as_bytes());
 }
 
-/// Probes of this set are attached: everything from here on is seen.
+/// The probes of this set are attached; every event from here on is captured.
 pub fn ready(to: &mut impl Write, probe_set: &str, notes: &[String], command: Option<&OsStr>) {
     for note in notes {
         line(to, note);
@@ -31,7 +31,7 @@ pub fn ready(to: &mut impl Write, probe_set: &str, notes: &[String], command: Op
     line(to, &format!("ready ({probe_set} probes); {next}"));
 }
 
-/// For `--verbose`: what came that is no event.
+/// For `--verbose`: records that are not events.
 pub fn figures(to: &mut impl Write, summary: &Summary) {
     line(to, &format!("{} process records read", summary.images));
 }
@@ -59,11 +59,11 @@ fn losses(lost: &Lost) -> Vec<String> {
             lost.process,
             "process records lost: the ring was full or memory short (their events show the pid only)",
         ),
-        (lost.follow, "processes of the command lost: no memory to follow them"),
-        (lost.missed, "events lost: the kernel skipped a probe that was already running on that CPU"),
+        (lost.follow, "processes of the command lost: out of memory while following them"),
+        (lost.missed, "events lost: the kernel skipped a probe because it was already running on that CPU"),
         (lost.answers, "DNS answers not read: the ring was more than half full (names may be missing)"),
-        (lost.bad_answers, "DNS answers not understood: damaged or hostile (no names were taken from them)"),
-        (lost.undecodable, "records not understood: this is a bug, please report it"),
+        (lost.bad_answers, "DNS answers ignored: malformed"),
+        (lost.undecodable, "records could not be decoded: this is a bug, please report it"),
         (lost.undelivered, "events lost: the reader of the output had stopped"),
     ];
     causes.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()

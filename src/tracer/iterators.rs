@@ -89,14 +89,14 @@ impl Iterators {
         let what = match &self.closed {
             _ if !self.printed => return None,
             Some(error) => {
-                format!("a network namespace cannot be entered ({error}; CAP_SYS_ADMIN is needed)")
+                format!("a network namespace could not be entered ({error}; needs CAP_SYS_ADMIN)")
             }
             None if self.hidden => {
-                "not every process shows its network namespace (CAP_SYS_PTRACE is needed)".to_owned()
+                "some network namespaces could not be read (needs CAP_SYS_PTRACE)".to_owned()
             }
             None => return None,
         };
-        Some(format!("{what}: sockets there that no process has open may be missing"))
+        Some(format!("{what}; sockets without an open descriptor may be missing there"))
     }
 
     /// Go on to the next iterator; false when there is none.

@@ -30,7 +30,10 @@ impl Rejection {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let program = &self.program;
-        write!(f, "the kernel's verifier rejects {program}: this is a bug, please report what --verbose says")
+        write!(
+            f,
+            "the BPF verifier rejected program {program}; this is a bug, please report the output of --verbose"
+        )
     }
 }
 
@@ -71,11 +74,11 @@ pub fn explain(error: Error, facts: &Facts, probes: Probes) -> Error {
     }
     let what = match probes {
         Probes::Trampoline if refuses_trampolines(&error) => {
-            "the kernel takes no BPF trampolines: use --probes tracepoint, or auto"
+            "this kernel does not allow BPF trampolines (fentry/fexit); use --probes tracepoint or auto"
         }
         _ if is_denied(&error) => {
-            "the kernel refuses the BPF programs although the capabilities are there: see --verbose, and \
-             look for a security module's denial in the kernel log"
+            "the kernel rejected the BPF programs although CAP_BPF and CAP_PERFMON are present; rerun with \
+             --verbose and check the kernel log for denials by a security module"
         }
         _ => "cannot attach the probes",
     };

@@ -42,7 +42,7 @@ impl ProbeSet {
             }
             // Rare enough for few words, which leave a terminal's first lines to the events.
             (ProbeSet::Tracepoint, false) => Some(
-                "without BPF trampolines some io_uring, Fast Open and 32-bit cases are not seen (-v)"
+                "some io_uring, Fast Open and 32-bit cases are not seen without BPF trampolines (-v lists them)"
                     .to_owned(),
             ),
             (ProbeSet::Trampoline, false) => None,
@@ -246,7 +246,9 @@ pub fn attach(
             Stage::Names if chosen.is_empty() => {}
             Stage::Names => match attach_cgroup(&chosen) {
                 Ok(attached) => links.extend(attached),
-                Err(error) if is_denied(&error) => notes.push(no_names("watching them needs CAP_NET_ADMIN")),
+                Err(error) if is_denied(&error) => {
+                    notes.push(no_names("watching DNS answers needs CAP_NET_ADMIN"))
+                }
                 Err(error) => notes.push(no_names(&format!("{error:#}"))),
             },
             Stage::Attempts if set == ProbeSet::Trampoline => {}
@@ -258,7 +260,7 @@ pub fn attach(
                 match attached {
                     Ok(attached) => links.extend(attached),
                     Err(error) => {
-                        notes.push(format!("connects that fail before any SYN are not seen: {error:#}"));
+                        notes.push(format!("failures before the SYN are not seen: {error:#}"));
                     }
                 }
             }

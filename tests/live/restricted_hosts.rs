@@ -146,7 +146,7 @@ fn no_ipv6() {
 fn no_cgroup2() {
     assert!(!file("/proc/self/mountinfo").contains(" - cgroup2 "));
     let [_, tracepoint] = both_sets_trace();
-    for lost in ["remote ends have no DNS names", "connects that fail before any SYN are not seen"] {
+    for lost in ["remote ends have no DNS names", "failures before the SYN are not seen"] {
         let line = format!("tcptrace: {lost}: cgroup2 is not mounted");
         assert_eq!(tracepoint.lines().filter(|printed| *printed == line).count(), 1, "{tracepoint}");
     }

@@ -115,7 +115,7 @@ pub fn parse(text: &str) -> Result<Node<'_>, ConfigError> {
                 return refuse("tags are not supported here");
             }
             Event::DocumentStart(_) if root.is_some() => {
-                return refuse("a second document: put all in one");
+                return refuse("multiple YAML documents are not supported");
             }
             Event::SequenceStart(..) | Event::MappingStart(..) if open.len() == DEPTH_MAX => {
                 return refuse("nested too deeply");

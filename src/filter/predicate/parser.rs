@@ -16,12 +16,12 @@ const KEYWORDS: [&str; 4] = ["and", "or", "not", "in"];
 pub fn parse(source: &str) -> Result<Predicate, ParseError> {
     let mut parser = Parser { tokens: tokens(source)?, at: 0, end: source.len() };
     if parser.tokens.is_empty() {
-        return Err(parser.error_here("an empty predicate: write a comparison, as in port_dst == 443"));
+        return Err(parser.error_here("empty predicate; expected a comparison such as port_dst == 443"));
     }
     let predicate = parser.any(0)?;
     match parser.peek() {
         None => Ok(predicate),
-        Some(Token::Sign(")")) => Err(parser.error_here("this parenthesis was never opened")),
+        Some(Token::Sign(")")) => Err(parser.error_here("unmatched `)`")),
         Some(Token::Word(word)) => {
             let hint = nearest(word, ["and", "or"].into_iter()).map(str::to_uppercase);
             let hint = hint.map_or_else(String::new, |h| format!("; did you mean {h}?"));
@@ -86,7 +86,7 @@ impl Parser {
             let inner = self.any(depth + 1)?;
             if !self.eat(|t| *t == Token::Sign(")")) {
                 return Err(match self.peek() {
-                    None => ParseError::new(open, "this parenthesis is never closed"),
+                    None => ParseError::new(open, "unmatched `(`"),
                     Some(_) => self.error_here("expected AND, OR or `)`"),
                 });
             }
@@ -115,7 +115,7 @@ impl Parser {
 
     fn attribute(&mut self) -> Result<Attribute, ParseError> {
         let Some(Token::Word(word)) = self.peek() else {
-            return Err(self.error_here("expected a comparison, as in port_dst == 443"));
+            return Err(self.error_here("expected a comparison such as port_dst == 443"));
         };
         if let Some(attribute) = Attribute::from_name(word) {
             self.at += 1;
@@ -134,7 +134,7 @@ impl Parser {
         let literal = match self.peek() {
             Some(literal @ (Token::Text(_) | Token::Number(_))) => literal,
             Some(Token::Sign("[")) => {
-                return Err(self.error_here("a list follows `in`, not == or !="));
+                return Err(self.error_here("a list must follow `in`, not == or !="));
             }
             Some(Token::Word(word)) => {
                 return Err(self.error_here(format!(
@@ -153,10 +153,10 @@ impl Parser {
     fn list(&mut self, attribute: Attribute) -> Result<Set, ParseError> {
         let open = self.span();
         if !self.eat(|t| *t == Token::Sign("[")) {
-            return Err(self.error_here("expected `[` after in, as in port in [80, 443]"));
+            return Err(self.error_here("expected `[` after in, e.g. port in [80, 443]"));
         }
         if self.eat(|t| *t == Token::Sign("]")) {
-            return Err(ParseError::new(open, "an empty list: nothing is ever in it"));
+            return Err(ParseError::new(open, "empty list never matches"));
         }
         let mut set = Set::empty(attribute.kind());
         loop {
@@ -169,7 +169,7 @@ impl Parser {
                 return Ok(set);
             }
             match self.peek() {
-                None => return Err(ParseError::new(open, "this bracket is never closed")),
+                None => return Err(ParseError::new(open, "unmatched `[`")),
                 Some(_) if !comma => {
                     return Err(self.error_here("expected `,` or `]` in this list"));
                 }

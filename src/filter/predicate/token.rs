@@ -11,7 +11,7 @@ pub enum Token {
     Text(String),
     /// An integer.
     Number(u64),
-    /// `==`, `!=`, `(`, `)`, `[`, `]` or `,`.
+    /// `==` (also written `=`), `!=`, `(`, `)`, `[`, `]` or `,`.
     Sign(&'static str),
 }
 
@@ -22,30 +22,20 @@ impl Token {
     }
 }
 
-/// Signs of other languages, and what to write here.
-const FOREIGN: [(&str, &str); 13] = [
+const NO_ORDER: &str =
+    "ordering operators are not supported; use `in [...]`, or a port range such as \"8000-8999\"";
+
+/// Operators of other languages, and what to write here.
+const FOREIGN: [(&str, &str); 12] = [
     ("&&", "write AND"),
     ("||", "write OR"),
-    (
-        "<=",
-        "there is no order here: list the values with `in [...]`, or write a range of ports as \"8000-8999\"",
-    ),
-    (
-        ">=",
-        "there is no order here: list the values with `in [...]`, or write a range of ports as \"8000-8999\"",
-    ),
+    ("<=", NO_ORDER),
+    (">=", NO_ORDER),
     ("<>", "write !="),
-    ("=~", "there are no patterns here: binary_prefix tests the beginning of a path"),
-    (
-        "<",
-        "there is no order here: list the values with `in [...]`, or write a range of ports as \"8000-8999\"",
-    ),
-    (
-        ">",
-        "there is no order here: list the values with `in [...]`, or write a range of ports as \"8000-8999\"",
-    ),
+    ("=~", "patterns are not supported; binary_prefix compares the beginning of a path"),
+    ("<", NO_ORDER),
+    (">", NO_ORDER),
     ("!", "write NOT, or != between an attribute and a value"),
-    ("=", "write =="),
     ("&", "write AND"),
     ("|", "write OR"),
     ("'", "strings are written in double quotes"),
@@ -65,6 +55,8 @@ pub fn tokens(source: &str) -> Result<Vec<(Token, Span)>, ParseError> {
         let rest = &source[at..];
         let (token, len) = if let Some(sign) = SIGNS.iter().find(|s| rest.starts_with(**s)) {
             (Token::Sign(sign), sign.len())
+        } else if c == '=' && !rest.starts_with("=~") {
+            (Token::Sign("=="), 1)
         } else if c == '"' {
             text(source, at)?
         } else if c.is_ascii_digit() {

@@ -93,11 +93,13 @@ pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, Strin
             let domain = text.trim_end_matches('.').to_ascii_lowercase();
             if domain.is_empty() || domain.strip_prefix("*.").unwrap_or(&domain).contains('*') {
                 return Err(format!(
-                    "\"{text}\" is no domain name: as in \"example.com\" or \"*.example.com\""
+                    "\"{text}\" is not a domain name; expected e.g. \"example.com\" or \"*.example.com\""
                 ));
             }
             if !domain.is_ascii() {
-                return Err(format!("\"{text}\" is not how DNS writes it: such a part begins with xn--"));
+                return Err(format!(
+                    "\"{text}\" contains non-ASCII letters; write international labels in punycode (xn--...)"
+                ));
             }
             Ok(Set::Texts(vec![domain.into_bytes()]))
         }
@@ -130,8 +132,8 @@ pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, Strin
             }
         }
         (ValueKind::Number, Token::Text(text)) => match parse_number(text) {
-            Ok(n) => Err(format!("{name} is a number: write {n} without quotes")),
-            Err(_) => Err(format!("{name} is a number, not a string")),
+            Ok(n) => Err(format!("{name} takes a number; write {n} without quotes")),
+            Err(_) => Err(format!("{name} takes a number, not a string")),
         },
         (kind, _) => {
             let example = match kind {
@@ -142,7 +144,7 @@ pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, Strin
                 ValueKind::Net6 => "\"2000::/3\"",
                 _ => "\"10.0.0.0/8\" or \"2000::/3\"",
             };
-            Err(format!("{name} is compared with a string in double quotes, as in {example}"))
+            Err(format!("{name} takes a string in double quotes, e.g. {example}"))
         }
     }
 }
@@ -151,13 +153,10 @@ pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, Strin
 pub fn check_text(attribute: Attribute, text: &[u8]) -> Result<(), String> {
     let name = attribute.name();
     if text.is_empty() {
-        return Err(format!("{name} is never empty"));
+        return Err(format!("{name} must not be empty"));
     }
     if text.len() > TEXT_MAX {
-        return Err(format!(
-            "{name} is {} bytes long here; the kernel side compares at most {TEXT_MAX}",
-            text.len()
-        ));
+        return Err(format!("{name} is {} bytes long; the limit is {TEXT_MAX}", text.len()));
     }
     if text.contains(&0) {
         return Err(format!("{name} cannot contain a NUL byte"));
@@ -192,7 +191,7 @@ pub fn parse_number(text: &str) -> Result<u32, String> {
     };
     parsed.map_err(|e| match e.kind() {
         std::num::IntErrorKind::PosOverflow => format!("{text} is out of range: 0 to {}", u32::MAX),
-        _ => format!("\"{text}\" is not a number: decimal or 0x"),
+        _ => format!("\"{text}\" is not a number (decimal, or hexadecimal with 0x)"),
     })
 }
 
@@ -200,7 +199,7 @@ pub fn parse_number(text: &str) -> Result<u32, String> {
 pub fn parse_ports(text: &str) -> Result<PortRange, String> {
     let port = |part: &str| -> Result<u16, String> {
         let number = parse_number(part.trim())
-            .map_err(|_| format!("\"{text}\" is no port: write N or N-M, as in 443 or 8000-8999"))?;
+            .map_err(|_| format!("\"{text}\" is not a port; expected N or N-M, e.g. 443 or 8000-8999"))?;
         u16::try_from(number).map_err(|_| format!("port {number} is out of range: ports are 0 to 65535"))
     };
     let (low, high) = match text.split_once('-') {
