@@ -22,7 +22,7 @@ mod bpf_stats;
 
 use bpf_stats::{BpfStats, field, is_idle, programs};
 
-/// Loopback connections, one after the other; tcptrace tells four events of each.
+/// Loopback connections, one after the other; tcptrace reports four events of each.
 #[derive(Clone, Copy)]
 struct Load {
     name: &'static str,

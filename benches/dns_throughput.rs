@@ -18,7 +18,7 @@ fn main() {
     transfer();
     for pair in 0..PAIRS {
         let mut rate = [0.0; 2];
-        // Whoever is second finds the caches warm: take turns in that, too.
+        // The second one finds the caches warm: alternate.
         for turn in [pair % 2, 1 - pair % 2] {
             let mut tracer = trace(["--no-dns", "--color=never"][turn]);
             rate[turn] = transfer();
@@ -33,7 +33,7 @@ fn main() {
     println!("1 GB by loopback TCP: {off:.0} MB/s without DNS, {on:.0} MB/s with, ratio {ratio:.3}");
 }
 
-/// tcptrace, attached, with little to tell.
+/// tcptrace, attached, with little to report.
 fn trace(option: &str) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tcptrace"))
         .args(["-j", option])

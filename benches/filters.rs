@@ -169,7 +169,7 @@ fn connect(listener: &TcpListener, count: u64) {
     }
 }
 
-/// Nanoseconds all programs of a process have run: the kernel tells with each descriptor.
+/// Nanoseconds all programs of a process have run: the kernel shows with each descriptor.
 fn run_time(pid: u32) -> u64 {
     let folder = format!("/proc/{pid}/fdinfo");
     let read = |path: &Path| {

@@ -240,7 +240,7 @@ fn empty_program() -> Row {
             ..Default::default()
         },
     ];
-    // SAFETY: the pointers are to constant strings and to `code`, of the length told.
+    // SAFETY: the pointers are to constant strings and to `code`, of the stated length.
     let (program, link) = unsafe {
         let program = libbpf_sys::bpf_prog_load(
             libbpf_sys::BPF_PROG_TYPE_RAW_TRACEPOINT,

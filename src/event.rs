@@ -238,7 +238,7 @@ pub struct Existing {
 
 /// The state of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs)] // RFC 9293 tells
+#[allow(missing_docs)] // RFC 9293, section 3.3.2
 pub enum State {
     Listen,
     SynSent,

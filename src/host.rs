@@ -1,4 +1,4 @@
-//! What only this machine can tell: clocks, capabilities, mounts, /proc.
+//! What only this machine knows: clocks, capabilities, mounts, /proc.
 
 use std::{fs, os::fd::AsFd, path::PathBuf, time::Duration};
 
@@ -98,7 +98,7 @@ pub fn name() -> String {
     nix::sys::utsname::uname().map(|name| name.nodename().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// What tells this installation from all others (machine-id(5)), or none.
+/// The id of this installation (machine-id(5)), or none.
 pub fn machine_id() -> Option<String> {
     let text = fs::read_to_string("/etc/machine-id").ok()?;
     let id = text.trim();

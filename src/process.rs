@@ -22,10 +22,10 @@ pub const SWEEP_AT: usize = 8192;
 /// The images sent by the kernel side.
 ///
 /// Memory is bounded by what is alive: when the table has grown large, the images that no open
-/// connection and no kept image's parentage refers to are dropped, and the kernel side is told to
-/// send again what it needs. Records that were under way when it was asked may still speak of the
-/// others, so these go when the last of such records has been read. At most, then, there are the
-/// images in use twice, or [`SWEEP_AT`], and those whose records fit into the ring.
+/// connection and no kept image's parentage refers to are dropped, and the kernel side is asked to
+/// send again what it needs. Records already in the ring may still refer to dropped images, so
+/// those go only when the last such record has been read. The bound is twice the images in use, or
+/// [`SWEEP_AT`], plus those whose records fit into the ring.
 #[derive(Debug)]
 pub struct ProcessTable {
     known: HashMap<ImageId, Rc<ProcessEntry>>,

@@ -1,4 +1,4 @@
-//! A run: from the source to the sink until it is told to stop.
+//! A run: from the source to the sink until it is to stop.
 
 use std::{
     os::fd::AsFd,

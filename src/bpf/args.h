@@ -17,7 +17,7 @@
 
 /*
  * Only a process itself can read its memory. A parent may be gone before user space comes to read
- * /proc, so whoever forks leaves its arguments here: as of its last fork, or its last exec.
+ * /proc, so a process that forks leaves its arguments here: as of its last fork, or its last exec.
  */
 struct kept_args {
 	__u32 execs; /* which image they are of: task_struct.self_exec_id */

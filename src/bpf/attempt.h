@@ -62,7 +62,7 @@ static __always_inline struct attempt *attempt_of(__u64 cookie)
 
 static __always_inline void note_attempt(struct bpf_sock_addr *ctx, const struct target *to)
 {
-	/* It is made when it is first asked for, and later nobody here can ask. */
+	/* The first call generates it; no later program can. */
 	__u64 cookie = bpf_get_socket_cookie(ctx);
 	struct attempt *noted = attempt_of(cookie);
 

@@ -73,7 +73,7 @@ static __always_inline void send_close(struct sock *sk, const struct conn *conn,
 		fill_counts(e, sk, oldstate);
 	/*
 	 * Data that comes after close() is answered with RST, through the same tcp_reset() that a
-	 * RST from the peer ends in (tcp_rcv_state_process()); only the count tells them apart.
+	 * RST from the peer ends in (tcp_rcv_state_process()); only the count distinguishes them.
 	 */
 	if (e->error == ECONNRESET && (oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2) &&
 	    !(e->flags & NETMON_FLAG_MPTCP) &&

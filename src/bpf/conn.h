@@ -3,9 +3,9 @@
  * What is remembered of a connection, and the events made of it.
  *
  * Who may do what: an entry is made and changed by programs that run under the socket's lock, and
- * removed by whoever conn_claim()s it, which succeeds once; what it said is then the claimer's
- * copy. The exceptions make entries without the lock: accept() in the tracepoint set, and the
- * iterators over what exists. They change none, and find out by closed_meanwhile() whether the
+ * removed by the program that conn_claim()s it, which succeeds once; what it said is then the
+ * claimer's copy. The exceptions make entries without the lock: accept() in the tracepoint set, and
+ * the iterators over what exists. They change none, and find out by closed_meanwhile() whether the
  * close came before the entry.
  */
 #ifndef __CONN_H__
@@ -153,7 +153,7 @@ static __always_inline int closed_meanwhile(struct sock *sk)
 	return READ(sock, sk, __sk_common.skc_state) == TCP_CLOSE ? TCP_CLOSE : 0;
 }
 
-/* The cookie's own place, whoever has it now. */
+/* The slot of the cookie, which another connection may occupy. */
 static __always_inline struct slot *slot_of(__u64 cookie)
 {
 	__u32 index = cookie & (SLOTS - 1);

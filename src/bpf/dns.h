@@ -131,7 +131,7 @@ static __always_inline void dns_copy(struct __sk_buff *skb, __u32 at, __u32 len,
 /* Copies `len` bytes, or as many as there is room for. */
 static __always_inline void dns_send(struct __sk_buff *skb, __u32 at, __u32 len)
 {
-	/* names are a comfort, events are a promise: the second half of the ring is theirs */
+	/* DNS is best effort: above half a ring, answers are dropped to leave room for events. */
 	if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) >
 	    bpf_ringbuf_query(&ring, BPF_RB_RING_SIZE) / 2)
 		count_lost(NETMON_LOST_DNS);

@@ -4,7 +4,7 @@
  *
  * Two iterators find it. iter/tcp sees the sockets of one network namespace, also those that no
  * process has a descriptor of; iter/task_file sees who has descriptors. Probes run meanwhile. A
- * socket they already know of is theirs to tell; one that closes meanwhile is marked closed
+ * socket they already know is reported by them; one that closes meanwhile is marked closed
  * (socket.h).
  */
 #ifndef __EXISTING_H__
@@ -104,8 +104,8 @@ static __always_inline void track_existing(struct sock *sk, struct conn *conn, i
 }
 
 /*
- * `task` has a descriptor of the socket; NULL: nobody may. The descriptors come first, so that an
- * entry has its owner when it is made.
+ * `task` has a descriptor of the socket; NULL: perhaps no task. The descriptors come first, so that
+ * an entry has its owner when it is made.
  */
 static __always_inline void handle_existing_socket(struct seq_file *seq, struct sock *sk,
 						   struct task_struct *task)

@@ -75,7 +75,7 @@ struct filter_config {
 	__u32 cidrs;  /* the address fields with networks, not just addresses */
 	struct filter_rows fallback[FILTER_FIELDS];
 	struct filter_set group[FILTER_GROUPS];
-	struct filter_set rules; /* of these too, if any; the first tells the rule */
+	struct filter_set rules; /* of these too, if any; the first names the rule */
 	__u8 rule_of[FILTER_WORDS * 64];
 };
 

@@ -23,7 +23,7 @@
 
 /*
  * Does the process get past the filter? `current`: the current one is the owner, or else `task`;
- * NULL: nobody is, and then a filter that asks for the process is not met. The number of a scratch
+ * NULL: there is none, and a filter on the process does not match. The number of a scratch
  * that was claimed, which admit_flow() releases, or NOT_ADMITTED.
  */
 static __always_inline int admit_process(bool current, struct task_struct *task)
@@ -91,7 +91,7 @@ static __always_inline bool admit_flow(int index, struct sock *sk, struct conn *
 	return verdict != FILTER_REJECTED;
 }
 
-/* What belongs to nobody: is it admitted for the rest, whatever the process would be? */
+/* A socket without an owner: does it match what the filter asks of the connection? */
 static __always_inline bool admit_unowned(struct sock *sk, struct conn *conn)
 {
 	int index = admit_process(false, NULL);

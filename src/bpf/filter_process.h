@@ -151,7 +151,7 @@ static __noinline __u32 fill_binary_path(struct filter_scratch *s, struct filter
 		there == wanted;                                                                   \
 	})
 
-/* Is each of the eight bytes one of 0-9 a-f? Bit 7 of a sum tells whether a byte is that large. */
+/* Is each of the eight bytes one of 0-9 a-f? Bit 7 of a sum says whether a byte is that large. */
 static __always_inline bool is_hex(__u64 bytes)
 {
 	const __u64 ones = 0x0101010101010101, tops = ones << 7;
@@ -213,8 +213,9 @@ static __always_inline bool fill_machine(struct filter_scratch *s, __u32 from, _
 }
 
 /*
- * The container whose cgroup is called so, as src/container.rs tells it; false for none. To be
- * asked from the inside out, beginning with `supervised` 0: who supervises a machine is not in it.
+ * The container whose cgroup is called so, by the rules of src/process/container.rs; false for
+ * none. To be called from the inside out, beginning with `supervised` 0: a machine's supervisor is
+ * not in it.
  */
 static __noinline bool fill_container_of(struct filter_scratch *s, const char *cgroup)
 {

@@ -40,7 +40,7 @@ static __always_inline const struct cred *cred_of(struct task_struct *task)
 }
 
 /*
- * The credentials are the thread's own, and the objective ones, as /proc tells them: what io_uring
+ * The credentials are the thread's own, and the objective ones, as in /proc: what io_uring
  * and overlayfs put on for a moment is not who the process is.
  */
 static __always_inline void identity_of(struct task_struct *task, struct task_struct *leader,

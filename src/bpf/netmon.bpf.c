@@ -3,7 +3,7 @@
  * The programs. Each is a few lines that decide and call.
  *
  * One tracepoint, sock:inet_sock_set_state, carries the life of a connection. What it cannot
- * tell comes from two more places, each in two ways: the accepting process, and the errors of
+ * know comes from two more places, each in two ways: the accepting process, and the errors of
  * connect() that come before any SYN. The `trampoline` set hooks kernel functions; the
  * `tracepoint` set hooks system calls and io_uring, for kernels that refuse trampolines.
  */

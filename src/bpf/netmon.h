@@ -58,7 +58,7 @@ struct netmon_event {
 	__u64 time;	   /* when */
 	__u64 cookie;	   /* sock_gen_cookie(), or a time where that cannot be had */
 	__u64 image;	   /* netmon_process.id of the owner, 0: its record was lost */
-	__u64 closer;	   /* the same of the process that closed it, 0: the owner or nobody */
+	__u64 closer;	   /* the same of the process that closed it, 0: the owner or none */
 	__u64 duration_ns; /* CONNECT, FAIL: since the SYN; CLOSE: since ESTABLISHED; STATE: in it
 			    */
 	__u64 bytes_sent;  /* payload sent at least once */
@@ -121,7 +121,7 @@ struct netmon_process {
 	__u64 id;
 	__u64 parent;	    /* id of the parent's record, 0: none */
 	__u64 start;	    /* exec if seen, else clone */
-	__u64 cloned;	    /* when the process was forked; /proc/PID/stat tells the same */
+	__u64 cloned;	    /* when the process was forked; as in /proc/PID/stat */
 	__u64 parent_start; /* the parent's start */
 	__u64 cap_inheritable;
 	__u64 cap_permitted;

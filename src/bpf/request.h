@@ -49,7 +49,7 @@ static __always_inline bool is_under_way(struct sock *sk)
 
 /*
  * The connection begins or fails in the current task: was there a request for it already, or is
- * none wanted? tcp_sendmsg_fastopen() hangs its request on the socket before it connects;
+ * none wanted? tcp_sendmsg_fastopen() puts its request into the socket before it connects;
  * connect() with TCP_FASTOPEN_CONNECT does so after.
  */
 static __always_inline bool is_announced(struct sock *sk)

@@ -148,7 +148,7 @@ static __always_inline void handle_established(struct sock *sk, int oldstate)
 	}
 }
 
-/* Whoever sends the FIN or the RST, when that is not the owner. */
+/* The process that sends the FIN or the RST, when that is not the owner. */
 static __always_inline void note_closer(struct conn *conn)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -190,7 +190,7 @@ static __always_inline void handle_closing(struct sock *sk, int oldstate, enum w
 
 /*
  * The socket leaves SYN_SENT inside connect(), before a SYN was sent: no port was free, say.
- * connect() will tell the error in a moment. A caller that closes has set sk_shutdown.
+ * connect() is about to return the error. A caller that closes has set sk_shutdown.
  */
 static __always_inline bool dies_in_connect(struct sock *sk, const struct conn *conn)
 {
@@ -294,7 +294,7 @@ static __always_inline struct sock *current_listener(void)
 
 /*
  * When the child was established: the kernel notes the microsecond for its receive buffer, and
- * again when data is read, which nobody can before the accept.
+ * again when data is read, which cannot happen before the accept.
  */
 static __always_inline __u64 established_at(struct sock *sk, const struct conn *conn, __u64 now)
 {

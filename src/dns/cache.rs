@@ -13,7 +13,7 @@ const NAMES_MAX: usize = 16_384;
 const NAMES_PER_ADDRESS: usize = 4;
 /// Namespaces asked for a guess.
 const GUESSES_MAX: usize = 256;
-/// Programs keep an address a little longer than they are told to.
+/// Programs keep an address a little longer than its TTL.
 const TTL_FLOOR_S: u32 = 60;
 const NS_PER_S: u64 = 1_000_000_000;
 

@@ -19,7 +19,7 @@ pub struct Program {
     pub tables: BTreeMap<A, Table>,
     /// Of each of these, one term must be left.
     pub groups: Vec<TermSet>,
-    /// Of these too, if there are any: the first one left tells the rule.
+    /// Of these too, if there are any: the first one left names the rule.
     pub rules: TermSet,
     /// The rule of each term; 0 where the term belongs to none.
     pub rule_of: Vec<u8>,

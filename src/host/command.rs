@@ -68,7 +68,7 @@ fn keep(mut child: Child, mut signals: Signals) -> Result<ExitStatus> {
     let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id")?);
     for signal in signals.forever() {
         match signal {
-            // The process is ours until it is waited for, below: its number names nobody else.
+            // The process is not waited for before the code below: its pid cannot be another's yet.
             SIGTERM => kill(pid, Signal::SIGTERM).context("pass a signal on")?,
             SIGHUP => kill(pid, Signal::SIGHUP).context("pass a signal on")?,
             SIGCHLD => {

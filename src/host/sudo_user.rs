@@ -4,7 +4,7 @@ use std::{ffi::OsString, io};
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
-/// The user behind SUDO_UID, as far as the files of this machine tell.
+/// The user behind SUDO_UID, as far as this machine's files know.
 ///
 /// NSS is not asked: a static binary cannot. Users of a directory service get the groups that
 /// /etc/group lists for them, and keep HOME as sudo left it.

@@ -41,7 +41,7 @@ pub struct Summary {
     pub elapsed: Duration,
 }
 
-/// The other end. Its port tells something only where it is the one connected to.
+/// The other end. Its port names a service only where this host connected to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Remote {
     /// Where.

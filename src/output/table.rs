@@ -42,8 +42,8 @@ pub struct Table<S> {
 }
 
 impl<S: Fn() -> Option<TerminalSize>> Table<S> {
-    /// `screen` tells the terminal's size, again and again, and none where the output is none:
-    /// then nothing is shortened.
+    /// `screen` returns the terminal's current size; none where the output is no terminal, and then
+    /// nothing is shortened.
     pub fn new(options: TableOptions, screen: S) -> Self {
         let glyphs = if options.utf8 { text::UNICODE } else { text::ASCII };
         Table { options, glyphs, screen, since_header: None }

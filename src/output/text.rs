@@ -20,7 +20,7 @@ pub const UNICODE: Glyphs = Glyphs { cut: "…", sent: "↑", received: "↓" };
 /// For all others.
 pub const ASCII: Glyphs = Glyphs { cut: "..", sent: ">", received: "<" };
 
-/// Columns below which what is left of an address tells nothing: `1…` may be anyone.
+/// An address shortened to fewer columns would say nothing: `1…` may be any of them.
 const MIN_HOST_COLUMNS: usize = 5;
 
 /// Columns it takes.

@@ -116,8 +116,8 @@ impl<Fd: AsFd> Writer<Fd> {
     }
 }
 
-/// As many whole lines as fit, so that whoever gives up does so between two of them; a part of a
-/// line that is longer than that.
+/// As many whole lines as fit, so that giving up happens between two of them; a part of a line that
+/// is longer than that.
 fn whole_lines(bytes: &[u8], most: usize) -> &[u8] {
     let part = &bytes[..bytes.len().min(most)];
     let end = part.iter().rposition(|&byte| byte == b'\n').map_or(part.len(), |at| at + 1);

@@ -1,4 +1,4 @@
-//! What /proc tells of one process, if it is still the one that is meant.
+//! One process as /proc shows it, checked to be still the same process.
 
 use std::{
     fs::{self, File},
@@ -28,7 +28,7 @@ pub fn args(process: &Process) -> Option<String> {
         && executable(&proc).is_none_or(|name| process.binary_path.is_empty() || name == process.filename);
     let cut = bytes.len() as u64 > ARGS_MAX;
     bytes.truncate(ARGS_MAX as usize);
-    // Of a title the kernel tells as much as there is, of argv neither more nor less than all.
+    // A cmdline shorter or longer than arg_end - arg_start was overwritten (setproctitle).
     let title = !cut && stat.argv_len.is_some_and(|len| bytes.len() as u64 != len);
     same.then(|| argv::join(&bytes, title, cut))
 }

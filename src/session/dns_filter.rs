@@ -69,7 +69,7 @@ impl DnsFilter {
     fn verdict(&self, record: &Record) -> Verdict {
         let subject = subject(record);
         let holds = |predicate: &Predicate| {
-            // As in the kernel: what nobody owns meets no condition on its owner.
+            // As in the kernel: a socket without an owner matches no condition on it.
             let known = record.process.is_some() || !predicate.mentions(Attribute::is_of_process);
             known && subject.satisfies(predicate)
         };

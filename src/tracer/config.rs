@@ -20,7 +20,7 @@ pub struct TracerConfig<'a> {
     pub ring_size: u32,
     /// Which probe sets to try.
     pub probes: Probes,
-    /// Let libbpf tell what it does, and the kernel's verifier its figures, into the log.
+    /// Log what libbpf does, and the verifier's figures.
     pub verbose: bool,
     /// The programs that need CAP_NET_ADMIN may be loaded.
     pub net_admin: bool,

@@ -34,7 +34,7 @@ impl<'obj> FilterTestRun<'obj> {
             let wanted = prog.name() == wanted;
             prog.set_autoload(wanted);
         }
-        // The largest maps are those nobody asks here.
+        // The largest maps are not used here.
         open.maps.conns.set_max_entries(1)?;
         open.maps.ring.set_max_entries(4096)?;
         let loader = configure(program, &mut open.maps)?;

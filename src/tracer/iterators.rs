@@ -148,6 +148,6 @@ fn create(link: BorrowedFd<'_>) -> io::Result<File> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call returned a descriptor that nobody else knows of.
+    // SAFETY: the call returned a descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
 }

@@ -77,7 +77,7 @@ enum Stage {
     Attempts,
     /// Connections that begin.
     Begin,
-    /// Attached by whoever reads it.
+    /// Attached by its reader.
     Iterator,
 }
 
@@ -166,7 +166,7 @@ pub fn choose(
 
 /// Does this kernel refuse to load any fentry program, as under a lockdown? Probed with
 /// a deliberately invalid program: EPERM means that fentry is forbidden, another error that it is
-/// not. Whoever may not load programs at all is refused both kinds.
+/// not. A process that may not load programs at all is refused both kinds.
 pub fn are_trampolines_forbidden() -> bool {
     errno_of_program(libbpf_sys::BPF_TRACE_FENTRY) == libc::EPERM
         && errno_of_program(libbpf_sys::BPF_TRACE_RAW_TP) != libc::EPERM
@@ -185,7 +185,7 @@ fn errno_of_program(attach_type: libbpf_sys::bpf_attach_type) -> i32 {
         attach_btf_id: 1,
         ..Default::default()
     };
-    // SAFETY: the pointers are to a string, one instruction and options of the size they tell, all
+    // SAFETY: the pointers are to a string, one instruction and options of the size they state, all
     // of which outlive the call.
     let fd = unsafe {
         libbpf_sys::bpf_prog_load(
@@ -210,7 +210,7 @@ const REQUEST_LIMITS: &str = "without BPF trampolines requests show what the cal
     connect() is called; unseen are MPTCP ones through io_uring, and io_uring ones that are refused by \
     a security module";
 
-/// Names are a comfort: where they cannot be had, tracing goes on without.
+/// DNS names are best effort: without them tracing goes on.
 fn can_watch_dns(notes: &mut Vec<String>) -> bool {
     let missing = if !ProgramType::CgroupSkb.is_supported().unwrap_or(true) {
         "this kernel has no BPF for cgroups (CONFIG_CGROUP_BPF)"

@@ -153,7 +153,7 @@ fn failure(error: u16) -> Failure {
 ///
 /// The kernel sets `sk_err` to ECONNRESET for a RST, or EPIPE when the peer had closed before
 /// (`tcp_reset()`), and to ETIMEDOUT when it gives up (`tcp_write_err()`). Without an error the
-/// last state tells whose FIN came first, and a state without any FIN that we sent a RST.
+/// last state shows whose FIN came first, and a state without any FIN that we sent a RST.
 fn reason(error: u16, left: State, data_after_close: bool) -> CloseReason {
     match Errno::from_raw(error.into()) {
         _ if error == 0 => match left {

@@ -31,7 +31,7 @@ pub fn connect_and_hold() {
 /// The part of another process: close the descriptor that it inherited.
 pub fn close_what_was_inherited() {
     actor::listen();
-    // SAFETY: the test hands over this descriptor and nobody else here knows of it.
+    // SAFETY: the test hands over this descriptor and nothing else here owns it.
     #[allow(unsafe_code)]
     drop(unsafe { OwnedFd::from_raw_fd(HANDED_OVER) });
     actor::say("closed");
@@ -145,7 +145,7 @@ fn refused_at_once_or_later() {
     }
 }
 
-/// An address where nobody listens.
+/// An address without a listener.
 fn refusing(address: IpAddr) -> SocketAddr {
     let listener = net::listen(address);
     let was_at = listener.local_addr().expect("an address");
@@ -245,7 +245,7 @@ fn a_connection_reset_in_the_queue_is_still_accepted_and_closed() {
     let events = common::of_port(&trace.events, port);
     let accept = the(&events, "TcpConnectionAccept");
     assert_eq!(
-        common::story(&events, &part(accept)["cookie"]),
+        common::sequence(&events, &part(accept)["cookie"]),
         ["TcpConnectionAccept", "TcpConnectionClose"]
     );
 }

@@ -1,6 +1,6 @@
 //! Names of remote ends: dnsmasq answers, real clients ask and connect.
 //!
-//! Tests run side by side and hear each other: events are told apart by namespace, and what is
+//! Tests run side by side and hear each other: events are distinguished by namespace, and what is
 //! guessed across namespaces by addresses that no other test uses.
 
 use std::{

@@ -13,9 +13,9 @@ use crate::common::{
     actor::{self, Actor},
     all,
     net::{self, Pair, V4, V6},
-    network,
+    network, sequence,
     socket_states::{Seen, SocketStates},
-    story, the,
+    the,
 };
 use crate::odr_server;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -215,7 +215,7 @@ fn existing_then_tracing() {
     for (cookie, direction, sent, received) in
         [(found(client_port, port), "egress", 1234, 77), (found(port, client_port), "ingress", 77, 1234)]
     {
-        assert_eq!(story(&events, &cookie), ["TcpConnectionExisting", "TcpConnectionClose"]);
+        assert_eq!(sequence(&events, &cookie), ["TcpConnectionExisting", "TcpConnectionClose"]);
         let of: Vec<&Value> = events.iter().filter(|event| common::net(event)["cookie"] == cookie).collect();
         assert_eq!(common::net(of[0])["state"], "ESTABLISHED");
         assert_eq!(common::net(of[0])["direction"], direction);
@@ -228,13 +228,16 @@ fn existing_then_tracing() {
     }
     let child = found(port, waiting_port);
     assert_eq!(
-        story(&events, &child),
+        sequence(&events, &child),
         ["TcpConnectionExisting", "TcpConnectionAccept", "TcpConnectionClose"],
         "{events:#?}"
     );
     let waited = events.iter().find(|event| common::net(event)["cookie"] == child).expect("it");
     assert_eq!(waited["process"], Value::Null, "nobody has it yet");
-    assert_eq!(story(&events, &found(waiting_port, port)), ["TcpConnectionExisting", "TcpConnectionClose"]);
+    assert_eq!(
+        sequence(&events, &found(waiting_port, port)),
+        ["TcpConnectionExisting", "TcpConnectionClose"]
+    );
 }
 
 fn open_connections_close_with_their_owner() {
@@ -277,15 +280,15 @@ fn each_connection_exists_or_is_opened_once() {
         });
         let ended = trace.stop();
         assert_eq!(ended.lost(), [""; 0]);
-        let mut stories: BTreeMap<u64, Vec<&Value>> = BTreeMap::new();
+        let mut sequences: BTreeMap<u64, Vec<&Value>> = BTreeMap::new();
         for event in &ended.events {
             let net = common::net(event);
             if (net["sport"] == port || net["dport"] == port) && net["state"] != "LISTEN" {
-                stories.entry(net["cookie"].as_u64().expect("a cookie")).or_default().push(net);
+                sequences.entry(net["cookie"].as_u64().expect("a cookie")).or_default().push(net);
             }
         }
-        for story in stories.values() {
-            both += usize::from(was_found_and_closed(story));
+        for sequence in sequences.values() {
+            both += usize::from(was_found_and_closed(sequence));
         }
         churn.tell("go on");
     }
@@ -294,8 +297,8 @@ fn each_connection_exists_or_is_opened_once() {
 }
 
 /// Check all events of one socket, whose process has closed it by now. True: it existed at the start, then closed.
-fn was_found_and_closed(story: &[&Value]) -> bool {
-    let types: Vec<&str> = story.iter().map(|net| net["type"].as_str().expect("a type")).collect();
+fn was_found_and_closed(sequence: &[&Value]) -> bool {
+    let types: Vec<&str> = sequence.iter().map(|net| net["type"].as_str().expect("a type")).collect();
     match types[..] {
         ["TcpConnectionConnect" | "TcpConnectionEstablish" | "TcpConnectionAccept", "TcpConnectionClose"] => {
             false
@@ -306,11 +309,11 @@ fn was_found_and_closed(story: &[&Value]) -> bool {
         | ["TcpConnectionExisting", "TcpConnectionEstablish", "TcpConnectionClose"] => true,
         ["TcpConnectionExisting"]
             if ["TIME_WAIT", "FIN_WAIT2", "SYN_RECV"]
-                .contains(&story[0]["state"].as_str().unwrap_or_default()) =>
+                .contains(&sequence[0]["state"].as_str().unwrap_or_default()) =>
         {
             false
         }
-        _ => panic!("{story:#?}"),
+        _ => panic!("{sequence:#?}"),
     }
 }
 

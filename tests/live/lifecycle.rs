@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::common::{
     self, Trace, all,
     net::{self, Pair, V4, V6},
-    story, the,
+    sequence, the,
 };
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ fn whole_story(trace: &mut Trace, address: IpAddr, sent: usize, received: usize)
     ] {
         let cookie = &common::net(opened)["cookie"];
         assert_eq!(
-            story(&events, cookie),
+            sequence(&events, cookie),
             [common::net(opened)["type"].as_str().unwrap_or_default(), "TcpConnectionClose"]
         );
         let close = closes.iter().find(|close| common::net(close)["cookie"] == *cookie).expect("its close");

@@ -25,7 +25,7 @@ fn process_records(arguments: &[&str]) -> (u64, Vec<serde_json::Value>) {
 fn a_rejected_connection_sends_no_process_record() {
     let (records, events) = process_records(&[]);
     assert!(records >= 2 && events.len() >= 3, "{records} of {events:#?}");
-    // Rejected for the process, for the connection, for both; whoever else connects on this host
+    // Rejected for the process, for the connection, for both; what else connects on this host
     // is rejected too. (A local port is judged once it is bound; by then the owner, who is
     // captured where the connection begins, has been reported: once for each image.)
     for arguments in [

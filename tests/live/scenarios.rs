@@ -9,7 +9,7 @@ use std::{
 use crate::common::{
     self, Trace, all,
     net::{self, Pair, V4, V6},
-    network, scenarios, story, the,
+    network, scenarios, sequence, the,
 };
 use libbpf_rs::btf::{Btf, types::Struct};
 use serde_json::Value;
@@ -38,7 +38,7 @@ fn whole(events: &[Value]) -> [&Value; 2] {
     let closes = all(events, CLOSE);
     [CONNECT, ACCEPT].map(|kind| {
         let cookie = &common::net(the(events, kind))["cookie"];
-        assert_eq!(story(events, cookie), [kind, CLOSE], "{events:#?}");
+        assert_eq!(sequence(events, cookie), [kind, CLOSE], "{events:#?}");
         common::net(closes.iter().find(|close| common::net(close)["cookie"] == *cookie).expect("its close"))
     })
 }
@@ -217,7 +217,7 @@ fn accepted_after_the_start() {
     let of_server = |events: &[Value]| {
         let events = network::mine(events);
         let cookie = all(&events, ACCEPT).first().map(|event| common::net(event)["cookie"].clone());
-        story(&events, &cookie.unwrap_or_default())
+        sequence(&events, &cookie.unwrap_or_default())
     };
     trace.wait("the server's end", |events| of_server(events).len() == 2);
     assert_eq!(of_server(&trace.stop().events), [ACCEPT, CLOSE]);

@@ -5,7 +5,7 @@ use jiff::{Timestamp, tz::TimeZone};
 /// Columns of a time with milliseconds.
 pub const LONG: usize = 12;
 
-/// Where the clock hangs.
+/// The time zone of the table's clock.
 #[derive(Debug, Clone)]
 pub struct Zone(TimeZone);
 
@@ -15,7 +15,7 @@ impl Zone {
         Zone(TimeZone::system())
     }
 
-    /// Greenwich.
+    /// UTC.
     pub fn utc() -> Zone {
         Zone(TimeZone::UTC)
     }

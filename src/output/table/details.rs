@@ -19,7 +19,7 @@ pub struct Fact {
     pub bad: bool,
 }
 
-/// A fact that nobody needs to worry about.
+/// A fact that is shown in plain colour.
 pub fn good(text: String) -> Fact {
     Fact { text, bad: false }
 }

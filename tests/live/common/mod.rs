@@ -186,7 +186,7 @@ pub fn net(event: &Value) -> &Value {
 }
 
 /// Event types in order, for one cookie.
-pub fn story(events: &[Value], cookie: &Value) -> Vec<String> {
+pub fn sequence(events: &[Value], cookie: &Value) -> Vec<String> {
     events
         .iter()
         .filter(|event| event["network_event"]["cookie"] == *cookie)

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, process::Command, thread};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
-/// An address nobody has: packets to it are routed to the loopback device, which drops them.
+/// An unassigned address: packets to it are routed to the loopback device, which drops them.
 pub const BLACK_HOLE: &str = "192.0.2.1:9";
 
 /// Move this thread, and those it starts, to a namespace where only the loopback device is.
@@ -14,7 +14,7 @@ pub fn own() {
     ip("link set lo up");
 }
 
-/// Do something in a namespace of its own, which nobody but its thread is in.
+/// Do something in a namespace of its own, which only its thread is in.
 pub fn in_own(act: impl FnOnce(u64) + Send) {
     thread::scope(|scope| {
         scope.spawn(|| {

@@ -15,7 +15,7 @@ use super::{
 
 /// An address in a network that [`network::own`] has no route to.
 pub const NOWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
-/// A port where nobody listens.
+/// A port without a listener.
 pub const DISCARD: u16 = 9;
 
 /// Let both ends use Fast Open, without cookies.
@@ -65,7 +65,7 @@ pub fn io_uring() {
     });
 }
 
-/// connect through io_uring where nobody listens; returns where.
+/// connect through io_uring to a port without a listener; returns it.
 pub fn io_uring_refused() -> SocketAddr {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, DISCARD));
     tokio_uring::start(async move {

@@ -32,7 +32,7 @@ pub struct Seen {
     pub remote: String,
     pub state: String,
     pub direction: Option<String>,
-    /// Empty: nobody has it.
+    /// Empty: no process has it.
     pub pids: BTreeSet<u64>,
 }
 

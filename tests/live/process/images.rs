@@ -249,7 +249,7 @@ fn process_fields_match_procfs() {
         assert_eq!(process["auid"], login);
         assert_eq!(process["cloned"], false);
         assert_eq!(process["secureexec"], "");
-        // Its exec was not seen: the start is that of the fork, which /proc tells in 1/100 s.
+        // Its exec was not seen: the start is that of the fork, which /proc has in 1/100 s.
         assert_eq!(start_in(process) / 10_000_000, proc.start);
     }
     actor.tell("end");

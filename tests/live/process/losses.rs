@@ -46,7 +46,7 @@ fn a_lost_record_is_sent_again() {
 }
 
 /// Every change of user is an image. When there are too many, those out of use are dropped: memory
-/// stays bounded, and whoever acts again is known again.
+/// stays bounded, and a process that acts again is known again.
 pub fn memory_stays_bounded_with_many_images() {
     const ROUND: u32 = 2000;
     const IMAGES: u32 = 10 * ROUND;

@@ -29,7 +29,7 @@ fn main() {
     let mut losses = losses::tests();
     // 20,000 connections take too long in a virtual machine
     losses.push(many_images.with_ignored_flag(support::in_guest()));
-    // In turn: whoever forks while another writes a program keeps that file busy.
+    // In turn: a fork while another thread writes a program keeps that file busy.
     harness::run(vec![
         InTurn(images::tests()),
         InTurn(privileges::tests()),
