@@ -183,6 +183,27 @@ impl EventKind {
         }
     }
 
+    /// How long what the event ends had lasted, where its beginning was seen: a connection since its handshake,
+    /// or the state that a change left.
+    pub fn duration(&self) -> Option<Duration> {
+        match self {
+            EventKind::Close(close) => close.duration,
+            EventKind::StateChange { after, .. } => *after,
+            EventKind::Request
+            | EventKind::Connect { .. }
+            | EventKind::Accept { .. }
+            | EventKind::Fail { .. }
+            | EventKind::Listen { .. }
+            | EventKind::ListenStop { .. }
+            | EventKind::Existing(_) => None,
+        }
+    }
+
+    /// Why a connection did not come up.
+    pub fn failure(&self) -> Option<Failure> {
+        if let EventKind::Fail { error, .. } = self { Some(*error) } else { None }
+    }
+
     /// The listener's queue, where it is known.
     pub fn backlog(&self) -> Option<Backlog> {
         match self {
@@ -289,6 +310,22 @@ pub struct Close {
     pub reason: CloseReason,
     /// The process that closed it, when that is not the owner.
     pub closer: Option<ImageId>,
+}
+
+#[cfg(test)]
+impl Close {
+    /// A connection that this host opened and closed, of which little is known.
+    pub fn sample() -> Close {
+        Close {
+            direction: Direction::Egress,
+            duration: None,
+            bytes: None,
+            retransmits: 0,
+            srtt: Duration::ZERO,
+            reason: CloseReason::LocalClose,
+            closer: None,
+        }
+    }
 }
 
 /// Payload of a connection.

@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use crate::host;
 
 mod csv;
+mod fields;
 mod json;
 pub mod messages;
 mod odr;

@@ -15,7 +15,7 @@ fn errors_are_usage_errors_and_point_at_the_place() {
     let place = format!("tcptrace: {name}:4:12: unknown attribute");
     for (arguments, part) in [
         (&["prot == 1"][..], "did you mean `port`?"),
-        (&["port in [1, 2"], "this bracket is never closed"),
+        (&["port in [1, 2"], "unmatched `[`"),
         (&["port == 1 AND port_src == 2 AND port_dst == 3"], "can ever match"),
         (&["-c", name], &place),
         (&["--dport", "70000"], "out of range"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::event::{Actor, Answer, BootTime, Close, CloseReason, Direction, Event, EventKind, Failure};
+use crate::event::{Actor, Answer, BootTime, Close, Direction, Event, EventKind, Failure};
 
 const S: u64 = 1_000_000_000;
 
@@ -30,15 +30,8 @@ fn connect(latency: u64) -> EventKind {
 }
 
 fn close(direction: Direction, duration: Option<u64>) -> EventKind {
-    EventKind::Close(Close {
-        direction,
-        duration: duration.map(Duration::from_nanos),
-        bytes: None,
-        retransmits: 0,
-        srtt: Duration::ZERO,
-        reason: CloseReason::LocalClose,
-        closer: None,
-    })
+    let duration = duration.map(Duration::from_nanos);
+    EventKind::Close(Close { direction, duration, ..Close::sample() })
 }
 
 /// One that heard the answer at second 100.

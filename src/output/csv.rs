@@ -1,19 +1,23 @@
 //! Comma-separated values (RFC 4180), the same columns for all events.
 
-use std::{borrow::Cow, time::Duration};
+use std::borrow::Cow;
 
-use super::{sink::Sink, vocabulary};
+use super::{
+    fields::{FIELDS, Scalar},
+    sink::Sink,
+    vocabulary,
+};
 use crate::{
-    event::{Actor, Bytes, Direction, EventKind, Process, State},
+    event::{Actor, Direction, EventKind, Process, State},
     record::Record,
 };
 
 /// A column's name, and its value of a record; a field without a value is empty.
 type Column = (&'static str, fn(&Row<'_>) -> Cow<'static, str>);
 
-/// The columns, in order.
+/// The columns before the fields that JSON has too, in order.
 #[rustfmt::skip]
-static COLUMNS: [Column; 39] = [
+static FIRST: [Column; 28] = [
     ("timestamp", |row| vocabulary::time(row.record.wall_ns).into()),
     ("event", |row| vocabulary::event(row.kind()).into()),
     ("pid", |row| text(row.owner().map(|owner| owner.pid))),
@@ -42,14 +46,11 @@ static COLUMNS: [Column; 39] = [
     ("old_state", |row| text(row.states().1.map(vocabulary::state))),
     ("owners", |row| row.owners().into()),
     ("direction", |row| text(row.direction().map(vocabulary::direction))),
-    ("latency_us", |row| text(row.kind().latency().map(|latency| latency.as_micros()))),
-    ("duration_us", |row| text(row.duration().map(|duration| duration.as_micros()))),
-    ("bytes_sent", |row| text(row.bytes().map(|bytes| bytes.sent))),
-    ("bytes_received", |row| text(row.bytes().map(|bytes| bytes.received))),
-    ("retransmits", |row| text(row.kind().close().map(|close| close.retransmits))),
-    ("srtt_us", |row| text(row.kind().close().map(|close| close.srtt.as_micros()))),
-    ("reason", |row| text(row.kind().close().map(|close| vocabulary::reason(close.reason)))),
-    ("error", |row| text(row.error())),
+];
+
+/// The columns after the fields that JSON has too.
+#[rustfmt::skip]
+static LAST: [Column; 3] = [
     ("backlog_len", |row| text(row.kind().backlog().map(|backlog| backlog.len))),
     ("backlog_max", |row| text(row.kind().backlog().map(|backlog| backlog.max))),
     ("rule", |row| row.rule.to_owned().into()),
@@ -106,33 +107,29 @@ impl Row<'_> {
         }
     }
 
-    fn duration(&self) -> Option<Duration> {
-        match self.kind() {
-            EventKind::StateChange { after, .. } => *after,
-            kind => kind.close()?.duration,
+    /// A field that JSON has too.
+    fn field(&self, value: fn(&EventKind) -> Option<Scalar>) -> Cow<'static, str> {
+        match value(self.kind()) {
+            None => Cow::Borrowed(""),
+            Some(Scalar::Number(number)) => number.to_string().into(),
+            Some(Scalar::Word(word)) => word,
         }
-    }
-
-    fn bytes(&self) -> Option<Bytes> {
-        self.kind().close()?.bytes
-    }
-
-    fn error(&self) -> Option<String> {
-        let EventKind::Fail { error, .. } = self.kind() else { return None };
-        Some(vocabulary::failure(*error))
     }
 }
 
 impl Sink for Csv {
     fn begin(&mut self, out: &mut Vec<u8>) {
-        put(out, COLUMNS.iter().map(|(name, _)| *name));
+        let names = |columns: &'static [Column]| columns.iter().map(|(name, _)| *name);
+        put(out, names(&FIRST).chain(FIELDS.iter().map(|(name, _)| *name)).chain(names(&LAST)));
     }
 
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
         let rule = record.event.rule.and_then(|rule| self.rules.get(usize::from(rule))?.as_deref());
         let process = record.process.as_deref().map(|entry| &entry.process);
         let row = Row { record, process, rule: rule.unwrap_or_default() };
-        put(out, COLUMNS.iter().map(|(_, value)| value(&row)));
+        let values = |columns: &'static [Column]| columns.iter().map(|(_, value)| value(&row));
+        let fields = FIELDS.iter().map(|&(_, value)| row.field(value));
+        put(out, values(&FIRST).chain(fields).chain(values(&LAST)));
     }
 }
 

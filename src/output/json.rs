@@ -4,9 +4,7 @@ mod encode;
 mod network_event;
 mod process;
 
-use std::io::Write;
-
-use encode::text;
+use encode::{put, text};
 use network_event::network_event;
 
 use super::{sink::Sink, vocabulary};
@@ -72,14 +70,11 @@ impl Sink for Json {
             },
         }
         out.extend_from_slice(b",\"network_event\":");
-        out.extend_from_slice(network_event(record).as_bytes());
+        network_event(record, out);
         if let Some(rule) = record.event.rule.and_then(|rule| self.rules.get(usize::from(rule))?.as_deref()) {
-            put(out, format_args!(",\"rule\":{}", text(&rule)));
+            out.extend_from_slice(b",\"rule\":");
+            text(out, rule);
         }
         out.extend_from_slice(b"}\n");
     }
-}
-
-fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
-    out.write_fmt(arguments).expect("a Vec takes everything");
 }

@@ -150,7 +150,7 @@ impl Summary {
         let event = &record.event;
         *self.events.entry(vocabulary::event(&event.kind)).or_default() += 1;
         if let EventKind::Fail { error, .. } = &event.kind {
-            *self.failures.entry(vocabulary::failure(*error)).or_default() += 1;
+            *self.failures.entry(vocabulary::failure(*error).into_owned()).or_default() += 1;
         }
         let direction = match event.kind.lifecycle() {
             Lifecycle::Open | Lifecycle::Fail | Lifecycle::Close => event.kind.direction(),

@@ -1,6 +1,6 @@
 //! The words for what the kernel has as numbers.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use nix::errno::Errno;
 
@@ -75,20 +75,20 @@ pub fn secureexec(flags: SecureExec) -> String {
 }
 
 /// `ECONNREFUSED`.
-pub fn errno(errno: Errno) -> String {
-    format!("{errno:?}")
+pub fn errno(errno: Errno) -> Cow<'static, str> {
+    format!("{errno:?}").into()
 }
 
 /// The errno's name, or `ABORTED`.
-pub fn failure(failure: Failure) -> String {
+pub fn failure(failure: Failure) -> Cow<'static, str> {
     match failure {
         Failure::Errno(error) => errno(error),
-        Failure::Aborted => "ABORTED".to_owned(),
+        Failure::Aborted => "ABORTED".into(),
     }
 }
 
 /// `local_close` and its like, or the errno's name.
-pub fn reason(reason: CloseReason) -> String {
+pub fn reason(reason: CloseReason) -> Cow<'static, str> {
     let word = match reason {
         CloseReason::LocalClose => "local_close",
         CloseReason::RemoteClose => "remote_close",
@@ -97,7 +97,7 @@ pub fn reason(reason: CloseReason) -> String {
         CloseReason::Timeout => "timeout",
         CloseReason::Errno(error) => return errno(error),
     };
-    word.to_owned()
+    word.into()
 }
 
 /// `egress` or `ingress`.
@@ -120,6 +120,21 @@ pub fn event(what: &EventKind) -> &'static str {
         EventKind::ListenStop { .. } => "unlisten",
         EventKind::StateChange { .. } => "state",
         EventKind::Existing(_) => "existing",
+    }
+}
+
+/// The `type` of an event in JSON.
+pub fn type_name(what: &EventKind) -> &'static str {
+    match what {
+        EventKind::Request => "NetTCPConnect",
+        EventKind::Connect { .. } => "TcpConnectionEstablish",
+        EventKind::Accept { .. } => "TcpConnectionAccept",
+        EventKind::Fail { .. } => "TcpConnectionFail",
+        EventKind::Close(_) => "TcpConnectionClose",
+        EventKind::Listen { .. } => "TcpListenStart",
+        EventKind::ListenStop { .. } => "TcpListenStop",
+        EventKind::StateChange { .. } => "TcpStateChange",
+        EventKind::Existing(_) => "TcpConnectionExisting",
     }
 }
 

@@ -1,8 +1,15 @@
-//! A value as JSON text.
+//! Values as JSON text.
+
+use std::io::Write;
 
 use serde::Serialize;
 
-/// The text; for values whose serialisation cannot fail.
-pub fn text(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("strings and numbers always serialise")
+/// Append formatted text that needs no quoting.
+pub fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
+    out.write_fmt(arguments).expect("a Vec takes everything");
+}
+
+/// Append a value whose serialisation cannot fail: strings, numbers and lists of them.
+pub fn text<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(out, value).expect("strings and numbers always serialise");
 }

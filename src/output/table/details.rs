@@ -20,12 +20,12 @@ pub struct Fact {
 }
 
 /// A fact that is shown in plain colour.
-pub fn good(text: String) -> Fact {
-    Fact { text, bad: false }
+pub fn good(text: impl Into<String>) -> Fact {
+    Fact { text: text.into(), bad: false }
 }
 
-fn bad(text: String) -> Fact {
-    Fact { text, bad: true }
+fn bad(text: impl Into<String>) -> Fact {
+    Fact { text: text.into(), bad: true }
 }
 
 /// In words, or with `brief` signs.

@@ -4,9 +4,7 @@ use nix::errno::Errno;
 
 use super::*;
 use crate::{
-    event::{
-        Actor, Backlog, BootTime, Bytes, Close, CloseReason, Direction, Event, Failure, ImageId, Process,
-    },
+    event::{Actor, Backlog, BootTime, Bytes, Close, CloseReason, Event, Failure, ImageId, Process},
     record::{Names, ProcessEntry},
 };
 
@@ -41,13 +39,11 @@ fn record(filename: &str, local: &str, remote: &str, what: EventKind) -> Record 
 
 fn close(reason: CloseReason) -> EventKind {
     EventKind::Close(Close {
-        direction: Direction::Egress,
         duration: Some(Duration::from_micros(23_240)),
         bytes: Some(Bytes { sent: 81, received: 1_200_205 }),
         retransmits: 2,
-        srtt: Duration::ZERO,
         reason,
-        closer: None,
+        ..Close::sample()
     })
 }
 

@@ -1,10 +1,10 @@
 //! What becomes of events as the names of their connections change.
 
-use std::{cell::OnceCell, rc::Rc, time::Duration};
+use std::{cell::OnceCell, rc::Rc};
 
 use super::*;
 use crate::{
-    event::{Actor, BootTime, Close, CloseReason, Event, Failure, ImageId, Process, SecureExec, State},
+    event::{Actor, BootTime, Close, Event, Failure, ImageId, Process, SecureExec, State},
     filter::{FilterOptions, netmon_yaml::NetMonConfig, predicate::parse},
     record::{Names, ProcessEntry},
 };
@@ -25,15 +25,7 @@ const CONNECT: EventKind = EventKind::Connect { latency: None };
 const FAIL: EventKind = EventKind::Fail { error: Failure::Aborted, latency: None };
 
 fn close() -> EventKind {
-    EventKind::Close(Close {
-        direction: Direction::Egress,
-        duration: None,
-        bytes: None,
-        retransmits: 0,
-        srtt: Duration::ZERO,
-        reason: CloseReason::LocalClose,
-        closer: None,
-    })
+    EventKind::Close(Close::sample())
 }
 
 /// About connection 7, to a host of this name, as user 1000; the kernel chose rule 0.

@@ -1,0 +1,34 @@
+//! The fields of an event's own kind that JSON and CSV have in common: one row each, for both.
+
+use std::{borrow::Cow, time::Duration};
+
+use super::vocabulary;
+use crate::event::EventKind;
+
+/// What a field holds.
+pub enum Scalar {
+    /// A count, or microseconds.
+    Number(u64),
+    /// A word of the vocabulary: nothing in it needs quoting.
+    Word(Cow<'static, str>),
+}
+
+/// A field's name, and its value in an event; none where events of this kind have no such field, or
+/// where its value is not known.
+pub type Field = (&'static str, fn(&EventKind) -> Option<Scalar>);
+
+/// The fields, in the order of the CSV columns.
+pub static FIELDS: [Field; 8] = [
+    ("latency_us", |kind| kind.latency().map(micros)),
+    ("duration_us", |kind| kind.duration().map(micros)),
+    ("bytes_sent", |kind| Some(Scalar::Number(kind.close()?.bytes?.sent))),
+    ("bytes_received", |kind| Some(Scalar::Number(kind.close()?.bytes?.received))),
+    ("retransmits", |kind| Some(Scalar::Number(kind.close()?.retransmits.into()))),
+    ("srtt_us", |kind| Some(micros(kind.close()?.srtt))),
+    ("reason", |kind| Some(Scalar::Word(vocabulary::reason(kind.close()?.reason)))),
+    ("error", |kind| kind.failure().map(|error| Scalar::Word(vocabulary::failure(error)))),
+];
+
+fn micros(duration: Duration) -> Scalar {
+    Scalar::Number(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
