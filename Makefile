@@ -14,7 +14,7 @@ export $(TARGET_VAR)_RUNNER = sudo -E
 endif
 
 PACKAGES      := clang libelf-dev zlib1g-dev pkg-config gcc make
-TEST_PACKAGES := busybox-static iproute2 libcap2-bin jq mandoc dnsmasq-base bind9-dnsutils curl python3
+TEST_PACKAGES := busybox-static iproute2 libcap2-bin jq mandoc dnsmasq-base bind9-dnsutils curl python3 strace
 
 all: target/release/tcptrace
 

@@ -120,6 +120,10 @@ pub struct Args {
     /// Probe set; auto prefers trampolines (fentry) and falls back to tracepoints
     #[arg(long, value_enum, default_value_t = Probes::Auto, value_name = "SET", help_heading = "Tuning")]
     pub probes: Probes,
+
+    /// Keep all privileges while tracing, to debug tcptrace itself; see SECURITY in tcptrace(8)
+    #[arg(long, help_heading = "Tuning")]
+    pub no_sandbox: bool,
 }
 
 impl Args {

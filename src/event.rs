@@ -406,6 +406,8 @@ pub struct Process {
     pub filename: String,
     /// argv without argv\[0\], joined by blanks; none when it could not be read in the kernel.
     pub args: Option<String>,
+    /// Bytes of argv in its memory, no more than 65535; 0 when that is not known.
+    pub argv_len: u16,
     /// The container it runs in.
     pub container_id: Option<String>,
     /// The systemd unit it belongs to.

@@ -15,9 +15,10 @@ use sudo_user::SudoUser;
 pub mod command;
 mod facts;
 mod netns;
+pub mod sandbox;
 pub mod sudo_user;
 
-pub use facts::{CAP_BPF, CAP_PERFMON, Facts, facts};
+pub use facts::{CAP_BPF, CAP_PERFMON, Facts, facts, ignores};
 pub use netns::{Netns, network_namespaces};
 
 /// Columns and rows of a terminal.
@@ -40,10 +41,12 @@ pub trait Host {
 }
 
 /// The machine tcptrace runs on.
-#[derive(Debug, Default)]
-pub struct Machine;
+pub struct Machine<F> {
+    /// Whether a process has exec'd nothing since its record was made.
+    pub is_current: F,
+}
 
-impl Host for Machine {
+impl<F: Fn(&Process) -> bool> Host for Machine<F> {
     fn wall_offset(&self) -> i128 {
         i128::from(nanoseconds(ClockId::CLOCK_REALTIME)) - i128::from(nanoseconds(ClockId::CLOCK_BOOTTIME))
     }
@@ -53,7 +56,7 @@ impl Host for Machine {
     }
 
     fn args(&self, process: &Process) -> Option<String> {
-        procfs::args(process)
+        procfs::args(process, &self.is_current)
     }
 }
 

@@ -5,15 +5,16 @@ use std::{
     mem::MaybeUninit,
     os::fd::OwnedFd,
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::{Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+};
 use tcptrace::{
     cli::{
         Args, docs,
@@ -22,8 +23,12 @@ use tcptrace::{
     },
     dns::DnsTracker,
     filter::{Filter, Program},
-    host::{self, Host, Machine, command},
-    output::{self, Format, Metadata, messages, summary_render, target, writer::Writer},
+    host::{
+        self, Host, Machine,
+        command::{self, Running, Started},
+        sandbox,
+    },
+    output::{self, Format, Metadata, messages, summary::Summary, summary_render, target, writer::Writer},
     session::{Session, dns_filter::DnsFilter, existing::ExistingSockets, stop::Stop},
     tracer::{self, Tracer, TracerConfig, load_error},
 };
@@ -80,8 +85,12 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     let signalled = Arc::new(AtomicBool::new(false));
     if plan.command.is_empty() {
         // Beside a command they are the command's.
-        let seen = Arc::clone(&signalled);
-        ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed)).context("catch signals")?;
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // nohup(1) has us go on.
+            if signal != SIGHUP || !host::ignores(SIGHUP) {
+                flag::register(signal, Arc::clone(&signalled)).context("catch signals")?;
+            }
+        }
     }
 
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
@@ -102,39 +111,13 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         messages::log(&mut stderr(), &tracer::take_log());
     }
     let mut tracer = started.map_err(|error| load_error::explain(error, &facts, plan.probes))?;
-    let existing = ExistingSockets::read(&mut tracer, |process| Machine.args(process))?;
+    let machine = Machine { is_current: tracer.image_check()? };
+    let existing = ExistingSockets::read(&mut tracer, |process| machine.args(process))?;
     let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut stop = Stop::new(signalled, deadline, plan.count);
     if plan.at_start == AtStart::PrintOnly {
-        tracer.notes().iter().for_each(|note| messages::line(&mut stderr(), note));
         stop = stop.no_wait();
-    } else if !plan.quiet {
-        let program = plan.command.first().map(|program| program.as_os_str());
-        let set = tracer.probe_set();
-        let notes: Vec<String> = set.note(plan.verbose).into_iter().chain(tracer.notes().to_vec()).collect();
-        messages::ready(&mut stderr(), set.name(), &notes, program);
     }
-    if plan.command.is_empty() {
-        trace(&plan, filter, &mut tracer, existing, output, stop)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let running = command::start(&plan.command)?;
-    let traced = trace(&plan, filter, &mut tracer, existing, output, stop.after(running.ended()));
-    if let Err(error) = &traced {
-        messages::line(&mut stderr(), &format!("{error:#}"));
-    }
-    let code = running.wait()?;
-    Ok(if traced.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
-}
-
-fn trace(
-    plan: &Plan,
-    filter: &Filter,
-    tracer: &mut Tracer<'_>,
-    existing: ExistingSockets,
-    output: OwnedFd,
-    stop: Stop,
-) -> Result<()> {
     let options = output::Options {
         color: plan.color,
         utc: plan.utc,
@@ -144,24 +127,74 @@ fn trace(
     let format = (!plan.summary_only).then_some(plan.format);
     let mut sink = output::sink(format, options, || metadata(&plan.envelope), &output)?;
     let mut output = Writer::new(output);
-    // A command has been started by now: it keeps its own.
-    tracer::raise_priority();
-    let summary = Session {
-        source: tracer,
-        host: &Machine,
+    let started = if plan.command.is_empty() {
+        None
+    } else {
+        announce(&plan, &tracer);
+        Some(command::start(&plan.command)?)
+    };
+    let running = confine(&plan, &tracer, started)?;
+    match &running {
+        Some(running) => stop = stop.after(running.ended()),
+        None => announce(&plan, &tracer),
+    }
+    let session = Session {
+        source: &mut tracer,
+        host: &machine,
         sink: &mut *sink,
         output: &mut output,
         stop,
         existing,
         dns: DnsTracker::default(),
         dns_filter: DnsFilter::new(filter),
+    };
+    let traced = session.run().and_then(|summary| sum_up(&plan, &summary, &mut output));
+    let Some(running) = running else { return traced.map(|()| ExitCode::SUCCESS) };
+    if let Err(error) = &traced {
+        messages::line(&mut stderr(), &format!("{error:#}"));
     }
-    .run()?;
+    let code = running.wait()?;
+    Ok(if traced.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
+}
+
+/// Give up what only the start needed. A command has been started by now: it has what we had.
+fn confine(plan: &Plan, tracer: &Tracer<'_>, command: Option<Started>) -> Result<Option<Running>> {
+    tracer::raise_priority();
+    let pid = command.as_ref().map(Started::pid).transpose()?;
+    if plan.sandbox {
+        sandbox::drop_privileges(host::invoker().as_ref(), || tracer.reads_maps())
+            .and_then(|()| sandbox::restrict_files(pid.is_some()))
+            .context(NO_SANDBOX)?;
+    }
+    let running = command.map(Started::keep).transpose()?;
+    if plan.sandbox {
+        sandbox::restrict_calls(pid).context(NO_SANDBOX)?;
+    }
+    Ok(running)
+}
+
+/// What to do where the kernel has no sandbox for us.
+const NO_SANDBOX: &str = "give up privileges (--no-sandbox goes on with them)";
+
+/// What there is to say before the first event.
+fn announce(plan: &Plan, tracer: &Tracer<'_>) {
+    if plan.at_start == AtStart::PrintOnly {
+        tracer.notes().iter().for_each(|note| messages::line(&mut stderr(), note));
+    } else if !plan.quiet {
+        let program = plan.command.first().map(|program| program.as_os_str());
+        let set = tracer.probe_set();
+        let notes: Vec<String> = set.note(plan.verbose).into_iter().chain(tracer.notes().to_vec()).collect();
+        messages::ready(&mut stderr(), set.name(), &notes, program);
+    }
+}
+
+/// What there is to say after the last one.
+fn sum_up(plan: &Plan, summary: &Summary, output: &mut Writer<OwnedFd>) -> Result<()> {
     if plan.summary_only {
         let text = match plan.format {
-            Format::Json => summary_render::json(&summary) + "\n",
+            Format::Json => summary_render::json(summary) + "\n",
             Format::Table | Format::Csv | Format::Odr => {
-                summary_render::text(&summary, output::line_width(output.fd()), "")
+                summary_render::text(summary, output::line_width(output.fd()), "")
             }
         };
         output.buffer().extend_from_slice(text.as_bytes());
@@ -169,9 +202,9 @@ fn trace(
     }
     let quiet = plan.quiet || plan.summary_only || plan.at_start == AtStart::PrintOnly;
     if plan.verbose {
-        messages::figures(&mut stderr(), &summary);
+        messages::figures(&mut stderr(), summary);
     }
-    messages::summary(&mut stderr(), &summary, quiet, output::line_width(stderr()));
+    messages::summary(&mut stderr(), summary, quiet, output::line_width(stderr()));
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use libbpf_rs::{
-    Link, MapCore, MapFlags, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
+    Iter, Link, MapCore, MapFlags, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
     skel::{OpenSkel, SkelBuilder},
 };
 
@@ -20,7 +20,7 @@ use crate::{
         EventName,
         plan::{AtStart, EventSet, Probes},
     },
-    event::ImageId,
+    event::{ImageId, Process},
     source::{Batch, Lost, Source},
 };
 
@@ -30,6 +30,7 @@ mod filter_maps;
 #[cfg(feature = "test-programs")]
 pub mod filter_test_run;
 mod follow;
+mod images;
 mod iterators;
 pub mod layout;
 pub mod load_error;
@@ -42,6 +43,7 @@ mod skel;
 pub mod wire;
 
 pub use config::TracerConfig;
+use images::Images;
 use iterators::Iterators;
 use layout::{netmon_existing as existing, netmon_want as want};
 use load_error::{Rejection, refuses_trampolines};
@@ -65,6 +67,7 @@ pub struct Tracer<'obj> {
     set: ProbeSet,
     notes: Vec<String>,
     iterators: Option<Iterators>,
+    orphans: Vec<Iter>,
 }
 
 impl<'obj> Tracer<'obj> {
@@ -155,12 +158,27 @@ impl<'obj> Tracer<'obj> {
         };
         set_bss_flag(&mut skel, |bss| &mut bss.existing_running, iterators.is_some().into());
         set_bss_flag(&mut skel, |bss| &mut bss.started, 1);
-        Ok(Tracer { skel, links, ring, batch, set, notes, iterators })
+        let orphans = orphans(&skel);
+        Ok(Tracer { skel, links, ring, batch, set, notes, iterators, orphans })
     }
 
     /// The probe set in use.
     pub fn probe_set(&self) -> ProbeSet {
         self.set
+    }
+
+    /// Tells whether a process has exec'd nothing since its record was made.
+    ///
+    /// # Errors
+    /// When a descriptor cannot be duplicated.
+    pub fn image_check(&self) -> Result<impl Fn(&Process) -> bool + use<>> {
+        let images = Images::new(&self.skel.maps.images)?;
+        Ok(move |process: &Process| images.is_current(process))
+    }
+
+    /// Whether maps can be read with the privileges of this moment.
+    pub fn reads_maps(&self) -> bool {
+        self.skel.maps.slots.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).is_ok()
     }
 
     /// What could not be attached, in words.
@@ -216,19 +234,21 @@ impl Tracer<'_> {
     }
 
     /// Have the kernel side look for entries whose sockets have gone: it counts them as lost.
-    fn count_orphans(&self) {
-        let (progs, maps) = (&self.skel.progs, &self.skel.maps);
-        for (prog, map) in
-            [(&progs.on_orphan, maps.conns.as_fd()), (&progs.on_orphan_slot, maps.slots.as_fd())]
-        {
-            // Without it they are not counted, and nothing else suffers.
-            if let Ok(link) = prog.attach_iter(map)
-                && let Ok(mut all) = libbpf_rs::Iter::new(&link)
-            {
-                let _ = std::io::copy(&mut all, &mut std::io::sink());
-            }
+    fn count_orphans(&mut self) {
+        for mut all in self.orphans.drain(..) {
+            let _ = std::io::copy(&mut all, &mut std::io::sink());
         }
     }
+}
+
+/// What looks for such entries when it is read, once: made while it may be. Without it they are not
+/// counted, and nothing else suffers.
+fn orphans(skel: &NetmonSkel<'_>) -> Vec<Iter> {
+    let (progs, maps) = (&skel.progs, &skel.maps);
+    [(&progs.on_orphan, maps.conns.as_fd()), (&progs.on_orphan_slot, maps.slots.as_fd())]
+        .into_iter()
+        .filter_map(|(prog, map)| Iter::new(&prog.attach_iter(map).ok()?).ok())
+        .collect()
 }
 
 impl Source for Tracer<'_> {

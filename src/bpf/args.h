@@ -67,6 +67,17 @@ static __always_inline struct argv argv_of(struct mm_struct *mm, __u64 limit)
 	return argv;
 }
 
+/* Who reads them from /proc, where argv looks like a title, has to know how long argv is. */
+static __always_inline __u16 argv_len_of(struct mm_struct *mm)
+{
+	unsigned long start = READ(mm_struct, mm, arg_start);
+	unsigned long end = READ(mm_struct, mm, arg_end);
+
+	if (end <= start)
+		return 0;
+	return end - start > 0xffff ? 0xffff : end - start;
+}
+
 /* Append the current process's arguments. */
 static __noinline void append_args(struct scratch *s, struct mm_struct *mm)
 {

@@ -116,7 +116,7 @@ struct netmon_process {
 	__u16 path_len;
 	__u16 cgroup_len;
 	__u16 args_len;
-	__u16 reserved2;
+	__u16 argv_len; /* bytes from arg_start to arg_end, no more than 65535; 0: not known */
 	__u32 pid;
 	__u64 id;
 	__u64 parent;	    /* id of the parent's record, 0: none */

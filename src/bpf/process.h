@@ -150,7 +150,6 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 	s->head.kind = NETMON_KIND_PROCESS;
 	s->head.flags = 0;
 	s->head.reserved = 0;
-	s->head.reserved2 = 0;
 	s->head.pid = leader->tgid;
 	s->head.start = start_of(leader, image);
 	s->head.cloned = BPF_CORE_READ(leader, start_boottime);
@@ -171,6 +170,7 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 
 	/* A kernel thread may have borrowed the memory of a process. */
 	mm = leader->flags & PF_KTHREAD ? NULL : READ(task_struct, task, mm);
+	s->head.argv_len = mm ? argv_len_of(mm) : 0;
 	s->head.secureexec = image->secureexec;
 	if (mm)
 		exe = BPF_CORE_READ(mm, exe_file);

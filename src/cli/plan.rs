@@ -100,6 +100,8 @@ pub struct Plan {
     pub ring_size: u32,
     /// Which probe sets to try.
     pub probes: Probes,
+    /// Give up what is not needed while tracing.
+    pub sandbox: bool,
 }
 
 /// What the shell around us is like; asked once, in `main`.
@@ -145,6 +147,7 @@ impl Plan {
             command: args.command.clone(),
             ring_size: args.ring_size,
             probes: args.probes,
+            sandbox: !args.no_sandbox,
         }
     }
 }

@@ -12,20 +12,28 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, getgid},
 };
 use signal_hook::{
     consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM},
     iterator::Signals,
 };
 
-use super::sudo_user::SudoUser;
+use super::{facts::ignores, sudo_user::SudoUser};
 
 /// The hidden option that makes a second tcptrace become the command, see [`become_command`].
 pub const BECOME: &str = "--become-command";
 
-/// A command that was started.
+/// A command that was started, and that nobody waits for yet.
+#[derive(Debug)]
+pub struct Started {
+    child: Child,
+    signals: Signals,
+}
+
+/// A command that is waited for.
 ///
 /// It stays in our process group, so a terminal gives Ctrl-C to both of us; we leave it to the
 /// command. What is sent to us alone, SIGTERM and SIGHUP, we pass on.
@@ -39,38 +47,66 @@ pub struct Running {
 /// attached by now.
 ///
 /// A second tcptrace is started, which becomes the command: changing the user between fork and
-/// exec needs unsafe code, changing it in a process of its own does not.
+/// exec needs unsafe code, changing it in a process of its own does not. It is forked, for it is
+/// given the group it has: posix_spawn(3), which would do as well, has it ignore signals 32 and 33.
 ///
 /// # Errors
 /// When no process can be started, or no signal be caught.
-pub fn start(words: &[OsString]) -> Result<Running> {
-    let signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGCHLD]).context("catch signals")?;
+pub fn start(words: &[OsString]) -> Result<Started> {
+    // What is ignored stays so, for the command too: exec resets what is caught.
+    let caught = [SIGINT, SIGQUIT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !ignores(signal));
+    let signals = Signals::new(caught.chain([SIGCHLD])).context("catch signals")?;
     let child = Command::new("/proc/self/exe")
         .arg(BECOME)
         .arg("--")
         .args(words)
+        .gid(getgid().as_raw())
         .spawn()
         .context("start the command through /proc/self/exe")?;
-    let ended = Arc::new(OnceLock::new());
-    let end = Arc::clone(&ended);
-    let keeper = thread::Builder::new()
-        .name("command".to_owned())
-        .spawn(move || {
-            let status = keep(child, signals);
-            end.set(Instant::now()).map_err(|_| anyhow!("the command ended twice"))?;
-            status
-        })
-        .context("start a thread")?;
-    Ok(Running { keeper, ended })
+    Ok(Started { child, signals })
 }
 
-fn keep(mut child: Child, mut signals: Signals) -> Result<ExitStatus> {
-    let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id")?);
+impl Started {
+    /// The command's process.
+    ///
+    /// # Errors
+    /// Never: a process id is a small number.
+    pub fn pid(&self) -> Result<Pid> {
+        Ok(Pid::from_raw(i32::try_from(self.child.id()).context("a process id")?))
+    }
+
+    /// Wait for its end, in a thread, which may do what this one may.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn keep(self) -> Result<Running> {
+        let ended = Arc::new(OnceLock::new());
+        let end = Arc::clone(&ended);
+        let keeper = thread::Builder::new()
+            .name("command".to_owned())
+            .spawn(move || {
+                let status = keep(self);
+                end.set(Instant::now()).map_err(|_| anyhow!("the command ended twice"))?;
+                status
+            })
+            .context("start a thread")?;
+        Ok(Running { keeper, ended })
+    }
+}
+
+fn keep(started: Started) -> Result<ExitStatus> {
+    let pid = started.pid()?;
+    let Started { mut child, mut signals } = started;
+    // The process is not waited for before the code below: its pid cannot be another's yet.
+    let pass_on = |signal| match kill(pid, signal) {
+        // It has become another user's, as sudo does: the shell of ours could do no more.
+        Ok(()) | Err(Errno::EPERM) => Ok(()),
+        Err(error) => Err(error).context("pass a signal on"),
+    };
     for signal in signals.forever() {
         match signal {
-            // The process is not waited for before the code below: its pid cannot be another's yet.
-            SIGTERM => kill(pid, Signal::SIGTERM).context("pass a signal on")?,
-            SIGHUP => kill(pid, Signal::SIGHUP).context("pass a signal on")?,
+            SIGTERM => pass_on(Signal::SIGTERM)?,
+            SIGHUP => pass_on(Signal::SIGHUP)?,
             SIGCHLD => {
                 if let Some(status) = child.try_wait().context("wait for the command")? {
                     return Ok(status);

@@ -52,8 +52,18 @@ pub fn facts() -> Facts {
 }
 
 fn effective_capabilities() -> u64 {
+    mask("CapEff:")
+}
+
+/// Whether a signal is ignored, as nohup(1) and shells without job control have it.
+pub fn ignores(signal: i32) -> bool {
+    (1..=64).contains(&signal) && mask("SigIgn:") >> (signal - 1) & 1 == 1
+}
+
+/// A line of /proc/self/status.
+fn mask(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let hex = status.lines().find_map(|line| line.strip_prefix(name));
     hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default()
 }
 

@@ -95,10 +95,13 @@ impl<Fd: AsFd> Writer<Fd> {
     fn is_writable(&self) -> io::Result<bool> {
         let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLOUT)];
         let patience = PollTimeout::try_from(WRITE_POLL).unwrap_or(PollTimeout::ZERO);
-        match poll(&mut fds, patience) {
-            Ok(ready) => Ok(ready > 0),
-            Err(Errno::EINTR) => Ok(false),
-            Err(error) => Err(error.into()),
+        loop {
+            match poll(&mut fds, patience) {
+                Ok(ready) => return Ok(ready > 0),
+                // The signal to stop, for one: the reader has its time all the same.
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

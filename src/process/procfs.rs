@@ -17,50 +17,30 @@ pub const ARGS_MAX: u64 = 8192;
 /// The arguments of a process that the kernel side could not read.
 ///
 /// None when the process is gone, or its number is another's by now, or it has exec'd something
-/// else since its record was made.
-pub fn args(process: &Process) -> Option<String> {
+/// else since its record was made, which `is_current` tells.
+pub fn args(process: &Process, is_current: impl Fn(&Process) -> bool) -> Option<String> {
     let proc = PathBuf::from(format!("/proc/{}", process.pid));
     let mut bytes = Vec::new();
     File::open(proc.join("cmdline")).ok()?.take(ARGS_MAX + 1).read_to_end(&mut bytes).ok()?;
     // Asked after the reading: what was read belongs to the process that was there before.
-    let stat = Stat::read(&proc)?;
-    let same = stat.start == ticks(process.cloned_at)?
-        && executable(&proc).is_none_or(|name| process.binary_path.is_empty() || name == process.filename);
+    let same = start(&proc)? == ticks(process.cloned_at)? && is_current(process);
     let cut = bytes.len() as u64 > ARGS_MAX;
     bytes.truncate(ARGS_MAX as usize);
-    // A cmdline shorter or longer than arg_end - arg_start was overwritten (setproctitle).
-    let title = !cut && stat.argv_len.is_some_and(|len| bytes.len() as u64 != len);
+    // Of a title the kernel tells as much as there is, of argv neither more nor less than all.
+    let title = !cut && process.argv_len != 0 && bytes.len() != usize::from(process.argv_len);
     same.then(|| argv::join(&bytes, title, cut))
 }
 
-/// The base name behind /proc/PID/exe; of some processes not even root may know it.
-fn executable(proc: &Path) -> Option<String> {
-    let path = fs::read_link(proc.join("exe")).ok()?;
-    let name = path.file_name()?.to_string_lossy().into_owned();
-    Some(name.strip_suffix(" (deleted)").map_or(name.clone(), str::to_owned))
+/// When a process was forked, in clock ticks since boot.
+fn start(proc: &Path) -> Option<u64> {
+    start_in(&fs::read(proc.join("stat")).ok()?)
 }
 
-/// Some of /proc/PID/stat.
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    /// Clock ticks from boot to the fork.
-    start: u64,
-    /// None where it is kept from us.
-    argv_len: Option<u64>,
-}
-
-impl Stat {
-    fn read(proc: &Path) -> Option<Stat> {
-        Stat::parse(&fs::read(proc.join("stat")).ok()?)
-    }
-
-    /// Fields are counted from behind the name, which may hold anything.
-    fn parse(stat: &[u8]) -> Option<Stat> {
-        let after_name = stat.iter().rposition(|&byte| byte == b')')? + 2;
-        let fields = std::str::from_utf8(stat.get(after_name..)?).ok()?;
-        let field = |number: usize| fields.split([' ', '\n']).nth(number - 3)?.parse::<u64>().ok();
-        Some(Stat { start: field(22)?, argv_len: field(49)?.checked_sub(field(48)?).filter(|&len| len > 0) })
-    }
+/// From /proc/PID/stat. Fields are counted from behind the name, which may hold anything.
+fn start_in(stat: &[u8]) -> Option<u64> {
+    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 2;
+    let fields = std::str::from_utf8(stat.get(after_name..)?).ok()?;
+    fields.split([' ', '\n']).nth(22 - 3)?.parse().ok()
 }
 
 fn ticks(time: BootTime) -> Option<u64> {
@@ -79,18 +59,29 @@ mod tests {
             stat.extend_from_slice(format!(" {}", number * 10).as_bytes());
         }
         stat.push(b'\n');
-        assert_eq!(Stat::parse(&stat), Some(Stat { start: 220, argv_len: Some(10) }));
+        assert_eq!(start_in(&stat), Some(220));
         for end in 0..stat.len() - 20 {
-            Stat::parse(&stat[..end]);
+            start_in(&stat[..end]);
         }
-        assert_eq!(Stat::parse(b"12 (a"), None);
-        assert_eq!(Stat::parse(b")"), None);
+        assert_eq!(start_in(b"12 (a"), None);
+        assert_eq!(start_in(b")"), None);
     }
 
     #[test]
-    fn its_own_arguments() {
-        let stat = Stat::read(Path::new("/proc/self")).expect("our own stat");
+    fn only_of_the_process_that_is_meant() {
         let bytes = fs::read("/proc/self/cmdline").expect("our own cmdline");
-        assert_eq!(Some(bytes.len() as u64), stat.argv_len);
+        let started = start(Path::new("/proc/self")).expect("our own start");
+        let per_second = sysconf(SysconfVar::CLK_TCK).expect("sysconf").expect("a number") as u64;
+        let this = Process {
+            pid: std::process::id(),
+            cloned_at: BootTime(started * (1_000_000_000 / per_second)),
+            argv_len: bytes.len() as u16,
+            ..Process::default()
+        };
+        let expected = Some(argv::join(&bytes, false, false));
+        assert_eq!(args(&this, |_| true), expected);
+        assert_eq!(args(&this, |_| false), None);
+        let before = Process { cloned_at: BootTime(1), ..this };
+        assert_eq!(args(&before, |_| true), None);
     }
 }

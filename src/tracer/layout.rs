@@ -3,7 +3,7 @@
 use bytemuck::{AnyBitPattern, Zeroable};
 
 pub use super::skel::types::{
-    conn, flow, netmon_dns, netmon_event, netmon_existing, netmon_flag, netmon_kind, netmon_limit,
+    conn, flow, image, netmon_dns, netmon_event, netmon_existing, netmon_flag, netmon_kind, netmon_limit,
     netmon_lost, netmon_process, netmon_process_flag, netmon_secureexec, netmon_want, slot,
 };
 
@@ -27,6 +27,10 @@ unsafe impl AnyBitPattern for conn {}
 unsafe impl Zeroable for slot {}
 // SAFETY: as above.
 unsafe impl AnyBitPattern for slot {}
+// SAFETY: and for what is remembered of a process.
+unsafe impl Zeroable for image {}
+// SAFETY: as above.
+unsafe impl AnyBitPattern for image {}
 
 /// The bytes of a record or of a map's value; none of another length.
 pub fn read<T: AnyBitPattern>(bytes: &[u8]) -> Option<T> {

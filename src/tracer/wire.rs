@@ -218,6 +218,7 @@ fn process(bytes: &[u8]) -> Result<(ImageId, Process), Undecodable> {
         binary_path,
         filename,
         args,
+        argv_len: raw.argv_len,
         container_id: container::id(cgroup),
         unit: systemd_unit::name(cgroup),
     };

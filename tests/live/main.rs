@@ -27,6 +27,7 @@ mod probe_sets;
 mod rejected;
 mod requests;
 mod restricted_hosts;
+mod sandbox;
 mod scenarios;
 mod summary;
 mod terminal;
@@ -64,6 +65,7 @@ fn main() {
         SideBySide(command::tests()),
         SideBySide(examples::tests()),
         SideBySide(restricted_hosts::tests()),
+        SideBySide(sandbox::tests()),
         SideBySide(kernel_sockets::tests()),
         SideBySide(probe_sets::tests()),
         SideBySide(verifier::tests()),

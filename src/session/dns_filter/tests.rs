@@ -52,6 +52,7 @@ fn record(what: EventKind, name: &str) -> Record {
         binary_path: "/usr/bin/curl".to_owned(),
         filename: "curl".to_owned(),
         args: None,
+        argv_len: 0,
         container_id: None,
         unit: None,
     };

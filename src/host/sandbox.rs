@@ -1,0 +1,199 @@
+//! What a running trace may still do: the privileges it was started with are for loading programs
+//! and opening files, and both are done by then.
+//!
+//! SECURITY.md has the table of what is needed when; tests/live/sandbox.rs compares the two.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
+    path_beneath_rules,
+};
+use libc::c_long;
+use nix::unistd::Pid;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
+};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Is,
+    SeccompCondition as Arg, SeccompFilter, SeccompRule, TargetArch,
+};
+
+use super::sudo_user::SudoUser;
+
+/// What Landlock knew of when this was written; an older kernel confines less.
+const LANDLOCK: ABI = ABI::V6;
+
+/// Go on as the invoking user, without capabilities, for this thread and those it starts.
+///
+/// `reads_maps` is asked whether maps can be read by descriptor alone. Before Linux 5.19 that needs
+/// CAP_BPF where kernel.unprivileged_bpf_disabled is set, so there this one capability is kept.
+///
+/// # Errors
+/// When the kernel refuses a step.
+pub fn drop_privileges(invoker: Option<&SudoUser>, reads_maps: impl Fn() -> bool) -> Result<()> {
+    for capability in CapabilitySet::all() {
+        // Refused without CAP_SETPCAP, and then there is little to take away.
+        let _ = remove_capability_from_bounding_set(capability);
+    }
+    let _ = clear_ambient_capability_set();
+    if let Some(invoker) = invoker {
+        set_keep_capabilities(true).context("keep capabilities for a moment")?;
+        invoker.take_over().context("become the invoking user")?;
+    }
+    let permitted = capabilities(None).context("read the capabilities")?.permitted;
+    let for_maps = [CapabilitySet::BPF, CapabilitySet::SYS_ADMIN]
+        .into_iter()
+        .find(|&one| permitted.contains(one))
+        .unwrap_or(CapabilitySet::empty());
+    let keep = |effective, permitted| {
+        let sets = CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() };
+        set_capabilities(None, sets).context("drop the capabilities")
+    };
+    keep(CapabilitySet::empty(), for_maps)?;
+    let kept = if reads_maps() { CapabilitySet::empty() } else { for_maps };
+    keep(kept, kept)
+}
+
+/// Never gain a privilege again, and of all files see /proc only, to read: whatever is written to
+/// has been opened. `signals`: a command is there that gets them.
+///
+/// # Errors
+/// When the kernel refuses a step. It is no error where it has no Landlock.
+pub fn restrict_files(signals: bool) -> Result<()> {
+    set_no_new_privs(true).context("set no_new_privs")?;
+    let mut scope = BitFlags::from(Scope::AbstractUnixSocket);
+    if !signals {
+        scope |= Scope::Signal;
+    }
+    Ruleset::default()
+        .handle_access(AccessFs::from_all(LANDLOCK))
+        .and_then(|rules| rules.handle_access(AccessNet::from_all(LANDLOCK)))
+        .and_then(|rules| rules.scope(scope))
+        .and_then(Ruleset::create)
+        .and_then(|rules| {
+            rules.add_rules(path_beneath_rules(["/proc"], AccessFs::ReadFile | AccessFs::ReadDir))
+        })
+        .and_then(|rules| rules.restrict_self())
+        .context("restrict the files with Landlock")?;
+    Ok(())
+}
+
+/// Allow all threads the system calls of the event loop and no others, which fail with EPERM from
+/// here on. `command`: the process that signals are passed on to.
+///
+/// # Errors
+/// When the kernel refuses the filter.
+pub fn restrict_calls(command: Option<Pid>) -> Result<()> {
+    seccompiler::apply_filter_all_threads(&filter(command)?).context("restrict the system calls with seccomp")
+}
+
+/// System calls by name and number.
+macro_rules! calls {
+    ($($name:ident)*) => { &[$((stringify!($name), libc::$name)),*] };
+}
+
+/// Allowed whatever their arguments are.
+const CALLS: &[(&str, c_long)] = calls! {
+    // events in, lines out
+    SYS_read SYS_write SYS_writev SYS_ppoll SYS_lseek SYS_ftruncate SYS_close
+    // a look into /proc; what may be opened is below
+    SYS_fstat SYS_newfstatat SYS_statx SYS_pidfd_open
+    // memory; none of it to be run, below
+    SYS_brk SYS_munmap SYS_mremap SYS_madvise SYS_getrandom
+    // clocks, and waiting
+    SYS_clock_gettime SYS_clock_nanosleep SYS_nanosleep SYS_restart_syscall SYS_membarrier
+    // the thread beside a command, and the command's end
+    SYS_futex SYS_sched_yield SYS_sched_getaffinity SYS_set_robust_list SYS_rseq SYS_recvfrom SYS_wait4 SYS_waitid
+    // signals, and our own end
+    SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_sigaltstack SYS_getpid SYS_gettid SYS_exit SYS_exit_group
+};
+/// What older architectures have beside those.
+#[cfg(target_arch = "x86_64")]
+const OLD_CALLS: &[(&str, c_long)] = calls! { SYS_poll };
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_CALLS: &[(&str, c_long)] = &[];
+
+/// Allowed with some arguments only.
+#[cfg(test)]
+const CHECKED: &[(&str, c_long)] = calls! {
+    SYS_openat SYS_mmap SYS_mprotect SYS_ioctl SYS_bpf SYS_fcntl SYS_prctl SYS_sendto SYS_tgkill SYS_kill
+};
+
+/// perf_event_open(2): a tracepoint is detached so.
+const PERF_EVENT_IOC_DISABLE: u64 = 0x2401;
+/// The commands of bpf(2) that read maps.
+const MAP_READS: [u64; 3] = [1 /* LOOKUP_ELEM */, 4 /* GET_NEXT_KEY */, 24 /* LOOKUP_BATCH */];
+
+/// The list, for seccomp.
+fn filter(command: Option<Pid>) -> Result<BpfProgram> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH).context("seccomp on this architecture")?;
+    let refuse = SeccompAction::Errno(libc::EPERM as u32);
+    let filter = SeccompFilter::new(rules(command)?, refuse, SeccompAction::Allow, arch)?;
+    Ok(filter.try_into()?)
+}
+
+/// What is allowed of each call; no rule: all.
+fn rules(command: Option<Pid>) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
+    let mut calls: BTreeMap<c_long, Vec<SeccompRule>> =
+        CALLS.iter().chain(OLD_CALLS).map(|&(_, call)| (call, Vec::new())).collect();
+    let own = u64::from(std::process::id());
+    let writes = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
+    let is = |number, value| Arg::new(number, Len::Dword, Is::Eq, value);
+    let lacks = |number, bits| Arg::new(number, Len::Dword, Is::MaskedEq(bits), 0);
+    let executable = libc::PROT_EXEC as u64;
+    let mut allow = |call, conditions: Vec<Vec<Result<Arg, BackendError>>>| -> Result<(), BackendError> {
+        for all in conditions {
+            let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
+            calls.entry(call).or_default().push(SeccompRule::new(all)?);
+        }
+        Ok(())
+    };
+    allow(libc::SYS_openat, vec![vec![lacks(2, writes)]])?;
+    allow(libc::SYS_mmap, vec![vec![lacks(2, executable)]])?;
+    allow(libc::SYS_mprotect, vec![vec![lacks(2, executable)]])?;
+    let requests = [libc::TIOCGWINSZ, PERF_EVENT_IOC_DISABLE];
+    allow(libc::SYS_ioctl, requests.map(|request| vec![is(1, request)]).into())?;
+    allow(libc::SYS_bpf, MAP_READS.map(|command| vec![is(0, command)]).into())?;
+    // standard library, built for debugging: is what I close open?
+    allow(libc::SYS_fcntl, vec![vec![is(1, libc::F_GETFD as u64)]])?;
+    // to name a thread; to wake it, over a pair of sockets that has no address
+    allow(libc::SYS_prctl, vec![vec![is(0, libc::PR_SET_NAME as u64)]])?;
+    allow(libc::SYS_sendto, vec![vec![Arg::new(4, Len::Qword, Is::Eq, 0)]])?;
+    // abort(3)
+    allow(libc::SYS_tgkill, vec![vec![is(0, own)]])?;
+    if let Some(pid) = command {
+        let signals = [libc::SIGTERM, libc::SIGHUP];
+        let to = |signal| vec![is(0, pid.as_raw() as u64), is(1, signal as u64)];
+        allow(libc::SYS_kill, signals.map(to).into())?;
+    }
+    Ok(calls)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_list_compiles_to_few_instructions() {
+        let alone = filter(None).expect("a filter").len();
+        let beside = filter(Some(Pid::from_raw(2))).expect("a filter").len();
+        assert!(alone < beside && beside < 400, "{alone} {beside}");
+    }
+
+    #[test]
+    fn security_md_has_the_same_list() {
+        let known = || CALLS.iter().chain(OLD_CALLS).chain(CHECKED);
+        let allowed = rules(Some(Pid::from_raw(2))).expect("rules");
+        assert!(allowed.keys().eq(known().map(|(_, number)| number).collect::<BTreeSet<_>>()));
+        let (_, section) =
+            include_str!("../../SECURITY.md").split_once("### While it traces").expect("a list");
+        let listed: BTreeSet<&str> = section.split('`').skip(1).step_by(2).collect();
+        let names = known().filter_map(|(name, _)| name.strip_prefix("SYS_"));
+        assert_eq!(listed, names.chain(["poll"]).collect());
+    }
+}

@@ -1,0 +1,56 @@
+//! What the kernel side remembers of a process, asked by descriptor: no privilege is needed.
+
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context, Result};
+use libbpf_rs::{Map, MapCore, MapFlags, MapHandle};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::layout;
+use crate::event::{BootTime, Process};
+
+/// The images of processes.
+pub struct Images(MapHandle);
+
+impl Images {
+    /// Of this map.
+    ///
+    /// # Errors
+    /// When its descriptor cannot be duplicated.
+    pub fn new(map: &Map<'_>) -> Result<Images> {
+        MapHandle::try_from(map).map(Images).context("duplicate the map of processes")
+    }
+
+    /// Whether the process has exec'd nothing since its record was made. Another one with its
+    /// number may pass.
+    pub fn is_current(&self, process: &Process) -> bool {
+        let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+        let Some(Ok(pidfd)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return false };
+        // The storage of a task is addressed by a pidfd of it.
+        let exec_time = match self.0.lookup(&pidfd.as_raw_fd().to_ne_bytes(), MapFlags::ANY) {
+            Ok(Some(bytes)) => layout::read::<layout::image>(&bytes).map(|image| image.exec_time),
+            Ok(None) => Some(0),
+            Err(_) => None,
+        };
+        exec_time.is_some_and(|time| is_current(BootTime(time), process))
+    }
+}
+
+/// `exec_time`: of the last exec that was seen, 0 if none was.
+fn is_current(exec_time: BootTime, process: &Process) -> bool {
+    process.start == if exec_time == BootTime(0) { process.cloned_at } else { exec_time }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exec_makes_another_image() {
+        let forked = Process { start: BootTime(5), cloned_at: BootTime(5), ..Process::default() };
+        let executed = Process { start: BootTime(9), ..forked.clone() };
+        assert!(is_current(BootTime(0), &forked) && is_current(BootTime(9), &executed));
+        assert!(!is_current(BootTime(9), &forked) && !is_current(BootTime(12), &executed));
+        assert!(!is_current(BootTime(0), &executed));
+    }
+}
