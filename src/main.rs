@@ -28,7 +28,12 @@ use tcptrace::{
         command::{self, Running, Started},
         sandbox,
     },
-    output::{self, Format, Metadata, messages, summary::Summary, summary_render, target, writer::Writer},
+    output::{
+        self, Format, Metadata, messages,
+        summary::Summary,
+        summary_render, target,
+        writer::{STALLED, Writer},
+    },
     session::{Session, dns_filter::DnsFilter, existing::ExistingSockets, stop::Stop},
     tracer::{self, Tracer, TracerConfig, load_error},
 };
@@ -198,7 +203,7 @@ fn sum_up(plan: &Plan, summary: &Summary, output: &mut Writer<OwnedFd>) -> Resul
             }
         };
         output.buffer().extend_from_slice(text.as_bytes());
-        output.flush(|| true).context("write the summary")?;
+        output.flush(|stalled| stalled >= STALLED).context("write the summary")?;
     }
     let quiet = plan.quiet || plan.summary_only || plan.at_start == AtStart::PrintOnly;
     if plan.verbose {

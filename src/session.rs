@@ -170,7 +170,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
 
     fn flush(&mut self) -> Result<Flushed> {
         let stop = &self.stop;
-        self.output.flush(|| stop.abandons_output(Instant::now())).context("write the output")
+        self.output.flush(|stalled| stop.abandons_output(Instant::now(), stalled)).context("write the output")
     }
 
     /// Wait for records; returns whether the reader of the output went away.

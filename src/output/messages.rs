@@ -64,7 +64,7 @@ fn losses(lost: &Lost) -> Vec<String> {
         (lost.answers, "DNS answers not read: the ring was more than half full (names may be missing)"),
         (lost.bad_answers, "DNS answers ignored: malformed"),
         (lost.undecodable, "records could not be decoded: this is a bug, please report it"),
-        (lost.undelivered, "events lost: the reader of the output had stopped"),
+        (lost.undelivered, "events lost: the reader of the output had stopped reading"),
     ];
     causes.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
 }

@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -12,6 +12,9 @@ use nix::{
     sys::stat::{SFlag, fstat},
     unistd::{Whence, ftruncate, lseek, write},
 };
+
+/// A reader that takes nothing for so long, when the run is over, has stopped.
+pub const STALLED: Duration = Duration::from_secs(1);
 
 /// What poll(2) promises to take without blocking when it says that a pipe is writable.
 const PIPE_BUF: usize = 4096;
@@ -60,12 +63,14 @@ impl<Fd: AsFd> Writer<Fd> {
         self.fd.as_fd()
     }
 
-    /// Write all that is buffered. While the reader takes nothing, `give_up` is asked again and again.
+    /// Write all that is buffered. While the reader takes nothing, `give_up` is asked with the time for
+    /// which that has been so.
     ///
     /// # Errors
     /// Whatever write(2) says but EPIPE. A regular file then ends with its last whole line.
-    pub fn flush(&mut self, give_up: impl Fn() -> bool) -> io::Result<Flushed> {
+    pub fn flush(&mut self, give_up: impl Fn(Duration) -> bool) -> io::Result<Flushed> {
         let mut written = 0;
+        let mut stalled_since: Option<Instant> = None;
         let outcome = loop {
             let rest = &self.buffer[written..];
             if rest.is_empty() {
@@ -73,13 +78,16 @@ impl<Fd: AsFd> Writer<Fd> {
             }
             let chunk = if self.regular { rest } else { whole_lines(rest, PIPE_BUF) };
             if !self.regular && !self.is_writable()? {
-                if give_up() {
+                if give_up(stalled_since.get_or_insert_with(Instant::now).elapsed()) {
                     break Ok(Flushed::GaveUp);
                 }
                 continue;
             }
             match write(&self.fd, chunk) {
-                Ok(count) => written += count,
+                Ok(count) => {
+                    written += count;
+                    stalled_since = None;
+                }
                 Err(Errno::EINTR | Errno::EAGAIN) => {}
                 Err(Errno::EPIPE) => break Ok(Flushed::ReaderGone),
                 Err(error) => {
@@ -163,7 +171,7 @@ mod tests {
         for _ in 0..100_000 {
             output.buffer().extend_from_slice(b"a line of odd length\n");
         }
-        assert_eq!(output.flush(|| true).expect("flush"), Flushed::GaveUp);
+        assert_eq!(output.flush(|_| true).expect("flush"), Flushed::GaveUp);
         let left = output.pending_lines();
         drop(output);
         let mut seen = Vec::new();
@@ -172,6 +180,30 @@ mod tests {
         assert_eq!(seen.last(), Some(&b'\n'), "the last line is whole");
         assert_eq!(whole + left, 100_000);
         assert!(whole > 0 && left > 0);
+    }
+
+    #[test]
+    fn a_slow_reader_gets_everything() {
+        let (mut reader, mut output) = pipe();
+        let lines = b"a line\n".repeat(40_000);
+        output.buffer().extend_from_slice(&lines);
+        std::thread::scope(|scope| {
+            // Slower than the writer asks whether to give up, faster than a reader that has stopped.
+            let slow = scope.spawn(move || {
+                let (mut seen, mut part) = (Vec::new(), vec![0; 1 << 16]);
+                loop {
+                    std::thread::sleep(2 * WRITE_POLL);
+                    match reader.read(&mut part).expect("read") {
+                        0 => return seen,
+                        count => seen.extend_from_slice(&part[..count]),
+                    }
+                }
+            });
+            let outcome = output.flush(|stalled| stalled >= 20 * WRITE_POLL).expect("flush");
+            assert_eq!(outcome, Flushed::All);
+            drop(output);
+            assert!(slow.join().expect("the reader") == lines);
+        });
     }
 
     fn reader_gone(output: &Writer<OwnedFd>) -> bool {
@@ -186,7 +218,7 @@ mod tests {
         drop(reader);
         assert!(reader_gone(&output));
         output.buffer().extend_from_slice(b"x\n");
-        assert_eq!(output.flush(|| true).expect("flush"), Flushed::ReaderGone);
+        assert_eq!(output.flush(|_| true).expect("flush"), Flushed::ReaderGone);
         assert_eq!(output.pending_lines(), 1);
     }
 
@@ -199,7 +231,7 @@ mod tests {
         for _ in 0..1000 {
             output.buffer().extend_from_slice(b"this is a line of 31 characters\n");
         }
-        let error = limited(limit, || output.flush(|| true)).expect_err("the file must not grow");
+        let error = limited(limit, || output.flush(|_| true)).expect_err("the file must not grow");
         assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
         let mut text = String::new();
         file.rewind().expect("rewind");

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::output::writer::STALLED;
+
 /// How long a command that has ended is waited for, while connections of its are still closing.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -32,9 +34,10 @@ impl Stop {
         Stop { no_wait: true, ..self }
     }
 
-    /// Whether a reader that takes nothing is not waited for any more.
-    pub fn abandons_output(&self, now: Instant) -> bool {
-        self.signalled() || (!self.no_wait && self.remaining(now).is_none())
+    /// Whether a reader that has taken nothing for `stalled` is not waited for any more. One that is only
+    /// slow is.
+    pub fn abandons_output(&self, now: Instant, stalled: Duration) -> bool {
+        stalled >= STALLED && (self.signalled() || (!self.no_wait && self.remaining(now).is_none()))
     }
 
     /// Stop a short while after `ended` is set, too.
@@ -109,9 +112,15 @@ mod tests {
         let signalled = Arc::new(AtomicBool::new(false));
         let stop = Stop::new(Arc::clone(&signalled), None, None).no_wait();
         assert_eq!(stop.remaining(Instant::now()), None);
-        assert!(stop.wants_more() && !stop.abandons_output(Instant::now()));
+        assert!(stop.wants_more() && !stop.abandons_output(Instant::now(), STALLED));
         signalled.store(true, Ordering::Relaxed);
-        assert!(stop.abandons_output(Instant::now()));
+        assert!(stop.abandons_output(Instant::now(), STALLED));
+    }
+
+    #[test]
+    fn a_slow_reader_is_waited_for() {
+        let stop = Stop::new(Arc::new(AtomicBool::new(true)), None, None);
+        assert!(!stop.abandons_output(Instant::now(), STALLED - Duration::from_millis(1)));
     }
 
     #[test]
