@@ -72,7 +72,7 @@ lint:
 	cargo test --quiet --target $(HOST) --test structure
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --document-private-items --target $(HOST)
 	tests/msrv
-	shellcheck .ci/run tests/headers tests/msrv $(addprefix tests/kernels/,run check fetch init)
+	shellcheck .ci/run fuzz/run tests/headers tests/msrv $(addprefix tests/kernels/,run check fetch init)
 
 # The manual page, after a change of an option, of the schema or of man/*.in.
 man:

@@ -26,6 +26,8 @@ pub mod event;
 pub mod filter;
 /// Clocks, terminal, capabilities, the sudo user, the command.
 pub mod host;
+/// Characters that a terminal obeys rather than shows.
+pub mod hostile;
 /// Formats, summary, messages, and the writer of lines.
 pub mod output;
 /// Process images by id, and what is read of a process.

@@ -7,6 +7,8 @@ use crate::host;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, statfs};
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -145,7 +147,7 @@ fn binary(text: &[u8]) -> Result<BinaryPattern> {
         (true, Some(b'/')) => (Attribute::BinaryPrefix, BinaryPattern::Prefix),
         (true, _) => (Attribute::BinaryPath, BinaryPattern::Path),
     };
-    let shown = predicate::printable(&String::from_utf8_lossy(text));
+    let shown = String::from_utf8_lossy(text);
     check_text(attribute, text).map_err(|message| anyhow!("--binary {shown}: {message}"))?;
     Ok(pattern(text.to_vec()))
 }
@@ -155,12 +157,26 @@ fn parse_container(text: &str) -> Result<String, String> {
 }
 
 fn read_config(path: &Path) -> Result<NetMonConfig> {
-    let name = predicate::printable(&path.to_string_lossy());
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read the configuration {name}"))?;
+    let name = path.to_string_lossy();
+    let bytes =
+        read_at_most(path, CONFIG_MAX).with_context(|| format!("cannot read the configuration {name}"))?;
     let text = String::from_utf8(bytes)
         .map_err(|e| anyhow!("{name} is not UTF-8 at byte {}", e.utf8_error().valid_up_to()))?;
     NetMonConfig::parse(&name, &text)
         .map_err(|e| anyhow!("{name}:{}:{}: {}", e.place.line, e.place.column, e.message))
+}
+
+/// A configuration of all the values that a filter can hold is smaller.
+const CONFIG_MAX: u64 = 16 << 20;
+
+/// A file, or a pipe for instance, that holds no more than `limit` bytes.
+fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        bail!("it is larger than {} MB", limit >> 20);
+    }
+    Ok(bytes)
 }
 
 /// A cgroup's id is the inode number of its directory.

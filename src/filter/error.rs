@@ -1,8 +1,9 @@
 //! Why a filter cannot be run.
 
+use crate::hostile::printable;
+
 use super::{
     limits::{CIDRS_MAX, GROUPS_MAX, RULES_MAX, VALUES_MAX},
-    predicate::printable,
     terms::TERMS_MAX,
 };
 

@@ -87,7 +87,7 @@ fn fields<'n, 'a>(
                 Some(right) => format!("did you mean `{right}`?"),
                 None => format!("known here: {}", known.join(", ")),
             };
-            return Err(key.error(format!("unknown key `{}`; {hint}", predicate::printable(text))));
+            return Err(key.error(format!("unknown key `{}`; {hint}", text)));
         };
         if found.iter().any(|(seen, _)| seen == name) {
             return Err(key.error(format!("duplicate key `{name}`")));
@@ -197,6 +197,6 @@ fn boolean(node: &Node<'_>) -> Result<bool, ConfigError> {
     match scalar(node)? {
         "true" | "True" | "TRUE" => Ok(true),
         "false" | "False" | "FALSE" => Ok(false),
-        other => Err(node.error(format!("expected true or false, found `{}`", predicate::printable(other)))),
+        other => Err(node.error(format!("expected true or false, found `{}`", other))),
     }
 }

@@ -21,7 +21,7 @@ mod value;
 
 pub use ast::Predicate;
 pub use attribute::{Attribute, ValueKind};
-pub use error::{ParseError, Span, nearest, printable};
+pub use error::{ParseError, Span, nearest};
 pub use net::{Net, unmap};
 pub use parser::parse;
 pub use value::{PortRange, Set, TEXT_MAX, check_text, parse_number, parse_ports};

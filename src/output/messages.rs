@@ -9,8 +9,10 @@ use super::{
 };
 use crate::source::{CONNECTIONS_MAX, Lost};
 
-/// One line, in one write. Errors on stderr are ignored.
+/// One line, or several where `text` has some, in one write. What it quotes is escaped. Errors on
+/// stderr are ignored.
 pub fn line(to: &mut impl Write, text: &str) {
+    let text = text.split('\n').map(escape).collect::<Vec<_>>().join("\n");
     let _ = to.write_all(format!("tcptrace: {text}\n").as_bytes());
 }
 
@@ -25,7 +27,7 @@ pub fn ready(to: &mut impl Write, probe_set: &str, notes: &[String], command: Op
         line(to, note);
     }
     let next = match command {
-        Some(program) => format!("running {}", escape(&program.to_string_lossy())),
+        Some(program) => format!("running {}", program.to_string_lossy()),
         None => "Ctrl-C to stop".to_owned(),
     };
     line(to, &format!("ready ({probe_set} probes); {next}"));

@@ -4,7 +4,10 @@ use std::{borrow::Cow, time::Duration};
 
 use nix::errno::Errno;
 
-use crate::event::{CloseReason, Direction, EventKind, Failure, SecureExec, State};
+use crate::{
+    event::{CloseReason, Direction, EventKind, Failure, SecureExec, State},
+    hostile::is_hostile,
+};
 
 /// Names by bit (include/uapi/linux/capability.h).
 const CAPABILITIES: [&str; 41] = [
@@ -165,10 +168,7 @@ pub fn time(wall_ns: i128) -> String {
 /// Text from processes and the network can neither move the cursor nor set a colour.
 pub fn escape(text: &str) -> String {
     text.chars()
-        .flat_map(|c| {
-            let hostile = c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-            if hostile { c.escape_default().collect::<Vec<_>>() } else { vec![c] }
-        })
+        .flat_map(|c| if is_hostile(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
         .collect()
 }
 

@@ -3,6 +3,7 @@
 //! Anchors, aliases, tags and second documents are refused: a configuration needs none of them,
 //! and without them a file cannot grow while it is read.
 
+use crate::hostile::one_line;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 /// How deep a configuration may nest; the deepest key needs five.
@@ -50,7 +51,7 @@ pub enum Value<'a> {
 impl Node<'_> {
     /// An error at this node.
     pub fn error(&self, message: impl Into<String>) -> ConfigError {
-        ConfigError { place: self.place, message: message.into() }
+        ConfigError { place: self.place, message: one_line(&message.into()) }
     }
 
     /// Where the byte `offset` of this scalar's text is in the file. Folding, quoting and escapes
@@ -96,7 +97,7 @@ pub fn parse(text: &str) -> Result<Node<'_>, ConfigError> {
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|e| ConfigError {
             place: Place { line: e.marker().line(), column: e.marker().col() + 1 },
-            message: format!("not YAML: {}", e.info()),
+            message: one_line(&format!("not YAML: {}", e.info())),
         })?;
         let place = Place { line: span.start.line(), column: span.start.col() + 1 };
         let refuse = |message: &str| Err(ConfigError { place, message: message.to_owned() });

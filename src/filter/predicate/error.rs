@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::hostile::{one_line, printable};
+
 /// A range of bytes in the source text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -22,7 +24,7 @@ pub struct ParseError {
 
 impl ParseError {
     pub(crate) fn new(span: Span, message: impl Into<String>) -> Self {
-        ParseError { span, message: message.into() }
+        ParseError { span, message: one_line(&message.into()) }
     }
 
     /// The column of the error in `source`, counted in characters from 1.
@@ -31,16 +33,22 @@ impl ParseError {
         before.count() + 1
     }
 
-    /// The message, then the source with the place marked under it.
+    /// The message, then the source with the place marked under it: what is around it, where that
+    /// is long.
     pub fn report(&self, source: &str) -> String {
+        const AROUND: usize = 60;
         let column = self.column(source);
-        let marked = source.char_indices().filter(|(at, _)| self.span.start <= *at && *at < self.span.end);
+        let first = column.saturating_sub(1 + AROUND);
+        let shown: Vec<(usize, char)> = source.char_indices().skip(first).take(2 * AROUND).collect();
+        let marked = shown.iter().filter(|(at, _)| self.span.start <= *at && *at < self.span.end);
         let marks = "^".repeat(marked.count().max(1));
+        let before = if first > 0 { "..." } else { "" };
+        let after = if source.chars().nth(first + shown.len()).is_some() { "..." } else { "" };
         format!(
-            "column {column}: {}\n  {}\n  {}{marks}",
+            "column {column}: {}\n  {before}{}{after}\n  {}{marks}",
             self.message,
-            printable(source),
-            " ".repeat(column - 1)
+            printable(&shown.iter().map(|(_, c)| c).collect::<String>()),
+            " ".repeat(before.len() + column - 1 - first)
         )
     }
 }
@@ -52,14 +60,6 @@ impl fmt::Display for ParseError {
 }
 
 impl std::error::Error for ParseError {}
-
-/// `text` with each control character replaced, one for one, so that columns still hold and a
-/// terminal is not moved by what a file or an argument contains.
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { if c == '\n' || c == '\t' { ' ' } else { '\u{FFFD}' } } else { c })
-        .collect()
-}
 
 /// The candidate closest to `wrong`, if it is close enough to have been meant.
 pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {

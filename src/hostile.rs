@@ -1,0 +1,45 @@
+//! Characters that a terminal obeys rather than shows, wherever text of others is printed.
+
+/// Whether it moves the cursor, sets a colour, turns the direction of writing, or cannot be seen.
+pub fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// `text` with each such character replaced, one for one, so that columns still hold.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\t' => ' ',
+            c if is_hostile(c) => '\u{FFFD}',
+            c => c,
+        })
+        .collect()
+}
+
+/// A message, of no more than a line: what it quotes may be anything, and of any length.
+pub fn one_line(message: &str) -> String {
+    const LENGTH_MAX: usize = 300;
+    let mut chars = message.chars();
+    let message = printable(&chars.by_ref().take(LENGTH_MAX).collect::<String>());
+    if chars.next().is_some() { message + "..." } else { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_short() {
+        assert_eq!(one_line("a\nb"), "a b");
+        assert_eq!(one_line(&"é".repeat(300)), "é".repeat(300));
+        assert_eq!(one_line(&"é".repeat(301)), "é".repeat(300) + "...");
+    }
+
+    #[test]
+    fn one_for_one() {
+        assert_eq!(printable("a\tb\x1b[31m\u{202e}\u{61c}名é"), "a b\u{fffd}[31m\u{fffd}\u{fffd}名é");
+    }
+}
