@@ -63,6 +63,16 @@ bench-kernel:
 	tests/kernels/run --kernel $(BENCH_KERNEL) --count-instructions --limit 900 --add "$$bench" --add "$${bench%/deps/*}/tcptrace" \
 		$(PEERS:%=--add %) --exec "ONLY='$(ONLY)' EACH=$(EACH) $$(realpath $$bench)"
 
+# Half an hour of 2,000 connections a second, as root: does anything grow, is anything lost? MINUTES shortens it.
+MINUTES ?= 30
+soak: all
+	$(SUDO) tests/soak $(MINUTES)
+
+# Each fuzz target for SECONDS, with libFuzzer; needs a C++ compiler.
+SECONDS ?= 600
+fuzz:
+	fuzz/run $(SECONDS)
+
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --target $(HOST) -- -D warnings
@@ -117,4 +127,4 @@ clean:
 	cargo clean
 
 FORCE:
-.PHONY: all deps test-deps run test test-kernels bench-kernel lint man install uninstall deb clean FORCE
+.PHONY: all deps test-deps run test test-kernels bench-kernel soak fuzz lint man install uninstall deb clean FORCE

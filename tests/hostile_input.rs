@@ -76,7 +76,7 @@ fn a_configuration_that_would_grow() {
     let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
     for level in 1..10 {
         let before = format!("*a{}", level - 1);
-        bomb += &format!("a{level}: &a{level} [{}]\n", vec![before.as_str(); 9].join(","));
+        bomb += &format!("a{level}: &a{level} [{}]\n", [before.as_str(); 9].join(","));
     }
     assert!(refused_config(folder.path(), &bomb).contains("anchors and aliases are not supported"));
     for (part, message) in
