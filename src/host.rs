@@ -42,21 +42,33 @@ pub trait Host {
 
 /// The machine tcptrace runs on.
 pub struct Machine<F> {
-    /// Whether a process has exec'd nothing since its record was made.
-    pub is_current: F,
+    is_current: F,
+    boot_offset: i128,
+}
+
+impl<F> Machine<F> {
+    /// `is_current`: whether a process has exec'd nothing since its record was made.
+    pub fn new(is_current: F) -> Machine<F> {
+        Machine { is_current, boot_offset: facts::boot_offset() }
+    }
+
+    /// Nanoseconds since boot, of the kernel and not of our time namespace.
+    fn since_boot(&self) -> i128 {
+        i128::from(nanoseconds(ClockId::CLOCK_BOOTTIME)) - self.boot_offset
+    }
 }
 
 impl<F: Fn(&Process) -> bool> Host for Machine<F> {
     fn wall_offset(&self) -> i128 {
-        i128::from(nanoseconds(ClockId::CLOCK_REALTIME)) - i128::from(nanoseconds(ClockId::CLOCK_BOOTTIME))
+        i128::from(nanoseconds(ClockId::CLOCK_REALTIME)) - self.since_boot()
     }
 
     fn boot_time(&self) -> BootTime {
-        BootTime(nanoseconds(ClockId::CLOCK_BOOTTIME))
+        BootTime(u64::try_from(self.since_boot()).unwrap_or_default())
     }
 
     fn args(&self, process: &Process) -> Option<String> {
-        procfs::args(process, &self.is_current)
+        procfs::args(process, self.boot_offset, &self.is_current)
     }
 }
 

@@ -116,7 +116,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         messages::log(&mut stderr(), &tracer::take_log());
     }
     let mut tracer = started.map_err(|error| load_error::explain(error, &facts, plan.probes))?;
-    let machine = Machine { is_current: tracer.image_check()? };
+    let machine = Machine::new(tracer.image_check()?);
     let existing = ExistingSockets::read(&mut tracer, |process| machine.args(process))?;
     let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut stop = Stop::new(signalled, deadline, plan.count);

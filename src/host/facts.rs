@@ -51,6 +51,19 @@ pub fn facts() -> Facts {
     }
 }
 
+/// Nanoseconds that CLOCK_BOOTTIME is ahead of the kernel's, in this time namespace.
+pub fn boot_offset() -> i128 {
+    // Not there before Linux 5.6, which had no such namespaces.
+    let text = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    boot_offset_in(&text).unwrap_or_default()
+}
+
+fn boot_offset_in(text: &str) -> Option<i128> {
+    let mut numbers = text.lines().find_map(|line| line.strip_prefix("boottime"))?.split_whitespace();
+    let mut number = || numbers.next()?.parse::<i128>().ok();
+    Some(number()? * 1_000_000_000 + number()?)
+}
+
 fn effective_capabilities() -> u64 {
     mask("CapEff:")
 }
@@ -72,4 +85,16 @@ fn lockdown_mode() -> Option<String> {
     let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
     let (_, rest) = modes.split_once('[')?;
     rest.split_once(']').map(|(mode, _)| mode.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_of_a_time_namespace() {
+        let text = "monotonic           5         0\nboottime      -86400       500\n";
+        assert_eq!(boot_offset_in(text), Some(-86_399_999_999_500));
+        assert_eq!(boot_offset_in(""), None);
+    }
 }

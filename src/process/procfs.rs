@@ -17,13 +17,14 @@ pub const ARGS_MAX: u64 = 8192;
 /// The arguments of a process that the kernel side could not read.
 ///
 /// None when the process is gone, or its number is another's by now, or it has exec'd something
-/// else since its record was made, which `is_current` tells.
-pub fn args(process: &Process, is_current: impl Fn(&Process) -> bool) -> Option<String> {
+/// else since its record was made, which `is_current` tells. `boot_offset`: nanoseconds that /proc
+/// adds to boot times.
+pub fn args(process: &Process, boot_offset: i128, is_current: impl Fn(&Process) -> bool) -> Option<String> {
     let proc = PathBuf::from(format!("/proc/{}", process.pid));
     let mut bytes = Vec::new();
     File::open(proc.join("cmdline")).ok()?.take(ARGS_MAX + 1).read_to_end(&mut bytes).ok()?;
     // Asked after the reading: what was read belongs to the process that was there before.
-    let same = start(&proc)? == ticks(process.cloned_at)? && is_current(process);
+    let same = start(&proc)? == ticks(process.cloned_at, boot_offset)? && is_current(process);
     let cut = bytes.len() as u64 > ARGS_MAX;
     bytes.truncate(ARGS_MAX as usize);
     // Of a title the kernel tells as much as there is, of argv neither more nor less than all.
@@ -43,9 +44,11 @@ fn start_in(stat: &[u8]) -> Option<u64> {
     fields.split([' ', '\n']).nth(22 - 3)?.parse().ok()
 }
 
-fn ticks(time: BootTime) -> Option<u64> {
+fn ticks(time: BootTime, boot_offset: i128) -> Option<u64> {
     let per_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
-    time.0.checked_div(1_000_000_000_u64.checked_div(per_second)?)
+    u64::try_from(i128::from(time.0) + boot_offset)
+        .ok()?
+        .checked_div(1_000_000_000_u64.checked_div(per_second)?)
 }
 
 #[cfg(test)]
@@ -79,9 +82,9 @@ mod tests {
             ..Process::default()
         };
         let expected = Some(argv::join(&bytes, false, false));
-        assert_eq!(args(&this, |_| true), expected);
-        assert_eq!(args(&this, |_| false), None);
+        assert_eq!(args(&this, 0, |_| true), expected);
+        assert_eq!(args(&this, 0, |_| false), None);
         let before = Process { cloned_at: BootTime(1), ..this };
-        assert_eq!(args(&before, |_| true), None);
+        assert_eq!(args(&before, 0, |_| true), None);
     }
 }

@@ -17,6 +17,7 @@ mod dns_answers;
 mod dns_filters;
 mod examples;
 mod existing;
+mod faults;
 mod filter_kernel;
 mod filters;
 mod formats;
@@ -69,6 +70,7 @@ fn main() {
         SideBySide(kernel_sockets::tests()),
         SideBySide(probe_sets::tests()),
         SideBySide(verifier::tests()),
+        SideBySide(faults::tests()),
         InTurn(load::tests()),
         InTurn(attach::tests()),
     ]);

@@ -43,6 +43,12 @@ pub fn play(script: &str) {
             let gid = nix::unistd::Gid::from_raw(number(gid));
             setgroups(&[]).and_then(|()| setresgid(gid, gid, gid)).expect("setresgid");
         }
+        ["rename", times] => (0..number(times)).for_each(|time| {
+            fs::write("/proc/thread-self/comm", format!("\u{1b}[2J{time}")).expect("comm");
+            TcpStream::connect((V4, 1)).expect_err("refused");
+        }),
+        // twice as many processes at each step; each of them connects
+        ["bomb", steps] => bomb(number(steps)),
         ["users", times, one, other] => alternate(number(times), number(one), number(other)),
         ["fresh-users", first, last] => (number::<u32>(first)..number(last)).for_each(|uid| {
             sys::set_effective_user(uid);
@@ -57,6 +63,10 @@ pub fn play(script: &str) {
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("make mounts private");
         }
+        ["new-networks", times] => (0..number(times)).for_each(|_| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
+            TcpStream::connect((V4, 1)).expect_err("no route");
+        }),
         ["namespace", "user"] => {
             let uid = nix::unistd::geteuid();
             unshare(CloneFlags::CLONE_NEWUSER).expect("unshare");
@@ -113,6 +123,23 @@ pub fn play(script: &str) {
         _ => panic!("an actor cannot {line}"),
     }
     play(rest);
+}
+
+fn bomb(steps: usize) {
+    let (mut children, mut first) = (Vec::new(), true);
+    for _ in 0..steps {
+        match sys::fork_child() {
+            Some(child) => children.push(nix::unistd::Pid::from_raw(child)),
+            None => (children, first) = (Vec::new(), false),
+        }
+    }
+    TcpStream::connect((V4, 1)).expect_err("refused");
+    for child in children {
+        nix::sys::wait::waitpid(child, None).expect("wait");
+    }
+    if !first {
+        sys::leave();
+    }
 }
 
 fn number<T: std::str::FromStr>(word: &str) -> T {

@@ -71,7 +71,7 @@ fn containers_of_every_runtime() {
 }
 
 /// cgroup2, and of cgroup v1 one that all runtimes use.
-fn hierarchies() -> Vec<PathBuf> {
+pub fn hierarchies() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let find = |wanted: &dyn Fn(&str, &str) -> bool| {
         mounts.lines().find_map(|line| {
@@ -88,13 +88,13 @@ fn hierarchies() -> Vec<PathBuf> {
 }
 
 /// A control group; those that had to be made for it are removed again.
-struct Group {
+pub struct Group {
     path: PathBuf,
     made: Vec<PathBuf>,
 }
 
 impl Group {
-    fn new(root: &Path, path: &str) -> Group {
+    pub fn new(root: &Path, path: &str) -> Group {
         let mut group = Group { path: root.to_owned(), made: Vec::new() };
         for name in path.split('/') {
             group.path.push(name);
@@ -106,7 +106,7 @@ impl Group {
         group
     }
 
-    fn take(&self, pid: u32) {
+    pub fn take(&self, pid: u32) {
         fs::write(self.path.join("cgroup.procs"), pid.to_string()).expect("move a process");
     }
 }

@@ -9,6 +9,7 @@ mod common;
 
 mod arguments;
 mod containers;
+mod hostile;
 mod images;
 mod losses;
 mod paths;
@@ -36,6 +37,7 @@ fn main() {
         InTurn(arguments::tests()),
         InTurn(paths::tests()),
         InTurn(containers::tests()),
+        InTurn(hostile::tests()),
         InTurn(losses),
     ]);
 }
