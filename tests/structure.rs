@@ -155,3 +155,26 @@ fn imports_are_written_out() {
         assert!(paths.contains(path), "{path} in {paths:?}");
     }
 }
+
+#[test]
+fn unsafe_code_is_the_tracers_and_says_why_it_is_sound() {
+    let mut files = BTreeMap::new();
+    modules(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &[], &mut files);
+    let mut found = 0;
+    for (module, code) in &files {
+        let lines: Vec<&str> = code.lines().map(str::trim).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if !["unsafe {", "unsafe impl", "unsafe fn"].iter().any(|word| code.contains(word)) {
+                continue;
+            }
+            found += 1;
+            assert_eq!(module[0], "tracer", "{}: {line}", module.join("::"));
+            // The reason stands before the statement, which may have begun some lines above.
+            let before = &lines[at.saturating_sub(5)..at];
+            let reason = before.iter().any(|line| line.starts_with("// SAFETY: "));
+            assert!(reason, "{}: no reason for {line}", module.join("::"));
+        }
+    }
+    assert!(found > 10, "only {found} were found");
+}

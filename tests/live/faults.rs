@@ -129,6 +129,27 @@ fn an_output_that_is_removed() {
     assert!(status.success(), "{stderr}");
 }
 
+/// A file system of 64 kB, of its own: what was written stays whole lines.
+fn a_full_disk_ends_it() {
+    let folder = Folder::new();
+    let script = "mount -t tmpfs -o size=64k none $1 || exit 9; shift; \"$@\" > $DIR/out; echo status $? >&2; cat $DIR/out";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(folder.root());
+    command.args([env!("CARGO_BIN_EXE_tcptrace"), "-j", "--probes", &probes()]).env("DIR", folder.root());
+    let mut running = Launch::with(command).start();
+    for _ in 0..200 {
+        drop(Pair::new(V4));
+    }
+    let mut text = String::new();
+    running.stdout.take().expect("stdout is piped").read_to_string(&mut text).expect("UTF-8");
+    let (_, stderr) = running.wait();
+    assert!(stderr.contains("write the output: ") && stderr.contains("status 1"), "{stderr}");
+    assert!(text.len() > 32 << 10 && text.ends_with('\n'), "{} bytes", text.len());
+    for line in text.lines() {
+        serde_json::from_str::<Value>(line).expect("whole lines");
+    }
+}
+
 fn two_see_the_same() {
     let mut traces = [Trace::start(&[]), Trace::start(&[])];
     let port = Pair::new(V4).port();
@@ -204,6 +225,7 @@ pub fn tests() -> Vec<Trial> {
         trial(module, "killed_it_leaves_its_command", killed_it_leaves_its_command),
         trial(module, "stopped_and_continued_it_goes_on", stopped_and_continued_it_goes_on),
         trial(module, "an_output_that_is_removed", an_output_that_is_removed),
+        trial(module, "a_full_disk_ends_it", a_full_disk_ends_it),
         trial(module, "two_see_the_same", two_see_the_same),
         trial(module, "in_a_time_namespace_times_are_true", in_a_time_namespace_times_are_true),
         in_guest(

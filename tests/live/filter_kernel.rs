@@ -13,9 +13,12 @@ const SUBJECTS: usize = 80;
 const CASES: u32 = 10_000;
 
 fn the_kernel_agrees_with_the_reference() {
+    // TCPTRACE_TEST_FILTERS: as many filters, for a longer run.
+    let filters = std::env::var("TCPTRACE_TEST_FILTERS").ok().and_then(|text| text.parse().ok());
+    let filters = filters.unwrap_or(FILTERS);
     let compared = Cell::new(0);
     let cases = (filter(), prop::collection::vec(subject(), SUBJECTS));
-    let outcome = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(FILTERS) }).run(
+    let outcome = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(filters) }).run(
         &cases,
         |(filter, subjects)| {
             // What can never match, or is too large, is the other test's business.
