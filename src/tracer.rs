@@ -68,6 +68,9 @@ pub struct Tracer<'obj> {
     notes: Vec<String>,
     iterators: Option<Iterators>,
     orphans: Vec<Iter>,
+    /// Connections that were accepted, and ended, unseen.
+    skipped_accepts: u64,
+    events_of_accepted: u64,
 }
 
 impl<'obj> Tracer<'obj> {
@@ -159,7 +162,20 @@ impl<'obj> Tracer<'obj> {
         set_bss_flag(&mut skel, |bss| &mut bss.existing_running, iterators.is_some().into());
         set_bss_flag(&mut skel, |bss| &mut bss.started, 1);
         let orphans = orphans(&skel);
-        Ok(Tracer { skel, links, ring, batch, set, notes, iterators, orphans })
+        // its close, without which none is counted, and its accept
+        let events_of_accepted = 1 + u64::from(config.events.iter().any(|name| name == EventName::Accept));
+        Ok(Tracer {
+            skel,
+            links,
+            ring,
+            batch,
+            set,
+            notes,
+            iterators,
+            orphans,
+            skipped_accepts: 0,
+            events_of_accepted,
+        })
     }
 
     /// The probe set in use.
@@ -279,7 +295,9 @@ impl Source for Tracer<'_> {
     }
 
     fn lost(&self) -> Lost {
-        counters::lost(&self.skel)
+        let mut lost = counters::lost(&self.skel);
+        lost.missed += self.skipped_accepts * self.events_of_accepted;
+        lost
     }
 
     fn images_in_use(&mut self) -> Result<HashSet<ImageId>> {
@@ -308,6 +326,9 @@ impl Source for Tracer<'_> {
     fn detach(&mut self) {
         // What has closed without our having seen it, counted while the rest still counts.
         self.count_orphans();
+        if self.set == ProbeSet::Tracepoint {
+            self.skipped_accepts = counters::skipped_accepts(&self.skel);
+        }
         // Last in, first out: no connection may begin whose end the rest would not report.
         while let Some(link) = self.links.pop() {
             drop(link);

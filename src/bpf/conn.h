@@ -42,6 +42,8 @@ struct conn {
 	__u16 rule;
 	__u8 flags; /* enum netmon_flag: EGRESS, MPTCP, EXISTING */
 	__u8 phase; /* enum phase */
+	__u8 state; /* -e state: the last that was reported */
+	__u8 reserved[7];
 };
 
 /*
@@ -151,6 +153,43 @@ static __always_inline int closed_meanwhile(struct sock *sk)
 	if (cookie && last >> 4 == cookie << 4 >> 4)
 		return last & 15;
 	return READ(sock, sk, __sk_common.skc_state) == TCP_CLOSE ? TCP_CLOSE : 0;
+}
+
+/*
+ * The tracepoint set: connections that were taken from their listener's queue and are closed,
+ * although their accept() was not seen to return. It may still be about to; what is left when
+ * tracing ends are the returns that the kernel skipped. Beside each close (`closing`) stands whose
+ * it is, and whose accept came after all.
+ */
+__u64 unclaimed[CLOSING] = {};
+__u64 late[CLOSING] = {};
+__u64 unclaimed_closes = 0;
+
+/* One of us sees what the other has written, and takes it back. */
+static __always_inline void take_back(__u64 cookie)
+{
+	__u64 *whose = &unclaimed[cookie & (CLOSING - 1)];
+
+	if (__sync_val_compare_and_swap(whose, cookie, 0) == cookie)
+		__sync_fetch_and_add(&unclaimed_closes, -1);
+}
+
+static __always_inline void count_unclaimed(__u64 cookie)
+{
+	__u32 at = cookie & (CLOSING - 1);
+
+	__sync_fetch_and_add(&unclaimed_closes, 1);
+	__sync_lock_test_and_set(&unclaimed[at], cookie);
+	if (__sync_fetch_and_add(&late[at], 0) == cookie)
+		take_back(cookie);
+}
+
+static __always_inline void claim_late(__u64 cookie)
+{
+	if (!config.tracepoints)
+		return;
+	__sync_lock_test_and_set(&late[cookie & (CLOSING - 1)], cookie);
+	take_back(cookie);
 }
 
 /* The slot of the cookie, which another connection may occupy. */

@@ -45,22 +45,22 @@ const enum netmon_limit limit_layout = 0;
  * Which program runs where, and what may interrupt it. The kernel skips a program that is running
  * on the CPU already, so what must not be skipped must not be interrupted by its like.
  *
- *   program           runs                                   socket locked   interrupted by
- *   on_task_state     in the task that has locked the socket yes, owned      softirqs; tasks (7.0)
- *   on_softirq_state  with bottom halves disabled            yes, not owned  nothing
- *   on_accept         in the accepting task                  yes, owned      softirqs, tasks
- *   on_connect_v4/v6  in the connecting task                 yes, owned      softirqs, tasks
- *   on_request        in the connecting task                 no              softirqs, tasks
- *   on_sys_exit ...   in the calling task                    no              softirqs, tasks (6.13)
- *   on_exec, on_fork  in the task itself                     -               softirqs, tasks (7.0)
+ *   program           runs                                       interrupted by
+ *   on_state          with the socket locked, by the task or     softirqs; tasks (7.0)
+ *                     with bottom halves disabled
+ *   on_state_second   right after it                             as on_state
+ *   on_accept         in the accepting task, which has locked it softirqs, tasks
+ *   on_connect_v4/v6  in the connecting task, which has locked it softirqs, tasks
+ *   on_request        in the connecting task                     softirqs, tasks
+ *   on_sys_exit ...   in the calling task                        softirqs, tasks (6.13)
+ *   on_exec, on_fork  in the task itself                         softirqs, tasks (7.0)
  *
- * A transition happens with the socket owned by a task or with bottom halves disabled. Both state
- * programs see all of them, on_softirq_state first, which returns at once from the tasks' half. A
- * softirq that interrupts on_task_state finds on_softirq_state free; one that interrupts the latter
- * finds on_task_state free, which takes a second look: what was done is not there to be done again.
- * What is skipped all the same (tasks can be preempted) is counted where it shows:
- * an entry whose socket has gone (conn_of(), on_orphan), a close without an entry
- * (count_unopened()), and an open connection that was never seen to open (catch_up()).
+ * A softirq that interrupts on_state, and a task that runs while another was preempted inside it,
+ * find on_state_second free. That one does what on_state has not: each leaves a mark of the
+ * transition it has handled.
+ * What is skipped all the same is counted where it shows: an entry whose socket has gone
+ * (conn_of(), on_orphan), a close without an entry (count_unopened()), an open connection that was
+ * never seen to open (catch_up()), and a state that was never seen to begin (handle_step()).
  */
 
 /* Since 6.16, which brought this function, global functions may be called with it. */
@@ -112,63 +112,88 @@ int BPF_PROG(on_connect_v6, struct sock *sk, struct sockaddr *addr, int addr_len
 
 /* Both sets. */
 
-/* Everything but the beginnings: those have a process of their own. */
-static __always_inline void handle_state(struct sock *sk, int oldstate, int newstate,
-					 enum where where)
+/*
+ * The last transition that on_state has handled on a CPU, in a task and in a softirq: one of these
+ * may come between the task's two programs. A task that is preempted between them may find another
+ * mark than its own; then on_state_second does nothing twice, it only looks in vain.
+ */
+#define MARKS 256
+struct mark {
+	__u64 sk;
+	__u64 states;
+};
+struct marks {
+	struct mark of[2]; /* by whether a task has locked the socket */
+	__u64 line[4];	   /* of the cache */
+} marks[MARKS] = {};
+
+static __always_inline struct mark *mark_of(struct sock *sk)
 {
-	/* a child that is being made, and still has its listener's cookie */
-	if (oldstate == TCP_LISTEN)
-		return;
-	if (config.want & NETMON_WANT_STATE)
-		handle_step(sk, oldstate, newstate);
-	if (newstate == TCP_ESTABLISHED)
-		handle_established(sk, oldstate);
-	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
-		handle_closing(sk, oldstate, where);
-	else if (newstate == TCP_CLOSE)
-		handle_closed(sk, oldstate, where);
+	struct marks *both = &marks[bpf_get_smp_processor_id() & (MARKS - 1)];
+
+	return sk->sk_lock.owned ? &both->of[1] : &both->of[0];
 }
 
-static __always_inline void handle_task_state(struct sock *sk, int oldstate, int newstate)
+static __always_inline void handle_state(struct sock *sk, int oldstate, int newstate, bool second)
 {
 	if (newstate == TCP_SYN_SENT || newstate == TCP_LISTEN) {
 		/* MPTCP says twice that it listens */
 		if (oldstate != newstate &&
-		    (newstate == TCP_SYN_SENT || config.want & WANT_LISTENERS) && is_tcp(sk))
+		    (newstate == TCP_SYN_SENT || config.want & WANT_LISTENERS) && is_tcp(sk) &&
+		    !(second && conn_of(sk)))
 			handle_opening(sk, newstate);
-	} else if (oldstate == TCP_LISTEN && newstate == TCP_CLOSE) {
+		return;
+	}
+	if (oldstate == TCP_LISTEN) {
+		/* or a child that is being made, and still has its listener's cookie */
+		if (newstate != TCP_CLOSE)
+			return;
 		if (config.want & NETMON_WANT_STATE)
-			handle_step(sk, oldstate, newstate);
+			handle_step(sk, oldstate, newstate, second);
 		if (config.want & WANT_LISTENERS)
 			handle_listen_stop(sk);
-	} else {
-		handle_state(sk, oldstate, newstate, IN_TASK);
+		return;
 	}
+	if (config.want & NETMON_WANT_STATE)
+		handle_step(sk, oldstate, newstate, second);
+	if (newstate == TCP_ESTABLISHED)
+		handle_established(sk, oldstate);
+	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
+		handle_closing(sk, oldstate);
+	else if (newstate == TCP_CLOSE)
+		handle_closed(sk, oldstate, second);
 }
 
 SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_task_state, struct sock *sk, int oldstate, int newstate)
+int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 {
-	if (!sk->sk_lock.owned) {
-		/* on_softirq_state has just seen it, unless it was skipped: then this finds it
-		 * undone */
-		if (!(config.want & NETMON_WANT_STATE))
-			handle_state(sk, oldstate, newstate, SECOND_LOOK);
-		return 0;
-	}
+	struct mark *mark;
+
 	if (CAN_STAY)
 		bpf_preempt_disable();
-	handle_task_state(sk, oldstate, newstate);
+	handle_state(sk, oldstate, newstate, false);
+	mark = mark_of(sk);
+	mark->sk = (__u64)sk;
+	mark->states = oldstate << 4 | newstate;
 	if (CAN_STAY)
 		bpf_preempt_enable();
 	return 0;
 }
 
 SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_softirq_state, struct sock *sk, int oldstate, int newstate)
+int BPF_PROG(on_state_second, struct sock *sk, int oldstate, int newstate)
 {
-	if (!sk->sk_lock.owned)
-		handle_state(sk, oldstate, newstate, IN_SOFTIRQ);
+	struct mark *mark = mark_of(sk);
+
+	if (mark->sk == (__u64)sk && mark->states == (oldstate << 4 | newstate)) {
+		mark->sk = 0;
+		return 0;
+	}
+	if (CAN_STAY)
+		bpf_preempt_disable();
+	handle_state(sk, oldstate, newstate, true);
+	if (CAN_STAY)
+		bpf_preempt_enable();
 	return 0;
 }
 

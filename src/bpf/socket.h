@@ -23,9 +23,6 @@
 #include "state.h"
 #include "close.h"
 
-/* Who sees a transition: its own program, or the other, in case that one was skipped. */
-enum where { IN_TASK, IN_SOFTIRQ, SECOND_LOOK };
-
 #define WANT_ACCEPTED (NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE | NETMON_WANT_STATE)
 
 /* The current task opens the connection: it is the owner from here on. */
@@ -175,14 +172,14 @@ static __always_inline void catch_up(struct conn *conn, int oldstate)
 }
 
 /* -> FIN_WAIT1 or LAST_ACK: always in the task that calls close() or shutdown(). */
-static __always_inline void handle_closing(struct sock *sk, int oldstate, enum where where)
+static __always_inline void handle_closing(struct sock *sk, int oldstate)
 {
 	struct conn *conn = conn_of(sk);
 
 	if (!conn || !(config.want & NETMON_WANT_CLOSE))
 		return;
 	catch_up(conn, oldstate);
-	if (where == IN_TASK)
+	if (sk->sk_lock.owned)
 		note_closer(conn);
 	if (!(conn->flags & NETMON_FLAG_MPTCP))
 		conn->data_segs_in = READ(tcp_sock, sk, data_segs_in);
@@ -214,7 +211,8 @@ static __always_inline void send_failure(const struct conn *conn, int error)
 
 /*
  * A connection ends that nothing is known of, although everything is asked for: the program that
- * would have seen it begin was skipped. That loses its first event, and this one.
+ * would have seen it begin was skipped. That loses its first event, and this one. A child that is
+ * still in its listener's queue has no socket: its accept() is to come, or never comes.
  */
 static __always_inline void count_unopened(struct sock *sk, int oldstate)
 {
@@ -223,11 +221,14 @@ static __always_inline void count_unopened(struct sock *sk, int oldstate)
 	if (filter.fields || config.follow || existing_running || !started ||
 	    !(config.existing & NETMON_EXISTING_TRACK) || !(config.want & NETMON_WANT_CLOSE))
 		return;
-	/* Of a child without a file, accept() is still to come, or never comes. */
 	if (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV || oldstate == TCP_LISTEN ||
-	    oldstate == TCP_CLOSE || (!egress && config.tracepoints) || !is_tcp(sk) ||
+	    oldstate == TCP_CLOSE || !is_tcp(sk) ||
 	    (!READ(sock, sk, sk_socket) && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD))))
 		return;
+	if (!egress && config.tracepoints) {
+		count_unclaimed(cookie_now(sk));
+		return;
+	}
 	count_lost(NETMON_LOST_SKIPPED);
 	if (config.want & (egress ? NETMON_WANT_CONNECT : NETMON_WANT_ACCEPT))
 		count_lost(NETMON_LOST_SKIPPED);
@@ -250,14 +251,14 @@ static __noinline void finish(struct sock *sk, int oldstate)
 }
 
 /* -> CLOSE: the end, with the final counts; sk_err is why, if it was not closed in order. */
-static __always_inline void handle_closed(struct sock *sk, int oldstate, enum where where)
+static __always_inline void handle_closed(struct sock *sk, int oldstate, bool second)
 {
 	struct conn *conn;
 
 	announce_close(sk, oldstate);
 	conn = conn_of(sk);
 	if (!conn) {
-		if (where != SECOND_LOOK)
+		if (!second)
 			count_unopened(sk, oldstate);
 		return;
 	}
@@ -270,7 +271,7 @@ static __always_inline void handle_closed(struct sock *sk, int oldstate, enum wh
 		conn->phase = PHASE_FAILED;
 		return;
 	}
-	if (where == IN_TASK && !sk->sk_err &&
+	if (sk->sk_lock.owned && !sk->sk_err &&
 	    (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT))
 		note_closer(conn);
 	finish(sk, oldstate);
@@ -330,6 +331,8 @@ static __noinline void track_accepted(struct sock *sk, struct conn *conn)
 	if (!conn || !conn_insert(sk, conn))
 		return;
 	left = closed_meanwhile(sk);
+	if (left)
+		claim_late(conn->cookie);
 	if (left && conn_claim(sk, conn))
 		send_close(sk, conn, left);
 }

@@ -34,6 +34,7 @@ static __always_inline void report_state(struct conn *conn, int oldstate, int ne
 		send_event(e);
 	}
 	conn->state_since = now;
+	conn->state = newstate;
 }
 
 /* A function of its own, for what is on its stack. */
@@ -45,6 +46,7 @@ static __noinline void begin_waiting(struct sock *sk)
 	fill_flow(&conn.flow, sk, NULL);
 	if (!started || (!(filter.fields & FILTER_PROCESS) && !admit_unowned(sk, &conn)))
 		return;
+	conn.state = TCP_ESTABLISHED;
 	if (filter.fields & FILTER_PROCESS)
 		conn.state_since = bpf_ktime_get_boot_ns();
 	else
@@ -58,28 +60,38 @@ static __noinline void begin_waiting(struct sock *sk)
  * for it waits for the local port or for the process that will accept, steps are not reported: the
  * socket may never be asked for.
  */
-static __always_inline void handle_step(struct sock *sk, int oldstate, int newstate)
+static __always_inline void handle_step(struct sock *sk, int oldstate, int newstate, bool second)
 {
 	struct conn *conn = conn_of(sk), *child;
 	__u64 key = (__u64)sk;
 
 	child = bpf_map_lookup_elem(&waiting, &key);
+	if (second &&
+	    ((conn && conn->state == newstate) || (!conn && child && child->state == newstate)))
+		return;
 	if (conn) {
 		if (child) {
 			conn->state_since = child->state_since;
+			conn->state = child->state;
 			bpf_map_delete_elem(&waiting, &key);
 		}
 		if (!conn->flow.sport)
 			conn->flow.sport = local_port(sk);
-		if (conn->phase == PHASE_PORT_PENDING)
+		if (conn->phase == PHASE_PORT_PENDING) {
 			conn->state_since = bpf_ktime_get_boot_ns();
-		else
+			conn->state = newstate;
+		} else {
+			if (conn->state && conn->state != oldstate)
+				count_lost(NETMON_LOST_SKIPPED);
 			report_state(conn, oldstate, newstate);
+		}
 	} else if (child) {
-		if (filter.fields & FILTER_PROCESS)
+		if (filter.fields & FILTER_PROCESS) {
 			child->state_since = bpf_ktime_get_boot_ns();
-		else
+			child->state = newstate;
+		} else {
 			report_state(child, oldstate, newstate);
+		}
 		if (newstate == TCP_CLOSE)
 			bpf_map_delete_elem(&waiting, &key);
 	} else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED && is_tcp(sk)) {

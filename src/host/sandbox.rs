@@ -124,8 +124,13 @@ const CHECKED: &[(&str, c_long)] = calls! {
 
 /// perf_event_open(2): a tracepoint is detached so.
 const PERF_EVENT_IOC_DISABLE: u64 = 0x2401;
-/// The commands of bpf(2) that read maps.
-const MAP_READS: [u64; 3] = [1 /* LOOKUP_ELEM */, 4 /* GET_NEXT_KEY */, 24 /* LOOKUP_BATCH */];
+/// The commands of bpf(2) that read maps, and how often a program was skipped.
+const BPF_READS: [u64; 4] = [
+    1,  /* LOOKUP_ELEM */
+    4,  /* GET_NEXT_KEY */
+    24, /* LOOKUP_BATCH */
+    15, /* OBJ_GET_INFO_BY_FD */
+];
 
 /// The list, for seccomp.
 fn filter(command: Option<Pid>) -> Result<BpfProgram> {
@@ -156,7 +161,7 @@ fn rules(command: Option<Pid>) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, Bac
     allow(libc::SYS_mprotect, vec![vec![lacks(2, executable)]])?;
     let requests = [libc::TIOCGWINSZ, PERF_EVENT_IOC_DISABLE];
     allow(libc::SYS_ioctl, requests.map(|request| vec![is(1, request)]).into())?;
-    allow(libc::SYS_bpf, MAP_READS.map(|command| vec![is(0, command)]).into())?;
+    allow(libc::SYS_bpf, BPF_READS.map(|command| vec![is(0, command)]).into())?;
     // standard library, built for debugging: is what I close open?
     allow(libc::SYS_fcntl, vec![vec![is(1, libc::F_GETFD as u64)]])?;
     // to name a thread; to wake it, over a pair of sockets that has no address

@@ -62,9 +62,8 @@ impl ProbeSet {
     }
 }
 
-/// When a program is attached. What learns of processes and names comes first, then what ends
-/// connections, last what begins them; at the end they are detached the other way round, so that
-/// every connection reported to begin is seen to end.
+/// When a program is attached: those that note names, processes and states first, then those that
+/// begin connections from system calls; at the end they are detached the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// Names of remote ends, for the root of the cgroup2 tree.
@@ -75,8 +74,6 @@ enum Stage {
     Calls,
     /// Attempts to connect, for the root of the cgroup2 tree.
     Attempts,
-    /// Connections that begin.
-    Begin,
     /// Attached by its reader.
     Iterator,
 }
@@ -116,7 +113,8 @@ static PROGRAMS: [Entry; 18] = [
     program!(on_dns, Names, |needs| needs.tracing && needs.dns),
     program!(on_exec, Follow, |needs| needs.tracing),
     program!(on_fork, Follow, |needs| needs.tracing),
-    program!(on_softirq_state, Follow, |needs| needs.tracing),
+    program!(on_state, Follow, |needs| needs.tracing),
+    program!(on_state_second, Follow, |needs| needs.tracing),
     program!(on_connect_v4, Calls, Needs::trampoline),
     program!(on_connect_v6, Calls, Needs::trampoline),
     program!(on_accept, Calls, Needs::trampoline),
@@ -126,7 +124,6 @@ static PROGRAMS: [Entry; 18] = [
     program!(on_sys_exit, Calls, Needs::tracepoint),
     program!(on_attempt_v4, Attempts, |needs| needs.tracepoint() && needs.net_admin),
     program!(on_attempt_v6, Attempts, |needs| needs.tracepoint() && needs.net_admin),
-    program!(on_task_state, Begin, |needs| needs.tracing),
     program!(on_orphan, Iterator, |needs| needs.tracing),
     program!(on_orphan_slot, Iterator, |needs| needs.tracing),
     program!(on_existing_tcp, Iterator, |needs| needs.existing),
@@ -238,7 +235,7 @@ pub fn attach(
     notes: &mut Vec<String>,
 ) -> Result<Vec<Link>> {
     let mut links = Vec::new();
-    for stage in [Stage::Names, Stage::Follow, Stage::Calls, Stage::Attempts, Stage::Begin] {
+    for stage in [Stage::Names, Stage::Follow, Stage::Calls, Stage::Attempts] {
         let chosen = PROGRAMS.iter().filter(|program| program.stage == stage);
         let chosen: Vec<_> =
             chosen.map(|program| (program.loaded)(progs)).filter(|prog| prog.autoload()).collect();
@@ -264,7 +261,7 @@ pub fn attach(
                     }
                 }
             }
-            Stage::Follow | Stage::Calls | Stage::Begin | Stage::Iterator => {
+            Stage::Follow | Stage::Calls | Stage::Iterator => {
                 for prog in chosen {
                     let attached = prog.attach();
                     links.push(attached.with_context(|| format!("attach {}", prog.name().display()))?);

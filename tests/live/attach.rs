@@ -69,7 +69,7 @@ fn descriptors() -> usize {
 /// The numbers of the programs, maps and links of tcptrace that the kernel has.
 fn objects() -> [BTreeSet<u32>; 3] {
     let programs: BTreeSet<u32> =
-        ProgInfoIter::default().filter(|prog| prog.name == "on_task_state").map(|prog| prog.id).collect();
+        ProgInfoIter::default().filter(|prog| prog.name == "on_state").map(|prog| prog.id).collect();
     let maps = MapInfoIter::default().filter(|map| map.name == "conns").map(|map| map.id).collect();
     let links = LinkInfoIter::default().filter(|link| programs.contains(&link.prog_id));
     let links = links.map(|link| link.id).collect();

@@ -279,7 +279,9 @@ fn each_connection_exists_or_is_opened_once() {
             common::of_port(&events[events.len().saturating_sub(500)..], last).len() >= 4
         });
         let ended = trace.stop();
-        assert_eq!(ended.lost(), [""; 0]);
+        // A connection whose accept the kernel skipped is lost as a whole, and counted (LIMITS in the manual).
+        let skipped = |line: &&str| line.contains("the kernel skipped a probe");
+        assert!(ended.lost().iter().all(skipped), "{:?}", ended.lost());
         let mut sequences: BTreeMap<u64, Vec<&Value>> = BTreeMap::new();
         for event in &ended.events {
             let net = common::net(event);

@@ -37,7 +37,7 @@ fn programs_are_cheap_to_verify() {
         println!("verifier: {program:18} {instructions:7} instructions {states:5} states");
         assert!(*instructions <= MOST, "{program}");
     }
-    for program in ["on_task_state", "on_softirq_state", "on_exec"] {
+    for program in ["on_state", "on_state_second", "on_exec"] {
         assert!(figures.iter().any(|(name, ..)| *name == program), "no figures of {program}: {log}");
     }
 }
