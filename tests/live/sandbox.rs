@@ -16,8 +16,11 @@ use nix::{
     unistd::{getgid, pipe, write},
 };
 
+use tcptrace::host::{sandbox, sudo_user::SudoUser};
+
 use crate::common::{
     Launch, PATIENCE, Trace,
+    actor::{self, Actor},
     folder::Folder,
     net::{Pair, V4},
     probes, tcptrace, the,
@@ -55,6 +58,32 @@ fn threads(pid: u32) -> Vec<String> {
     tasks
         .map(|task| fs::read_to_string(task.expect("a thread").path().join("status")).expect("status"))
         .collect()
+}
+
+/// The part of a process that drops its privileges where maps cannot be read without.
+pub fn drop_privileges_of_an_old_kernel() {
+    let user = SudoUser { uid: 65534, gid: 54321, groups: vec![54321], environment: Vec::new() };
+    sandbox::drop_privileges(Some(&user), || {
+        // Asked without any capability in effect: the answer is what such a process may do.
+        assert_eq!(line(&status("self"), "CapEff"), "0000000000000000");
+        false
+    })
+    .expect("drop");
+    actor::say(status("self").replace('\n', ";"));
+}
+
+/// Before Linux 5.19 map reads need CAP_BPF, which is kept then, and nothing else.
+fn one_capability_is_kept_for_old_kernels() {
+    let mut actor = Actor::start("drop privileges of an old kernel");
+    let status = actor.hear().replace(';', "\n");
+    actor.leave();
+    let ids = |number: &str| [number; 4].join("\t");
+    assert_eq!((line(&status, "Uid"), line(&status, "Gid")), (&*ids("65534"), &*ids("54321")));
+    for (set, expected) in
+        [("CapInh", 0), ("CapPrm", CAP_BPF), ("CapEff", CAP_BPF), ("CapBnd", 0), ("CapAmb", 0)]
+    {
+        assert_eq!(u64::from_str_radix(line(&status, set), 16), Ok(expected), "{set} of {status}");
+    }
 }
 
 fn it_is_confined_in_every_mode() {
@@ -360,6 +389,7 @@ fn assert_listed(calls: &[String], at_start: &BTreeSet<String>, while_tracing: &
 
 crate::tests![
     it_is_confined_in_every_mode,
+    one_capability_is_kept_for_old_kernels,
     a_snapshot_is_confined,
     no_sandbox_keeps_everything,
     a_command_is_given_nothing_of_ours,
