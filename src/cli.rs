@@ -9,6 +9,7 @@ use crate::output::Format;
 
 pub mod docs;
 pub mod filter_args;
+pub mod links;
 pub mod odr;
 pub mod plan;
 

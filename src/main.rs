@@ -17,7 +17,7 @@ use signal_hook::{
 };
 use tcptrace::{
     cli::{
-        Args, docs,
+        Args, docs, links,
         odr::OdrArgs,
         plan::{AtStart, Environment, Plan},
     },
@@ -71,7 +71,11 @@ fn main() -> ExitCode {
 
 /// What to report. Whatever is wrong here is wrong with the usage.
 fn compile(args: &Args) -> Result<(Filter, Program)> {
-    let filter = args.filter.filter()?;
+    let mut filter = args.filter.filter()?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for note in links::follow(&mut filter, &path).iter().filter(|_| !args.quiet) {
+        messages::line(&mut stderr(), note);
+    }
     if filter.needs_names() && args.no_dns {
         bail!("the filter uses dns, which --no-dns disables; remove one of them");
     }

@@ -51,6 +51,13 @@ impl Filter {
         predicates.any(|p| p.mentions(Attribute::is_name))
     }
 
+    /// Add to each string that is compared with what `more` knows of it.
+    pub fn extend_texts(&mut self, mut more: impl FnMut(Attribute, &[u8]) -> Vec<Vec<u8>>) {
+        let clauses = self.all.iter_mut().map(|clause| &mut clause.predicate);
+        let rules = self.rules.iter_mut().map(|rule| &mut rule.predicate);
+        clauses.chain(rules).for_each(|predicate| predicate.extend_texts(&mut more));
+    }
+
     /// The names of the rules, by number; none for what is enabled without a rule.
     pub fn rule_names(&self) -> Vec<Option<String>> {
         self.rules.iter().map(|rule| rule.name.clone()).collect()

@@ -55,6 +55,7 @@ impl Fixture {
     fn new(name: &str) -> Fixture {
         let folder = Folder::new();
         fs::create_dir(folder.path("sub")).expect("a folder");
+        std::os::unix::fs::symlink("alpha", folder.path("alias")).expect("a link");
         let this = std::env::current_exe().expect("this program");
         let copy = |name: &str| {
             let path = folder.path(name);
@@ -208,6 +209,9 @@ fn options_about_the_process() {
         (&["--binary", "{folder}/alpha", "-b", "gamma"], "1e 3e 4f 5f"),
         (&["-b", "{folder}/sub/"], "2e"),
         (&["-b", "{folder}/"], "1e 2e 3e 4f 5f"),
+        // a link to alpha
+        (&["-b", "{folder}/alias"], "1e 3e 4f"),
+        (&["binary_path != \"{folder}/alias\""], "1i 2e 2i 3i 5f"),
         (&["--deny", "-b", "alpha"], "1i 2e 2i 3i 5f"),
         (&["--deny", "-b", "alpha", "-b", "{folder}/sub/"], "1i 2i 3i 5f"),
         // The servers are this test: a denied binary is denied what it accepts, too.

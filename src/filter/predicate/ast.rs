@@ -25,6 +25,19 @@ impl Predicate {
         }
     }
 
+    /// Add to each string that is compared with what `more` knows of it.
+    pub fn extend_texts(&mut self, more: &mut impl FnMut(Attribute, &[u8]) -> Vec<Vec<u8>>) {
+        match self {
+            Predicate::Test(attribute, Set::Texts(texts)) => {
+                let found: Vec<Vec<u8>> = texts.iter().flat_map(|text| more(*attribute, text)).collect();
+                texts.extend(found);
+            }
+            Predicate::Test(..) => {}
+            Predicate::Not(inner) => inner.extend_texts(more),
+            Predicate::All(list) | Predicate::Any(list) => list.iter_mut().for_each(|p| p.extend_texts(more)),
+        }
+    }
+
     /// Does any comparison look at an attribute of this sort?
     pub fn mentions(&self, sort: fn(Attribute) -> bool) -> bool {
         match self {

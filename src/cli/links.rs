@@ -1,0 +1,160 @@
+//! Names of executables that are links on this host: the kernel knows a process by the file a link leads to.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
+};
+
+use crate::{
+    filter::{Filter, predicate::Attribute},
+    hostile::printable,
+};
+
+/// Have the filter match what the links in it lead to, too. What was found is returned, in words: each link
+/// that was followed, and each path that is no file of this host.
+///
+/// `path`: the folders in which a name without a slash is looked up, as in `PATH`.
+pub fn follow(filter: &mut Filter, path: &OsStr) -> Vec<String> {
+    let mut notes = Vec::new();
+    filter.extend_texts(|attribute, text| {
+        let file = Path::new(OsStr::from_bytes(text));
+        let targets = match attribute {
+            Attribute::BinaryName | Attribute::ParentBinaryName => names_behind(file, path),
+            Attribute::BinaryPath | Attribute::ParentBinaryPath => Vec::from_iter(real_path(file)),
+            Attribute::BinaryPrefix | Attribute::ParentBinaryPrefix if text.ends_with(b"/") => {
+                real_path(file).map(|path| [path, b"/".to_vec()].concat()).into_iter().collect()
+            }
+            _ => return Vec::new(),
+        };
+        let mut note = |what: String| {
+            if !notes.contains(&what) {
+                notes.push(what);
+            }
+        };
+        if targets.is_empty() && text.contains(&b'/') {
+            note(format!("{} is not on this host: only a process in a container can match", shown(text)));
+        }
+        let others: Vec<_> = targets.into_iter().filter(|target| target != text).collect();
+        for target in &others {
+            note(format!(
+                "{} is a link on this host: processes of {} match, too",
+                shown(text),
+                shown(target)
+            ));
+        }
+        others
+    });
+    notes
+}
+
+fn shown(text: &[u8]) -> String {
+    printable(&String::from_utf8_lossy(text))
+}
+
+fn real_path(path: &Path) -> Option<Vec<u8>> {
+    fs::canonicalize(path).ok().map(|path| path.into_os_string().into_vec())
+}
+
+/// The names of the files that a command's name leads to. What is not in `PATH` may be elsewhere.
+fn names_behind(name: &Path, path: &OsStr) -> Vec<Vec<u8>> {
+    let files = std::env::split_paths(path).filter_map(|folder| fs::canonicalize(folder.join(name)).ok());
+    let mut names: Vec<_> = files.filter_map(|file| Some(file.file_name()?.as_bytes().to_vec())).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::filter::{Clause, Direction, Subject, Verdict, predicate};
+
+    fn subject() -> Subject {
+        let none = std::net::IpAddr::from([127, 0, 0, 1]);
+        Subject {
+            binary_name: Vec::new(),
+            binary_path: Vec::new(),
+            parent_binary_name: Vec::new(),
+            parent_binary_path: Vec::new(),
+            uid: 0,
+            euid: 0,
+            gid: 0,
+            egid: 0,
+            auid: 0,
+            pid: 1,
+            ppid: 0,
+            container_id: Vec::new(),
+            in_cgroup: false,
+            netns: 0,
+            saddr: none,
+            daddr: none,
+            sport: 1,
+            dport: 1,
+            direction: Direction::Egress,
+            dns: Vec::new(),
+        }
+    }
+
+    /// What a filter admits of processes with these executables, and the notes.
+    fn admitted(source: &str, path: &Path, executables: &[&str]) -> (Vec<bool>, Vec<String>) {
+        let predicate = predicate::parse(source).expect("a predicate");
+        let mut filter =
+            Filter { all: vec![Clause { predicate, origin: String::new() }], ..Filter::default() };
+        let notes = follow(&mut filter, path.as_os_str());
+        let admits = executables.iter().map(|executable| {
+            let name = executable.rsplit('/').next().unwrap_or_default();
+            let mut subject = subject();
+            subject.binary_path = executable.as_bytes().to_vec();
+            subject.binary_name = name.as_bytes().to_vec();
+            filter.evaluate(&subject) != Verdict::Rejected
+        });
+        (admits.collect(), notes)
+    }
+
+    #[test]
+    fn links_lead_to_their_files() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("a path");
+        fs::create_dir(root.join("usr")).expect("a folder");
+        fs::write(root.join("usr/python3.11"), "").expect("a file");
+        symlink("python3.11", root.join("usr/python3")).expect("a link");
+        symlink("usr", root.join("bin")).expect("a link");
+        let real = format!("{}/usr/python3.11", root.display());
+        let others = [real.as_str(), "/usr/bin/curl"];
+        let bin = root.join("bin");
+        for (source, note) in [
+            ("binary_name == \"python3\"".to_owned(), "python3 is a link".to_owned()),
+            (
+                format!("binary_path == \"{}/bin/python3\"", root.display()),
+                "/bin/python3 is a link".to_owned(),
+            ),
+            (format!("binary_prefix == \"{}/bin/\"", root.display()), "/bin/ is a link".to_owned()),
+        ] {
+            let (admits, notes) = admitted(&source, &bin, &others);
+            assert_eq!(admits, [true, false], "{source}");
+            assert!(notes.len() == 1 && notes[0].contains(&note), "{notes:?}");
+            let (admits, _) = admitted(&format!("NOT {source}"), &bin, &others);
+            assert_eq!(admits, [false, true], "NOT {source}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_link_stays_and_what_is_missing_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("a path");
+        fs::write(root.join("plain"), "").expect("a file");
+        let real = format!("{}/plain", root.display());
+        for source in
+            [format!("binary_path == \"{real}\""), "binary_name in [\"plain\", \"other\"]".to_owned()]
+        {
+            let (admits, notes) = admitted(&source, &root, &[&real]);
+            assert_eq!((admits, notes), (vec![true], Vec::new()), "{source}");
+        }
+        let (_, notes) = admitted(&format!("binary_path == \"{real}s\""), &root, &[]);
+        assert!(notes.len() == 1 && notes[0].contains("is not on this host"), "{notes:?}");
+    }
+}
