@@ -84,7 +84,12 @@ fn compile(args: &Args) -> Result<(Filter, Program)> {
 }
 
 fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
-    let output = target::open(args.output.as_deref(), !args.command.is_empty(), host::invoker().as_ref())?;
+    let output = target::open(
+        args.output.as_deref(),
+        !args.command.is_empty(),
+        args.snapshot && args.format == Format::Odr,
+        host::invoker().as_ref(),
+    )?;
     let environment = Environment {
         output_is_terminal: output.is_terminal(),
         no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
@@ -131,6 +136,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         color: plan.color,
         utc: plan.utc,
         rules: filter.rule_names(),
+        continues: args.output.is_some() && target::has_content(&output),
         one_document: plan.at_start == AtStart::PrintOnly,
     };
     let format = (!plan.summary_only).then_some(plan.format);

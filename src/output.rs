@@ -53,6 +53,8 @@ pub struct Options {
     pub utc: bool,
     /// Names of the rules, by number.
     pub rules: Vec<Option<String>>,
+    /// The output has lines already: no header.
+    pub continues: bool,
     /// All records form one document, written at once.
     pub one_document: bool,
 }
@@ -68,7 +70,7 @@ pub fn sink(
     metadata: impl FnOnce() -> Metadata,
     output: &OwnedFd,
 ) -> Result<Box<dyn Sink>> {
-    let Options { color, utc, rules, one_document } = options;
+    let Options { color, utc, rules, continues, one_document } = options;
     Ok(match format {
         None => Box::new(sink::Nothing),
         Some(Format::Table) => {
@@ -78,7 +80,7 @@ pub fn sink(
             Box::new(table::Table::new(options, move || host::terminal_size(&terminal)))
         }
         Some(Format::Json) => Box::new(json::Json::new(host::all_capabilities(), rules)),
-        Some(Format::Csv) => Box::new(csv::Csv::new(rules)),
+        Some(Format::Csv) => Box::new(csv::Csv::new(rules, !continues)),
         Some(Format::Odr) => {
             let wall_ns = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
             let framing = if one_document { Framing::Document { wall_ns } } else { Framing::Lines };

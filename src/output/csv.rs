@@ -61,12 +61,13 @@ static LAST: [Column; 3] = [
 #[derive(Debug)]
 pub struct Csv {
     rules: Vec<Option<String>>,
+    header: bool,
 }
 
 impl Csv {
-    /// `rules`: names by number.
-    pub fn new(rules: Vec<Option<String>>) -> Self {
-        Csv { rules }
+    /// `rules`: names by number; `header`: begin with the names of the columns.
+    pub fn new(rules: Vec<Option<String>>, header: bool) -> Self {
+        Csv { rules, header }
     }
 }
 
@@ -119,6 +120,9 @@ impl Row<'_> {
 
 impl Sink for Csv {
     fn begin(&mut self, out: &mut Vec<u8>) {
+        if !self.header {
+            return;
+        }
         let names = |columns: &'static [Column]| columns.iter().map(|(name, _)| *name);
         put(out, names(&FIRST).chain(FIELDS.iter().map(|(name, _)| *name)).chain(names(&LAST)));
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{ErrorKind, Result, stderr, stdout},
+    io::{ErrorKind, Read, Result, Seek, SeekFrom, Write, stderr, stdout},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::{OpenOptionsExt, fchown},
@@ -11,22 +11,27 @@ use std::{
 };
 
 use anyhow::Context;
-use nix::unistd::geteuid;
+use nix::{
+    sys::stat::{SFlag, fstat},
+    unistd::geteuid,
+};
 
 use crate::host::sudo_user::SudoUser;
 
-/// What `--output` names; without it stdout, or stderr beside a command, whose stdout is its own.
+/// What `--output` names; without it stdout, or stderr beside a command, whose stdout is its own. A file that
+/// is there is appended to, or replaced: a document has no second half.
 ///
 /// # Errors
 /// When the file cannot be opened.
 pub fn open(
     path: Option<&Path>,
     beside_command: bool,
+    replace: bool,
     invoker: Option<&SudoUser>,
 ) -> anyhow::Result<OwnedFd> {
     let inherited = match path {
         Some(path) if path.as_os_str() != "-" => {
-            return file(path, invoker).with_context(|| format!("open {}", path.display()));
+            return file(path, replace, invoker).with_context(|| format!("open {}", path.display()));
         }
         None if beside_command => stderr().as_fd().try_clone_to_owned(),
         _ => stdout().as_fd().try_clone_to_owned(),
@@ -36,18 +41,46 @@ pub fn open(
 
 /// A file. What tcptrace sees as root is not for everyone: a new file is readable by its owner
 /// only, who is the invoking user. A file that is there keeps its owner and mode.
-fn file(path: &Path, invoker: Option<&SudoUser>) -> Result<OwnedFd> {
+///
+/// Every write goes to the end of the file (O_APPEND), also when logrotate's copytruncate has emptied it or
+/// another tcptrace writes to it.
+fn file(path: &Path, replace: bool, invoker: Option<&SudoUser>) -> Result<OwnedFd> {
     let mode = if geteuid().is_root() { 0o600 } else { 0o666 };
-    match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+    match OpenOptions::new().append(true).create_new(true).mode(mode).open(path) {
         Ok(file) => {
             give(&file, invoker)?;
             Ok(file.into())
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            OpenOptions::new().write(true).truncate(true).open(path).map(OwnedFd::from)
+            let mut file = OpenOptions::new().append(true).open(path)?;
+            if replace && file.metadata()?.is_file() {
+                file.set_len(0)?;
+            } else if ends_in_mid_line(path) {
+                file.write_all(b"\n")?;
+            }
+            Ok(file.into())
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether the last line of a regular file has no end, as after a crash; false where it cannot be read.
+fn ends_in_mid_line(path: &Path) -> bool {
+    let last = || {
+        let mut file =
+            File::open(path).ok().filter(|file| file.metadata().is_ok_and(|data| data.is_file()))?;
+        file.seek(SeekFrom::End(-1)).ok()?;
+        let mut last = [0];
+        file.read_exact(&mut last).ok().map(|()| last[0])
+    };
+    last().is_some_and(|byte| byte != b'\n')
+}
+
+/// Whether a regular file holds something already.
+pub fn has_content(output: &OwnedFd) -> bool {
+    fstat(output).is_ok_and(|stat| {
+        SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG && stat.st_size > 0
+    })
 }
 
 fn give(file: &File, invoker: Option<&SudoUser>) -> Result<()> {

@@ -80,7 +80,7 @@ fn lines_of_every_format_and_kind() {
         ("table of 80 columns", text(&mut Table::new(options(), || size(80)))),
         ("table of 200 columns", text(&mut Table::new(options(), || size(200)))),
         ("json", text(&mut Json::new(u64::MAX >> 23, rules()))),
-        ("csv", text(&mut Csv::new(rules()))),
+        ("csv", text(&mut Csv::new(rules(), true))),
         ("odr", text(&mut Odr::new(metadata.clone(), Framing::Lines))),
         ("odr document", text(&mut Odr::new(metadata, Framing::Document { wall_ns: 0 }))),
     ];
@@ -100,7 +100,7 @@ fn lines_of_every_format_and_kind() {
 #[test]
 fn csv_has_a_column_for_every_field_of_json() {
     let json = text(&mut Json::new(u64::MAX, Vec::new()));
-    let csv = text(&mut Csv::new(Vec::new()));
+    let csv = text(&mut Csv::new(Vec::new(), true));
     let header: Vec<&str> = csv.lines().next().expect("a header").split(',').collect();
     // Elsewhere, under another name, or left out of a flat table.
     let known = ["type", "new_state", "backlog", "closer", "dstIP", "dstPort", "results"];

@@ -120,7 +120,10 @@ impl<Fd: AsFd> Writer<Fd> {
         if part == 0 || !self.regular {
             return;
         }
-        if let Ok(end) = lseek(&self.fd, 0, Whence::SeekCur) {
+        // What another has appended in the meantime stays.
+        if let Ok(end) = lseek(&self.fd, 0, Whence::SeekCur)
+            && fstat(&self.fd).is_ok_and(|stat| stat.st_size == end)
+        {
             // Nothing better can be done if this fails too; the error of write() is reported.
             let _ = ftruncate(&self.fd, end - part as i64);
         }

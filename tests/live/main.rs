@@ -24,6 +24,7 @@ mod formats;
 mod kernel_sockets;
 mod lifecycle;
 mod load;
+mod output_file;
 mod probe_sets;
 mod rejected;
 mod requests;
@@ -49,6 +50,7 @@ fn main() {
     }
     harness::run(vec![
         SideBySide(lifecycle::tests()),
+        SideBySide(output_file::tests()),
         SideBySide(acceptors::tests()),
         SideBySide(close_reasons::tests()),
         SideBySide(scenarios::tests()),
