@@ -16,10 +16,13 @@ endif
 PACKAGES      := clang libelf-dev zlib1g-dev pkg-config gcc make
 TEST_PACKAGES := busybox-static iproute2 libcap2-bin jq mandoc dnsmasq-base bind9-dnsutils curl python3 strace
 
+# What is released says nothing of the folder it was built in: tests/reproducible.
+REMAP := --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
+
 all: target/release/tcptrace
 
 target/release/tcptrace: FORCE | deps
-	cargo build --release --target $(HOST)
+	$(TARGET_VAR)_RUSTFLAGS="$($(TARGET_VAR)_RUSTFLAGS) $(REMAP)" cargo build --release --target $(HOST)
 	@mkdir -p target/release
 	@ln -sf ../$(HOST)/release/tcptrace $@
 
