@@ -219,6 +219,11 @@ impl EventKind {
         }
     }
 
+    /// The state that a change left, and the one it led to.
+    pub fn state_change(&self) -> Option<[State; 2]> {
+        if let EventKind::StateChange { from, to, .. } = self { Some([*from, *to]) } else { None }
+    }
+
     /// What is known of a connection's end.
     pub fn close(&self) -> Option<&Close> {
         if let EventKind::Close(close) = self { Some(close) } else { None }

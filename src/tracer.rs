@@ -18,7 +18,7 @@ use libbpf_rs::{
 use crate::{
     cli::{
         EventName,
-        plan::{AtStart, EventSet, Probes},
+        plan::{AtStart, Probes},
     },
     event::{ImageId, Process},
     source::{Batch, Lost, Source},
@@ -45,7 +45,7 @@ pub mod wire;
 pub use config::TracerConfig;
 use images::Images;
 use iterators::Iterators;
-use layout::{netmon_existing as existing, netmon_want as want};
+use layout::netmon_existing as existing;
 use load_error::{Rejection, refuses_trampolines};
 pub use log::take_log;
 pub use priority::raise_priority;
@@ -108,7 +108,7 @@ impl<'obj> Tracer<'obj> {
         let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
         let tracepoints = set == ProbeSet::Tracepoint;
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
-        rodata.config.want = want_bits(config.events);
+        rodata.config.want = programs::want_bits(config.events);
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.config.follow = u32::from(config.follow);
         rodata.config.existing = match config.at_start {
@@ -209,22 +209,6 @@ fn set_bss_flag(skel: &mut NetmonSkel<'_>, variable: fn(&mut types::bss) -> &mut
         // SAFETY: it is a valid, aligned integer in a shared mapping.
         unsafe { std::ptr::from_mut(variable(bss)).write_volatile(value) };
     }
-}
-
-/// The kernel side's name for each kind of event.
-fn want_bits(events: EventSet) -> u32 {
-    use EventName as N;
-    let bit = |name| match name {
-        N::All => u32::MAX,
-        N::Connect => want::NETMON_WANT_CONNECT.0,
-        N::Accept => want::NETMON_WANT_ACCEPT.0,
-        N::Close => want::NETMON_WANT_CLOSE.0,
-        N::Fail => want::NETMON_WANT_FAIL.0,
-        N::Request => want::NETMON_WANT_REQUEST.0,
-        N::Listen => want::NETMON_WANT_LISTEN.0,
-        N::State => want::NETMON_WANT_STATE.0,
-    };
-    events.iter().fold(0, |bits, name| bits | bit(name))
 }
 
 impl Tracer<'_> {

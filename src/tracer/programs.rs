@@ -10,10 +10,17 @@ use libbpf_rs::{Link, OpenProgramMut, ProgramMut, ProgramType, libbpf_sys};
 
 use super::{
     config::TracerConfig,
+    layout::netmon_want as want,
     load_error::is_denied,
     skel::{NetmonProgs, OpenNetmonProgs},
 };
-use crate::{cli::plan::AtStart, host};
+use crate::{
+    cli::{
+        EventName,
+        plan::{AtStart, EventSet},
+    },
+    host,
+};
 
 /// Where the kernel side is hooked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +145,22 @@ impl Needs {
     fn tracepoint(&self) -> bool {
         self.tracing && self.set == ProbeSet::Tracepoint
     }
+}
+
+/// The kernel side's name for each kind of event.
+pub fn want_bits(events: EventSet) -> u32 {
+    use EventName as N;
+    let bit = |name| match name {
+        N::All => u32::MAX,
+        N::Connect => want::NETMON_WANT_CONNECT.0,
+        N::Accept => want::NETMON_WANT_ACCEPT.0,
+        N::Close => want::NETMON_WANT_CLOSE.0,
+        N::Fail => want::NETMON_WANT_FAIL.0,
+        N::Request => want::NETMON_WANT_REQUEST.0,
+        N::Listen => want::NETMON_WANT_LISTEN.0,
+        N::State => want::NETMON_WANT_STATE.0,
+    };
+    events.iter().fold(0, |bits, name| bits | bit(name))
 }
 
 /// Load only what is asked for, of this set, and has a place in this kernel.

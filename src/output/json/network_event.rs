@@ -74,25 +74,17 @@ fn end(out: &mut Vec<u8>, [address, port]: [&str; 2], ip: IpAddr, number: u16) {
     put(out, format_args!(",\"{address}\":\"{ip}\",\"{port}\":{number}"));
 }
 
-/// The states of a change, and what is known of the direction where it does not follow from the type.
+/// The states of a change, or of what exists, and the direction where it does not follow from the type.
 fn states(kind: &EventKind, out: &mut Vec<u8>) {
-    match kind {
-        EventKind::StateChange { from, to, .. } => {
-            let [from, to] = [*from, *to].map(vocabulary::state);
-            return put(out, format_args!(",\"old_state\":\"{from}\",\"new_state\":\"{to}\""));
-        }
-        EventKind::Existing(existing) => {
-            put(out, format_args!(",\"state\":\"{}\"", vocabulary::state(existing.state)));
-        }
-        EventKind::Close(_) => {}
-        EventKind::Request
-        | EventKind::Connect { .. }
-        | EventKind::Accept { .. }
-        | EventKind::Fail { .. }
-        | EventKind::Listen { .. }
-        | EventKind::ListenStop { .. } => return,
+    if let Some(states) = kind.state_change() {
+        let [from, to] = states.map(vocabulary::state);
+        put(out, format_args!(",\"old_state\":\"{from}\",\"new_state\":\"{to}\""));
     }
-    if let Some(direction) = kind.direction() {
+    if let Some(existing) = kind.existing() {
+        put(out, format_args!(",\"state\":\"{}\"", vocabulary::state(existing.state)));
+    }
+    let follows_from_type = kind.close().is_none() && kind.existing().is_none();
+    if let Some(direction) = kind.direction().filter(|_| !follows_from_type) {
         put(out, format_args!(",\"direction\":\"{}\"", vocabulary::direction(direction)));
     }
 }
