@@ -47,17 +47,17 @@ impl DnsTracker {
         match (event.kind.lifecycle(), event.kind.direction()) {
             (Lifecycle::Attempt, _) => self.at(event, None),
             (Lifecycle::Begin | Lifecycle::Open, Some(Direction::Egress)) => self.keep(event, latency),
-            (Lifecycle::Continue, _) => self.open.get(event.cookie).cloned().unwrap_or_default(),
+            (Lifecycle::Continue, _) => self.open.get(event.connection()).cloned().unwrap_or_default(),
             // Not ours, or opened before anything was heard.
             (Lifecycle::Begin | Lifecycle::Open | Lifecycle::Existing | Lifecycle::StopListening, _) => {
                 Names::default()
             }
             (Lifecycle::Fail, _) => {
-                self.open.remove(event.cookie);
+                self.open.remove(event.connection());
                 self.at(event, latency)
             }
             (Lifecycle::Close, direction) => {
-                let kept = self.open.remove(event.cookie);
+                let kept = self.open.remove(event.connection());
                 match (direction, event.kind.close().and_then(|close| close.duration)) {
                     // Its opening was not shown. The handshake's own time is not known here.
                     (Some(Direction::Egress), Some(open)) => {
@@ -73,9 +73,9 @@ impl DnsTracker {
     fn keep(&mut self, event: &Event, ago: Option<Duration>) -> Names {
         let names = self.at(event, ago);
         if names.names.is_empty() {
-            self.open.remove(event.cookie);
+            self.open.remove(event.connection());
         } else {
-            self.open.insert(event.cookie, names.clone());
+            self.open.insert(event.connection(), names.clone());
         }
         names
     }

@@ -1,11 +1,11 @@
 //! The vocabulary: what can happen to a connection and who can do it. Data only.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use nix::errno::Errno;
 
 /// Nanoseconds of CLOCK_BOOTTIME, the kernel's time in every record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BootTime(pub u64);
 
 /// Names one process image with one set of credentials; unique in one run.
@@ -17,8 +17,10 @@ pub struct ImageId(pub u64);
 pub struct Event {
     /// When.
     pub time: BootTime,
-    /// The kernel's socket cookie: the same on every event of one connection.
+    /// The kernel's socket cookie.
     pub cookie: u64,
+    /// When the connection began, or tracing did: see [`ConnectionId`].
+    pub begun: BootTime,
     /// This host's end.
     pub local: SocketAddr,
     /// The other end.
@@ -33,6 +35,28 @@ pub struct Event {
     pub rule: Option<u16>,
     /// What happened.
     pub kind: EventKind,
+}
+
+impl Event {
+    /// The connection it is of.
+    pub fn connection(&self) -> ConnectionId {
+        ConnectionId { cookie: self.cookie, begun: self.begun }
+    }
+}
+
+/// Names one connection. A socket may have several, one after the other, under one cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    /// The kernel's socket cookie.
+    pub cookie: u64,
+    /// When it began: the SYN was sent, or it was accepted; for one that existed, when tracing began.
+    pub begun: BootTime,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.cookie, self.begun.0)
+    }
 }
 
 /// A thread, and the image it ran. The image is missing when its record was lost.
@@ -407,8 +431,12 @@ pub struct Process {
     pub secureexec: SecureExec,
     /// Path of the executable as the process sees it; empty for a kernel thread.
     pub binary_path: String,
-    /// Base name of the executable; a kernel thread's comm.
+    /// Base name of the executable, comm where that is not known.
     pub filename: String,
+    /// What the process calls itself (`task_struct.comm`), 15 bytes.
+    pub comm: String,
+    /// The last record of the same executable in this process.
+    pub before: Option<ImageId>,
     /// argv without argv\[0\], joined by blanks; none when it could not be read in the kernel.
     pub args: Option<String>,
     /// Bytes of argv in its memory, no more than 65535; 0 when that is not known.

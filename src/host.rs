@@ -51,20 +51,25 @@ impl<F> Machine<F> {
     pub fn new(is_current: F) -> Machine<F> {
         Machine { is_current, boot_offset: facts::boot_offset() }
     }
+}
 
-    /// Nanoseconds since boot, of the kernel and not of our time namespace.
-    fn since_boot(&self) -> i128 {
-        i128::from(nanoseconds(ClockId::CLOCK_BOOTTIME)) - self.boot_offset
-    }
+/// The kernel's time in records.
+pub fn boot_time() -> BootTime {
+    BootTime(u64::try_from(since_boot(facts::boot_offset())).unwrap_or_default())
+}
+
+/// Nanoseconds since boot, of the kernel and not of our time namespace.
+fn since_boot(boot_offset: i128) -> i128 {
+    i128::from(nanoseconds(ClockId::CLOCK_BOOTTIME)) - boot_offset
 }
 
 impl<F: Fn(&Process) -> bool> Host for Machine<F> {
     fn wall_offset(&self) -> i128 {
-        i128::from(nanoseconds(ClockId::CLOCK_REALTIME)) - self.since_boot()
+        i128::from(nanoseconds(ClockId::CLOCK_REALTIME)) - since_boot(self.boot_offset)
     }
 
     fn boot_time(&self) -> BootTime {
-        BootTime(u64::try_from(self.since_boot()).unwrap_or_default())
+        BootTime(u64::try_from(since_boot(self.boot_offset)).unwrap_or_default())
     }
 
     fn args(&self, process: &Process) -> Option<String> {

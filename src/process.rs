@@ -68,12 +68,30 @@ impl ProcessTable {
         mut process: Process,
         read_args: impl FnOnce(&Process) -> Option<String>,
     ) {
+        if process.binary_path.is_empty() && !process.kernel_thread {
+            self.complete(&mut process);
+        }
         if process.args.is_none() {
             let before = self.known.get(&id).and_then(|known| known.process.args.clone());
             process.args = read_args(&process).or(before);
         }
         self.known.insert(id, Rc::new(ProcessEntry { id, process, rendered: OnceCell::new() }));
         self.fresh.insert(id);
+    }
+
+    /// The memory of a process that exits is gone while it still closes its sockets: its executable and arguments are
+    /// those of its record before, or of the process that forked it.
+    fn complete(&self, process: &mut Process) {
+        let get = |id| self.known.get(&id).map(|known| &known.process);
+        let forked_by = || {
+            // Another parent may have adopted it.
+            process.parent.and_then(get).filter(|parent| process.cloned && parent.comm == process.comm)
+        };
+        if let Some(known) = process.before.and_then(get).or_else(forked_by) {
+            process.binary_path.clone_from(&known.binary_path);
+            process.filename.clone_from(&known.filename);
+            process.args.clone_from(&known.args);
+        }
     }
 
     /// Who it is, if its record came.
@@ -158,6 +176,39 @@ mod tests {
         assert_eq!(args(&table).as_deref(), Some("from proc"));
         table.insert(ImageId(1), process(None, Some("its own")), from_proc);
         assert_eq!(args(&table).as_deref(), Some("its own"));
+    }
+
+    #[test]
+    fn a_process_that_exits_keeps_its_executable() {
+        let curl = Process {
+            binary_path: "/usr/bin/curl".to_owned(),
+            filename: "curl".to_owned(),
+            comm: "curl".to_owned(),
+            ..process(None, Some("-s"))
+        };
+        let gone = |before, parent, comm: &str| Process {
+            before: Some(ImageId(before)),
+            cloned: true,
+            filename: comm.to_owned(),
+            comm: comm.to_owned(),
+            ..process(Some(parent), None)
+        };
+        let mut table = ProcessTable::new(10);
+        table.insert(ImageId(1), curl.clone(), none);
+        // its own record, a thread's, a child's, a child's that has been adopted by something else
+        for (id, after, path) in [
+            (1, gone(1, 9, "curl"), "/usr/bin/curl"),
+            (2, gone(1, 9, "thread"), "/usr/bin/curl"),
+            (3, gone(9, 1, "curl"), "/usr/bin/curl"),
+            (4, gone(9, 1, "adopted"), ""),
+        ] {
+            let comm = after.comm.clone();
+            table.insert(ImageId(id), after, none);
+            let known = &table.get(ImageId(id)).expect("known").process;
+            let expected = if path.is_empty() { (comm.as_str(), None) } else { ("curl", Some("-s")) };
+            assert_eq!(known.binary_path, path);
+            assert_eq!((known.filename.as_str(), known.args.as_deref()), expected);
+        }
     }
 
     #[test]

@@ -45,6 +45,20 @@ pub struct Record {
     pub owners: Vec<(Actor, Option<Rc<ProcessEntry>>)>,
 }
 
+/// A child that outlives the owner, its parent, and exits: all that is left of its executable is what it inherited.
+fn named_after(closer: Rc<ProcessEntry>, owner: Option<&ProcessEntry>) -> Rc<ProcessEntry> {
+    let its = &closer.process;
+    let is_fork_of = |owner: &Process| its.cloned && its.binary_path.is_empty() && its.comm == owner.comm;
+    match owner.map(|owner| &owner.process).filter(|&owner| is_fork_of(owner)) {
+        Some(Process { binary_path, filename, .. }) => Rc::new(ProcessEntry {
+            id: closer.id,
+            process: Process { binary_path: binary_path.clone(), filename: filename.clone(), ..its.clone() },
+            rendered: OnceCell::new(),
+        }),
+        None => closer,
+    }
+}
+
 impl Record {
     /// Look up everyone with `get`.
     pub fn new(
@@ -56,6 +70,7 @@ impl Record {
         let process = event.owner.image.and_then(&get);
         let parent = process.as_ref().and_then(|known| get(known.process.parent?));
         let closer = event.kind.close().and_then(|close| close.closer).and_then(&get);
+        let closer = closer.map(|closer| named_after(closer, process.as_deref()));
         let owners = event.kind.existing().map_or(&[][..], |existing| &existing.owners);
         let owners = owners.iter().map(|&owner| (owner, owner.image.and_then(&get))).collect();
         Record {

@@ -21,6 +21,7 @@ use crate::{
         plan::{AtStart, Probes},
     },
     event::{ImageId, Process},
+    host,
     source::{Batch, Lost, Source},
 };
 
@@ -111,6 +112,7 @@ impl<'obj> Tracer<'obj> {
         rodata.config.want = programs::want_bits(config.events);
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.config.follow = u32::from(config.follow);
+        rodata.config.start = host::boot_time().0;
         rodata.config.existing = match config.at_start {
             AtStart::Ignore => 0,
             AtStart::Learn => existing::NETMON_EXISTING_TRACK.0,

@@ -32,7 +32,8 @@ static __always_inline void fill_mptcp_counts(struct netmon_event *e, struct soc
  * over it; for an incoming one it starts behind it) and both counters count the FIN. Sent and
  * not yet acknowledged is sent too. Our FIN is sent when snd_nxt has caught up with write_seq.
  */
-static __always_inline void fill_counts(struct netmon_event *e, struct sock *sk, int oldstate)
+static __always_inline void fill_counts(struct netmon_event *e, struct sock *sk, int oldstate,
+					bool repair)
 {
 	bool fin_queued = oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2 ||
 			  oldstate == TCP_CLOSING || oldstate == TCP_LAST_ACK;
@@ -41,7 +42,7 @@ static __always_inline void fill_counts(struct netmon_event *e, struct sock *sk,
 
 	snd_nxt = READ(tcp_sock, sk, snd_nxt);
 	sent = READ(tcp_sock, sk, bytes_acked) + (__u32)(snd_nxt - READ(tcp_sock, sk, snd_una));
-	if (e->flags & NETMON_FLAG_EGRESS && sent)
+	if (e->flags & NETMON_FLAG_EGRESS && !repair && sent)
 		sent--;
 	if (fin_queued && snd_nxt == READ(tcp_sock, sk, write_seq) && sent)
 		sent--;
@@ -54,6 +55,26 @@ static __always_inline void fill_counts(struct netmon_event *e, struct sock *sk,
 	e->srtt_us = READ(tcp_sock, sk, srtt_us) >> 3;
 }
 
+/*
+ * sk_err, if it is what ended the connection. It may also be left from an ICMP message that
+ * IP_RECVERR keeps there, or from a sockmap (EPIPE), and the connection was closed in order after
+ * it, or its process sent a RST. tcp_reset() sets EPIPE in CLOSE_WAIT only.
+ */
+static __always_inline int ending_error(struct sock *sk, int oldstate, __u16 flags)
+{
+	int error = READ(sock, sk, sk_err);
+
+	if (!error || error == ECONNRESET || error == ECONNABORTED || error == ETIMEDOUT ||
+	    flags & NETMON_FLAG_MPTCP)
+		return error;
+	if (error == EPIPE && oldstate != TCP_CLOSE_WAIT)
+		return 0;
+	if (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT) /* inside close()? */
+		return READ(sock, sk, sk_shutdown) == SHUTDOWN_MASK && error != EPIPE ? 0 : error;
+	/* Was all acknowledged, the FIN too? */
+	return READ(tcp_sock, sk, snd_una) == READ(tcp_sock, sk, write_seq) ? 0 : error;
+}
+
 static __always_inline void send_close(struct sock *sk, const struct conn *conn, int oldstate)
 {
 	struct netmon_event *e;
@@ -64,13 +85,15 @@ static __always_inline void send_close(struct sock *sk, const struct conn *conn,
 	if (!e)
 		return;
 	e->states = oldstate | TCP_CLOSE << 4;
-	e->error = READ(sock, sk, sk_err);
+	e->error = ending_error(sk, oldstate, e->flags);
 	e->closer = conn->closer;
 	fill_duration(e, conn->since);
 	if (e->flags & NETMON_FLAG_MPTCP)
 		fill_mptcp_counts(e, sk);
 	else
-		fill_counts(e, sk, oldstate);
+		fill_counts(e, sk, oldstate, conn->repair);
+	if (!(e->flags & NETMON_FLAG_MPTCP) && TCP_BIT(sk, repair))
+		e->flags |= NETMON_FLAG_REPAIR;
 	/*
 	 * Data that comes after close() is answered with RST, through the same tcp_reset() that a
 	 * RST from the peer ends in (tcp_rcv_state_process()); only the count distinguishes them.

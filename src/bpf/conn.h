@@ -31,19 +31,22 @@ enum phase {
 /* What is remembered of a connection between its events. */
 struct conn {
 	struct flow flow; /* while it opens, the local port may be 0 */
+	__u64 begun;	  /* SYN_SENT, LISTEN, or the first that was seen of it */
 	__u64 since;	  /* SYN_SENT, then ESTABLISHED; 0: before our time */
 	__u64 state_since;
 	__u64 image;  /* owner */
 	__u64 closer; /* who closed it, if not the owner */
-	__u64 cookie; /* 0: the kernel's cannot be had, and `since` stands for it */
+	__u64 cookie; /* 0: the kernel's cannot be had, and `begun` stands for it */
 	__u32 pid;
 	__u32 tid;
 	__u32 data_segs_in; /* when we closed */
 	__u16 rule;
-	__u8 flags; /* enum netmon_flag: EGRESS, MPTCP, EXISTING */
-	__u8 phase; /* enum phase */
-	__u8 state; /* -e state: the last that was reported */
-	__u8 reserved[7];
+	__u16 error; /* MPTCP: why its first subflow did not come up */
+	__u8 flags;  /* enum netmon_flag: EGRESS, MPTCP, EXISTING */
+	__u8 phase;  /* enum phase */
+	__u8 state;  /* -e state: the last that was reported */
+	__u8 repair; /* it was restored by TCP_REPAIR, without a SYN */
+	__u8 reserved[4];
 };
 
 /*
@@ -56,7 +59,7 @@ struct conn {
 
 struct slot {
 	__u64 cookie; /* 0: free */
-	__u64 sk;     /* a listener's child has its cookie for a moment */
+	__u64 sk;     /* a listener's child has its cookie for a moment; MPTCP's may keep it */
 	struct conn conn;
 };
 
@@ -111,33 +114,55 @@ static __always_inline bool may_be_tracked(__u64 cookie)
 	return *(volatile __u32 *)tracked_at(cookie) || *(volatile __u32 *)tracked_at(0);
 }
 
-/* The last close seen of a remainder: the cookie, shifted, and the state that was left. */
+static __always_inline bool is_mptcp(struct sock *sk)
+{
+	return READ(sock, sk, sk_protocol) == IPPROTO_MPTCP;
+}
+
+/*
+ * What distinguishes a connection from all others. An accepted MPTCP socket has a copy of its
+ * listener's cookie where somebody had asked for that before; its key is random.
+ */
+static __always_inline __u64 unique_of(struct sock *sk)
+{
+	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
+
+	if (is_mptcp(sk) && bpf_core_field_exists(msk->local_key))
+		return BPF_CORE_READ(msk, local_key);
+	return cookie_now(sk);
+}
+
+/* The last close seen of a remainder: unique_of(), shifted, and the state that was left. */
 #define CLOSING (1 << 12)
 __u64 closing[CLOSING] = {};
 
-static __always_inline __u64 *closing_at(__u64 cookie)
+static __always_inline __u64 *closing_at(__u64 unique)
 {
-	return &closing[cookie & (CLOSING - 1)];
+	return &closing[unique & (CLOSING - 1)];
 }
 
 /* Under the lock, before the entry is looked up. The exchange is a full barrier. */
 static __always_inline void announce_close(struct sock *sk, int oldstate)
 {
-	__u64 cookie;
+	__u64 unique;
 
 	if (!config.tracepoints && !existing_running)
 		return;
-	cookie = cookie_now(sk);
-	if (cookie)
-		__sync_lock_test_and_set(closing_at(cookie), cookie << 4 | oldstate);
+	unique = unique_of(sk);
+	if (unique)
+		__sync_lock_test_and_set(closing_at(unique), unique << 4 | oldstate);
 }
 
 /* The socket connects once more. */
-static __always_inline void announce_reopen(__u64 cookie)
+static __always_inline void announce_reopen(struct sock *sk)
 {
-	if ((config.tracepoints || existing_running) &&
-	    *closing_at(cookie) >> 4 == cookie << 4 >> 4)
-		*closing_at(cookie) = 0;
+	__u64 unique;
+
+	if (!config.tracepoints && !existing_running)
+		return;
+	unique = unique_of(sk);
+	if (*closing_at(unique) >> 4 == unique << 4 >> 4)
+		*closing_at(unique) = 0;
 }
 
 /*
@@ -147,10 +172,10 @@ static __always_inline void announce_reopen(__u64 cookie)
  */
 static __always_inline int closed_meanwhile(struct sock *sk)
 {
-	__u64 cookie = cookie_now(sk);
-	__u64 last = __sync_fetch_and_add(closing_at(cookie), 0);
+	__u64 unique = unique_of(sk);
+	__u64 last = __sync_fetch_and_add(closing_at(unique), 0);
 
-	if (cookie && last >> 4 == cookie << 4 >> 4)
+	if (unique && last >> 4 == unique << 4 >> 4)
 		return last & 15;
 	return READ(sock, sk, __sk_common.skc_state) == TCP_CLOSE ? TCP_CLOSE : 0;
 }
@@ -166,30 +191,30 @@ __u64 late[CLOSING] = {};
 __u64 unclaimed_closes = 0;
 
 /* One of us sees what the other has written, and takes it back. */
-static __always_inline void take_back(__u64 cookie)
+static __always_inline void take_back(__u64 unique)
 {
-	__u64 *whose = &unclaimed[cookie & (CLOSING - 1)];
+	__u64 *whose = &unclaimed[unique & (CLOSING - 1)];
 
-	if (__sync_val_compare_and_swap(whose, cookie, 0) == cookie)
+	if (__sync_val_compare_and_swap(whose, unique, 0) == unique)
 		__sync_fetch_and_add(&unclaimed_closes, -1);
 }
 
-static __always_inline void count_unclaimed(__u64 cookie)
+static __always_inline void count_unclaimed(__u64 unique)
 {
-	__u32 at = cookie & (CLOSING - 1);
+	__u32 at = unique & (CLOSING - 1);
 
 	__sync_fetch_and_add(&unclaimed_closes, 1);
-	__sync_lock_test_and_set(&unclaimed[at], cookie);
-	if (__sync_fetch_and_add(&late[at], 0) == cookie)
-		take_back(cookie);
+	__sync_lock_test_and_set(&unclaimed[at], unique);
+	if (__sync_fetch_and_add(&late[at], 0) == unique)
+		take_back(unique);
 }
 
-static __always_inline void claim_late(__u64 cookie)
+static __always_inline void claim_late(__u64 unique)
 {
 	if (!config.tracepoints)
 		return;
-	__sync_lock_test_and_set(&late[cookie & (CLOSING - 1)], cookie);
-	take_back(cookie);
+	__sync_lock_test_and_set(&late[unique & (CLOSING - 1)], unique);
+	take_back(unique);
 }
 
 /* The slot of the cookie, which another connection may occupy. */
@@ -288,7 +313,7 @@ static __always_inline bool conn_insert(struct sock *sk, const struct conn *conn
 	struct slot *slot = slot_of(conn->cookie);
 
 	if (!slot || !conn->cookie || __sync_val_compare_and_swap(&slot->cookie, 0, TAKEN) != 0) {
-		if (slot && conn->cookie && slot->cookie == conn->cookie)
+		if (slot && conn->cookie && slot->cookie == conn->cookie && slot->sk == (__u64)sk)
 			return false;
 		return hash_insert(sk, conn);
 	}
@@ -298,30 +323,73 @@ static __always_inline bool conn_insert(struct sock *sk, const struct conn *conn
 	return true;
 }
 
+/* Of a TCP socket. */
+static __always_inline bool is_subflow(struct sock *sk)
+{
+	const struct tcp_ulp_ops *ulp = READ(inet_connection_sock, sk, icsk_ulp_ops);
+	char name[2] = {};
+
+	if (!ulp)
+		return false;
+	bpf_core_read(name, sizeof(name), &ulp->name);
+	return name[0] == 'm' && name[1] == 'p';
+}
+
 /*
  * A connection's socket: TCP, or MPTCP, whose subflows are TCP sockets of their own (with an
  * upper layer protocol called "mptcp") that belong to no application.
  */
 static __always_inline bool is_tcp(struct sock *sk)
 {
-	const struct tcp_ulp_ops *ulp;
 	__u16 protocol = READ(sock, sk, sk_protocol);
-	char name[2] = {};
 
-	if (protocol == IPPROTO_MPTCP)
-		return true;
-	if (protocol != IPPROTO_TCP)
-		return false;
-	ulp = READ(inet_connection_sock, sk, icsk_ulp_ops);
-	if (!ulp)
-		return true;
-	bpf_core_read(name, sizeof(name), &ulp->name);
-	return !(name[0] == 'm' && name[1] == 'p');
+	return protocol == IPPROTO_MPTCP || (protocol == IPPROTO_TCP && !is_subflow(sk));
+}
+
+/* The MPTCP connection that a subflow belongs to, or NULL if it is none. */
+static __always_inline struct sock *msk_of(struct sock *sk)
+{
+	struct mptcp_subflow_context *subflow;
+
+	if (READ(sock, sk, sk_protocol) != IPPROTO_TCP || !is_subflow(sk))
+		return NULL;
+	subflow = READ(inet_connection_sock, sk, icsk_ulp_data);
+	return bpf_core_field_exists(subflow->conn) ? BPF_CORE_READ(subflow, conn) : NULL;
+}
+
+/* A listener's; nobody is to ask an MPTCP one for it before its children have copied it. */
+static __always_inline __u64 cookie_of_listener(struct sock *sk)
+{
+	return is_mptcp(sk) ? cookie_now(sk) : bpf_get_socket_cookie(sk);
 }
 
 static __always_inline __u8 flags_of(struct sock *sk)
 {
-	return READ(sock, sk, sk_protocol) == IPPROTO_MPTCP ? NETMON_FLAG_MPTCP : 0;
+	return is_mptcp(sk) ? NETMON_FLAG_MPTCP : 0;
+}
+
+/* Of an MPTCP socket the first subflow, which has what only TCP knows; else the socket itself. */
+static __always_inline struct sock *tcp_of(struct sock *sk)
+{
+	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
+
+	return is_mptcp(sk) && bpf_core_field_exists(msk->first) ? BPF_CORE_READ(msk, first) : sk;
+}
+
+/*
+ * Did the other host open the connection? tcp_v4_syn_recv_sock() and tcp_v6_syn_recv_sock() leave
+ * the interface of the handshake where nothing else can be on a stream socket: IP_MULTICAST_IF and
+ * IPV6_MULTICAST_IF are refused.
+ */
+static __always_inline bool is_passive(struct sock *sk)
+{
+	struct sock *tcp = tcp_of(sk);
+	struct ipv6_pinfo *ipv6;
+
+	if (READ(inet_sock, tcp, mc_index))
+		return true;
+	ipv6 = READ(inet_sock, tcp, pinet6);
+	return ipv6 && READ(ipv6_pinfo, ipv6, mcast_oif);
 }
 
 /* A blank event with all that is known of the connection, or NULL, counted as lost. */
@@ -338,7 +406,8 @@ static __always_inline struct netmon_event *new_event(const struct conn *conn, _
 	e->flags = conn->flags;
 	e->rule = conn->rule;
 	e->time = now;
-	e->cookie = conn->cookie ? conn->cookie : conn->since;
+	e->cookie = conn->cookie ? conn->cookie : conn->begun;
+	e->begun = conn->begun;
 	e->image = conn->image;
 	e->pid = conn->pid;
 	e->tid = conn->tid;
@@ -357,10 +426,7 @@ static __always_inline void fill_duration(struct netmon_event *e, __u64 since)
 /* Of a listener. An MPTCP one leaves its queue to its first subflow. */
 static __always_inline void fill_backlog(struct netmon_event *e, struct sock *sk)
 {
-	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
-
-	if (READ(sock, sk, sk_protocol) == IPPROTO_MPTCP && bpf_core_field_exists(msk->first))
-		sk = BPF_CORE_READ(msk, first);
+	sk = tcp_of(sk);
 	e->flags |= NETMON_FLAG_BACKLOG;
 	e->backlog_len = READ(sock, sk, sk_ack_backlog);
 	e->backlog_max = READ(sock, sk, sk_max_ack_backlog);

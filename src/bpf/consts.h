@@ -41,11 +41,17 @@ enum {
 #define SHUTDOWN_MASK 3 /* sock.sk_shutdown */
 
 /* errno */
+#define EPERM	     1
 #define EINTR	     4
+#define EACCES	     13
 #define EEXIST	     17
+#define EINVAL	     22
+#define EPIPE	     32
 #define EAFNOSUPPORT 97
+#define ECONNABORTED 103
 #define ECONNRESET   104
 #define EISCONN	     106
+#define ETIMEDOUT    110
 #define EALREADY     114
 #define EINPROGRESS  115
 #define ERESTARTSYS  512

@@ -66,6 +66,7 @@ static __always_inline void handle_request_or_timewait(struct seq_file *seq,
 	}
 	/* For the filter, what is left of a socket counts as opened here. */
 	conn.flags = state == TCP_SYN_RECV ? NETMON_FLAG_INGRESS : NETMON_FLAG_EGRESS;
+	conn.begun = config.start;
 	conn.cookie = bpf_get_socket_cookie(skc);
 	fill_common_flow(&conn.flow, skc);
 	if (!admit_unowned((struct sock *)skc, &conn))
@@ -120,10 +121,10 @@ static __always_inline void handle_existing_socket(struct seq_file *seq, struct 
 	if (index == NOT_ADMITTED)
 		return;
 	fresh.flags = NETMON_FLAG_EXISTING | flags_of(sk);
-	/* a child has its listener's limit; a socket that never listened has none */
-	if (state != TCP_LISTEN && !sk->sk_max_ack_backlog)
+	if (state != TCP_LISTEN && !is_passive(sk))
 		fresh.flags |= NETMON_FLAG_EGRESS;
-	fresh.cookie = bpf_get_socket_cookie(sk);
+	fresh.begun = config.start;
+	fresh.cookie = state == TCP_LISTEN ? cookie_of_listener(sk) : bpf_get_socket_cookie(sk);
 	fill_flow(&fresh.flow, sk, NULL);
 	if (!admit_flow(index, sk, &fresh, true))
 		return;

@@ -134,20 +134,32 @@ static __always_inline struct mark *mark_of(struct sock *sk)
 	return sk->sk_lock.owned ? &both->of[1] : &both->of[0];
 }
 
+/* Does a connection begin, or a listener that is asked for? */
+static __always_inline bool begins(struct sock *sk, int oldstate, int newstate, bool second)
+{
+	if (!is_tcp(sk))
+		return false;
+	if (newstate == TCP_SYN_SENT)
+		return !(second && conn_of(sk));
+	/* MPTCP says it twice, and has a queue the second time. */
+	return config.want & WANT_LISTENERS && is_mptcp(sk) == (oldstate == TCP_LISTEN) &&
+	       !conn_of(sk);
+}
+
 static __always_inline void handle_state(struct sock *sk, int oldstate, int newstate, bool second)
 {
 	if (newstate == TCP_SYN_SENT || newstate == TCP_LISTEN) {
-		/* MPTCP says twice that it listens */
-		if (oldstate != newstate &&
-		    (newstate == TCP_SYN_SENT || config.want & WANT_LISTENERS) && is_tcp(sk) &&
-		    !(second && conn_of(sk)))
+		if (begins(sk, oldstate, newstate, second))
 			handle_opening(sk, newstate);
 		return;
 	}
 	if (oldstate == TCP_LISTEN) {
-		/* or a child that is being made, and still has its listener's cookie */
-		if (newstate != TCP_CLOSE)
+		/* or an MPTCP child that is being made: the time to give it a cookie */
+		if (newstate != TCP_CLOSE) {
+			if (config.tracepoints)
+				bpf_get_socket_cookie(sk);
 			return;
+		}
 		if (config.want & NETMON_WANT_STATE)
 			handle_step(sk, oldstate, newstate, second);
 		if (config.want & WANT_LISTENERS)
@@ -231,7 +243,7 @@ int on_attempt_v4(struct bpf_sock_addr *ctx)
 	struct target to = {.family = AF_INET, .port = ctx->user_port};
 
 	to.addr[0] = ctx->user_ip4;
-	if (ctx->protocol == IPPROTO_TCP)
+	if (ctx->protocol == IPPROTO_TCP && ctx->user_family == AF_INET)
 		note_attempt(ctx, &to);
 	return 1;
 }
@@ -245,7 +257,7 @@ int on_attempt_v6(struct bpf_sock_addr *ctx)
 	to.addr[1] = ctx->user_ip6[1];
 	to.addr[2] = ctx->user_ip6[2];
 	to.addr[3] = ctx->user_ip6[3];
-	if (ctx->protocol == IPPROTO_TCP)
+	if (ctx->protocol == IPPROTO_TCP && ctx->user_family == AF_INET6)
 		note_attempt(ctx, &to);
 	return 1;
 }
@@ -296,7 +308,7 @@ int on_uring(__u64 *ctx)
 	if (BPF_CORE_READ(req, opcode) == IORING_OP_ACCEPT)
 		handle_accept_return(res, sock_of_file(BPF_CORE_READ(req, file)));
 	else if (BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT && res < 0)
-		handle_attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res);
+		handle_attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res, NULL, 0);
 	return 0;
 }
 

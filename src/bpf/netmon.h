@@ -36,6 +36,7 @@ enum netmon_flag {
 	NETMON_FLAG_EXISTING = 32,     /* it was there before the probes */
 	NETMON_FLAG_INGRESS = 64,      /* EXISTING: the other host opened it */
 	NETMON_FLAG_UNCOUNTED = 128,   /* CLOSE: the kernel does not count its bytes */
+	NETMON_FLAG_REPAIR = 256,      /* CLOSE: under TCP_REPAIR, which sends nothing */
 };
 
 /* Both ends of a connection: IPv4 addresses as ::ffff:a.b.c.d */
@@ -49,19 +50,20 @@ struct flow {
 
 /* one thing that happened to one connection */
 struct netmon_event {
-	__u8 kind; /* enum netmon_kind */
-	__u8 reserved;
-	__u8 flags;	   /* enum netmon_flag */
-	__u8 states;	   /* TCP state left (low half) and reached, where they matter */
-	__u16 rule;	   /* 1 + index of the rule that admitted it, 0: none */
-	__u16 error;	   /* errno: sk_err, or the failing call's */
-	__u64 time;	   /* when */
-	__u64 cookie;	   /* sock_gen_cookie(), or a time where that cannot be had */
-	__u64 image;	   /* netmon_process.id of the owner, 0: its record was lost */
-	__u64 closer;	   /* the same of the process that closed it, 0: the owner or none */
-	__u64 duration_ns; /* CONNECT, FAIL: since the SYN; CLOSE: since ESTABLISHED; STATE: in it
-			    */
-	__u64 bytes_sent;  /* payload sent at least once */
+	__u8 kind;	      /* enum netmon_kind */
+	__u8 states;	      /* TCP state left (low half) and reached, where they matter */
+	__u16 flags;	      /* enum netmon_flag */
+	__u16 rule;	      /* 1 + index of the rule that admitted it, 0: none */
+	__u16 error;	      /* errno: sk_err, or the failing call's */
+	__u64 time;	      /* when */
+	__u64 cookie;	      /* sock_gen_cookie(), or a time where that cannot be had */
+	__u64 begun;	      /* when it began for us: tells the connections of one socket apart */
+	__u64 image;	      /* netmon_process.id of the owner, 0: its record was lost */
+	__u64 closer;	      /* the same of the process that closed it, 0: the owner or none */
+	__u64 duration_ns;    /* CONNECT, FAIL: since connect(), or the SYN where that came later;
+			       * CLOSE: since ESTABLISHED; STATE: in it
+			       */
+	__u64 bytes_sent;     /* payload sent at least once */
 	__u64 bytes_received; /* payload received in order */
 	__u32 pid;	      /* thread group of the owner */
 	__u32 tid;	      /* thread that connected or accepted */
@@ -119,9 +121,10 @@ struct netmon_process {
 	__u16 argv_len; /* bytes from arg_start to arg_end, no more than 65535; 0: not known */
 	__u32 pid;
 	__u64 id;
-	__u64 parent;	    /* id of the parent's record, 0: none */
-	__u64 start;	    /* exec if seen, else clone */
-	__u64 cloned;	    /* when the process was forked; as in /proc/PID/stat */
+	__u64 before; /* id of the last record of the same executable in this process, 0: none */
+	__u64 parent; /* id of the parent's record, 0: none */
+	__u64 start;  /* exec if seen, else clone */
+	__u64 cloned; /* when the process was forked; as in /proc/PID/stat */
 	__u64 parent_start; /* the parent's start */
 	__u64 cap_inheritable;
 	__u64 cap_permitted;
@@ -176,6 +179,8 @@ struct netmon_config {
 	__u32 tracepoints; /* 1: the tracepoint probe set is in use */
 	__u32 follow;	   /* 1: only what descends from tcptrace itself */
 	__u32 existing;	   /* enum netmon_existing */
+	__u32 reserved;
+	__u64 start; /* when tracing began: what exists then has begun then */
 };
 
 /* what to do with the sockets that exist at the start; one bit each */
@@ -184,9 +189,9 @@ enum netmon_existing {
 	NETMON_EXISTING_REPORT = 2, /* send their EXISTING records */
 };
 
-_Static_assert(sizeof(struct netmon_event) == 128, "netmon_event has no padding");
-_Static_assert(sizeof(struct netmon_process) == 120, "netmon_process has no padding");
+_Static_assert(sizeof(struct netmon_event) == 136, "netmon_event has no padding");
+_Static_assert(sizeof(struct netmon_process) == 128, "netmon_process has no padding");
 _Static_assert(sizeof(struct netmon_dns) == 16, "netmon_dns has no padding");
-_Static_assert(sizeof(struct netmon_config) == 20, "netmon_config has no padding");
+_Static_assert(sizeof(struct netmon_config) == 32, "netmon_config has no padding");
 
 #endif

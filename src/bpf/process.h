@@ -34,6 +34,7 @@ struct image {
 	__u64 id;	 /* 0: no record was sent */
 	__u64 start;	 /* as in the record */
 	__u64 exec_time; /* 0: its exec was not seen */
+	__u64 before;	 /* of a thread's own: the leader's id */
 	struct identity identity;
 	__u32 epoch;
 	__u32 execs; /* task_struct.self_exec_id: the rest is void when it has gone on */
@@ -96,6 +97,7 @@ static __always_inline struct image *acting_image(struct task_struct *task,
 		return image;
 	own->exec_time = image->exec_time;
 	own->secureexec = image->secureexec;
+	own->before = image->id;
 	return own;
 }
 
@@ -151,6 +153,7 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 	s->head.flags = 0;
 	s->head.reserved = 0;
 	s->head.pid = leader->tgid;
+	s->head.before = id ? id : image->before;
 	s->head.start = start_of(leader, image);
 	s->head.cloned = BPF_CORE_READ(leader, start_boottime);
 	s->head.cap_inheritable = who->cap_inheritable;

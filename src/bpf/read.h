@@ -28,4 +28,9 @@
 		HAS_CAST ? CAST(type, at_)->member : BPF_CORE_READ(at_, member);                   \
 	})
 
+/* A bit of the socket's struct tcp_sock. */
+#define TCP_BIT(sk, bit)                                                                           \
+	(HAS_CAST ? BPF_CORE_READ_BITFIELD(CAST(tcp_sock, sk), bit)                                \
+		  : BPF_CORE_READ_BITFIELD_PROBED((struct tcp_sock *)(sk), bit))
+
 #endif

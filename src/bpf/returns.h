@@ -36,7 +36,7 @@ static __always_inline void handle_connect_call(struct sock *sk, const void *add
 	fill_flow(&conn.flow, sk, &to);
 	if (!admit_flow(index, sk, &conn, true))
 		return;
-	conn.since = bpf_ktime_get_boot_ns();
+	conn.begun = bpf_ktime_get_boot_ns();
 	set_owner(&conn);
 	send_request(&conn);
 }
@@ -47,24 +47,47 @@ static __always_inline void handle_connect_return(struct sock *sk, struct sockad
 {
 	struct target to = {};
 
+	if (READ(sock, sk, sk_protocol) == IPPROTO_TCP && is_subflow(sk))
+		note_subflow_failure(sk, error);
 	/* An address of another kind: no connection was attempted. */
-	if (error != EAFNOSUPPORT && is_tcp(sk) && read_target(&to, addr, addr_len, false))
+	else if (error != EAFNOSUPPORT && is_tcp(sk) && read_target(&to, addr, addr_len, false))
 		handle_connect_failed(sk, &to, error, bpf_get_socket_cookie(sk));
 }
 
 /*
- * The tracepoint set: the call failed. Once a SYN is sent it is for the connection's state to
- * say, whatever the call returns.
+ * Has a security module refused it? No cgroup program has seen it then, and the socket is as it
+ * was. But the note of one may be overwritten, and the socket's state have said what became of it.
+ * Not so where write_seq is 0, which the first SYN chooses and nothing clears; and of these errors
+ * none comes from the network, but EACCES over IPv6.
  */
-static __always_inline void handle_attempt_failed(struct sock *sk, int error)
+static __always_inline bool is_refused(struct sock *sk, int error)
+{
+	if (sk->__sk_common.skc_state != TCP_CLOSE)
+		return false;
+	if (error == EPERM || (error == EACCES && sk->__sk_common.skc_family == AF_INET))
+		return true;
+	return !is_mptcp(sk) && !READ(tcp_sock, sk, write_seq) && error != EINVAL;
+}
+
+/*
+ * The tracepoint set: the call failed. Once a SYN is sent it is for the connection's state to
+ * say, whatever the call returns. `address`: in the caller's memory, or NULL.
+ */
+static __always_inline void handle_attempt_failed(struct sock *sk, int error, const void *address,
+						  int len)
 {
 	struct target to;
+	__u64 cookie;
 
 	if (!sk || error == EINPROGRESS || error == EALREADY || error == EISCONN ||
-	    error == EINTR || error >= ERESTARTSYS || !is_tcp(sk))
+	    error == EINTR || error == EAFNOSUPPORT || error >= ERESTARTSYS || !is_tcp(sk))
 		return;
-	if (take_attempt(&to, cookie_now(sk)))
-		handle_connect_failed(sk, &to, error, cookie_now(sk));
+	cookie = cookie_now(sk);
+	if (take_attempt(&to, cookie) ||
+	    (address && len > 0 && is_refused(sk, error) && read_target(&to, address, len, true)))
+		handle_connect_failed(sk, &to, error, cookie);
+	else
+		handle_connect_failed(sk, NULL, error, cookie);
 }
 
 static __always_inline void handle_accept_return(long fd, struct sock *listener)
@@ -79,7 +102,9 @@ static __always_inline void handle_accept_return(long fd, struct sock *listener)
 static __noinline void handle_connect_exit(struct pt_regs *regs, long ret)
 {
 	if (ret < 0)
-		handle_attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret);
+		handle_attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret,
+				      (void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
+				      PT_REGS_PARM3_CORE_SYSCALL(regs));
 	call_ended();
 }
 

@@ -37,7 +37,7 @@ static __always_inline void set_owner(struct conn *conn)
 
 static __always_inline void send_request(const struct conn *conn)
 {
-	struct netmon_event *e = new_event(conn, NETMON_KIND_REQUEST, conn->since);
+	struct netmon_event *e = new_event(conn, NETMON_KIND_REQUEST, conn->begun);
 
 	if (e)
 		send_event(e);
@@ -66,7 +66,7 @@ static __noinline void begin(struct sock *sk, struct conn *conn, int newstate)
 		return;
 	if (newstate == TCP_SYN_SENT && !is_announced(sk))
 		send_request(conn);
-	announce_reopen(conn->cookie);
+	announce_reopen(sk);
 	/* An attempt that connect() was to report and did not: its return was not seen. */
 	if (conn_of(sk))
 		conn_claim(sk, NULL);
@@ -77,28 +77,61 @@ static __noinline void begin(struct sock *sk, struct conn *conn, int newstate)
 	conn_insert(sk, conn);
 }
 
+/* The target in the memory of the task that is in connect(); false if it is not. */
+static __always_inline bool connect_target(struct target *to)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+
+	return READ_SYSCALL_NR(regs) == SYS_CONNECT && !is_compat() &&
+	       read_target(to, (void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
+			   PT_REGS_PARM3_CORE_SYSCALL(regs), true);
+}
+
 /* CLOSE -> SYN_SENT or LISTEN, in the task that calls connect() or listen(). */
 static __always_inline void handle_opening(struct sock *sk, int newstate)
 {
 	bool listens = newstate == TCP_LISTEN;
 	struct conn conn = {};
+	struct target to;
 	int index = admit_current();
 
 	if (index == NOT_ADMITTED)
 		return;
-	conn.cookie = bpf_get_socket_cookie(sk);
 	conn.flags = flags_of(sk);
+	conn.cookie = listens ? cookie_of_listener(sk) : bpf_get_socket_cookie(sk);
 	if (!listens)
 		conn.flags |= NETMON_FLAG_EGRESS;
-	fill_flow(&conn.flow, sk, NULL);
+	/* MPTCP keeps the target to itself until a subflow has connected. */
+	if (!listens && conn.flags & NETMON_FLAG_MPTCP && connect_target(&to))
+		fill_flow(&conn.flow, sk, &to);
+	else
+		fill_flow(&conn.flow, sk, NULL);
 	if (!admit_flow(index, sk, &conn, listens))
 		return;
+	conn.begun = bpf_ktime_get_boot_ns();
 	if (listens)
 		conn.phase = PHASE_LISTEN;
 	else
-		conn.since = bpf_ktime_get_boot_ns();
+		conn.since = conn.begun;
 	set_owner(&conn);
 	begin(sk, &conn, newstate);
+}
+
+/*
+ * With TCP_FASTOPEN_CONNECT and a cookie at hand connect() has sent nothing, the first write has.
+ * When it has the kernel knows by the segment that was acknowledged, if SACK is on; else it is not
+ * known.
+ */
+static __always_inline __u64 syn_sent_at(struct sock *sk, const struct conn *conn, __u64 now)
+{
+	__u64 then, micros;
+
+	if (conn->flags & NETMON_FLAG_MPTCP || !TCP_BIT(sk, fastopen_connect) ||
+	    !TCP_BIT(sk, syn_data))
+		return conn->since;
+	then = READ(tcp_sock, sk, rack.mstamp);
+	micros = bpf_ktime_get_ns() / 1000;
+	return then && then <= micros ? now - (micros - then) * 1000 : 0;
 }
 
 /* SYN_SENT -> ESTABLISHED, or another state after a simultaneous open. */
@@ -116,10 +149,12 @@ static __always_inline void handle_connected(struct sock *sk, struct conn *conn)
 	if (!resolve_pending_port(sk, conn))
 		return;
 	conn->phase = PHASE_OPEN;
+	if (!(conn->flags & NETMON_FLAG_MPTCP))
+		conn->repair = TCP_BIT(sk, repair);
 	if (config.want & NETMON_WANT_CONNECT) {
 		e = new_event(conn, NETMON_KIND_CONNECT, now);
 		if (e) {
-			fill_duration(e, conn->since);
+			fill_duration(e, syn_sent_at(sk, conn, now));
 			send_event(e);
 		}
 	}
@@ -191,7 +226,7 @@ static __always_inline void handle_closing(struct sock *sk, int oldstate)
  */
 static __always_inline bool dies_in_connect(struct sock *sk, const struct conn *conn)
 {
-	return !(conn->flags & NETMON_FLAG_MPTCP) && !sk->sk_err && !READ(tcp_sock, sk, segs_out) &&
+	return !sk->sk_err && !conn->error && !READ(tcp_sock, tcp_of(sk), segs_out) &&
 	       !(sk->sk_shutdown & SHUTDOWN_MASK);
 }
 
@@ -216,7 +251,7 @@ static __always_inline void send_failure(const struct conn *conn, int error)
  */
 static __always_inline void count_unopened(struct sock *sk, int oldstate)
 {
-	bool egress = !sk->sk_max_ack_backlog;
+	bool egress;
 
 	if (filter.fields || config.follow || existing_running || !started ||
 	    !(config.existing & NETMON_EXISTING_TRACK) || !(config.want & NETMON_WANT_CLOSE))
@@ -225,8 +260,9 @@ static __always_inline void count_unopened(struct sock *sk, int oldstate)
 	    oldstate == TCP_CLOSE || !is_tcp(sk) ||
 	    (!READ(sock, sk, sk_socket) && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD))))
 		return;
+	egress = !is_passive(sk);
 	if (!egress && config.tracepoints) {
-		count_unclaimed(cookie_now(sk));
+		count_unclaimed(unique_of(sk));
 		return;
 	}
 	count_lost(NETMON_LOST_SKIPPED);
@@ -238,6 +274,7 @@ static __always_inline void count_unopened(struct sock *sk, int oldstate)
 static __noinline void finish(struct sock *sk, int oldstate)
 {
 	struct conn conn;
+	int error;
 
 	if (!conn_claim(sk, &conn))
 		return;
@@ -245,9 +282,23 @@ static __noinline void finish(struct sock *sk, int oldstate)
 		send_close(sk, &conn, oldstate);
 	} else {
 		attempt_ended(conn.cookie);
-		/* without sk_err the caller gave up */
-		send_failure(&conn, READ(sock, sk, sk_err));
+		/* without an error the caller gave up */
+		error = READ(sock, sk, sk_err);
+		send_failure(&conn, error ? error : conn.error);
 	}
+}
+
+/*
+ * A subflow of an MPTCP connection that does not come up. The connection is closed before its own
+ * sk_err is set, and by then the subflow's has been read, which clears it.
+ */
+static __always_inline void note_subflow_failure(struct sock *sk, int error)
+{
+	struct sock *msk = msk_of(sk);
+	struct conn *conn = msk ? conn_of(msk) : NULL;
+
+	if (conn && conn->phase != PHASE_OPEN)
+		conn->error = error;
 }
 
 /* -> CLOSE: the end, with the final counts; sk_err is why, if it was not closed in order. */
@@ -258,7 +309,9 @@ static __always_inline void handle_closed(struct sock *sk, int oldstate, bool se
 	announce_close(sk, oldstate);
 	conn = conn_of(sk);
 	if (!conn) {
-		if (!second)
+		if (oldstate == TCP_SYN_SENT)
+			note_subflow_failure(sk, sk->sk_err);
+		else if (!second)
 			count_unopened(sk, oldstate);
 		return;
 	}
@@ -271,7 +324,8 @@ static __always_inline void handle_closed(struct sock *sk, int oldstate, bool se
 		conn->phase = PHASE_FAILED;
 		return;
 	}
-	if (sk->sk_lock.owned && !sk->sk_err &&
+	/* tcp_abort(), of `ss -K` and the like, acts in the task that asks for it */
+	if (sk->sk_lock.owned && (!sk->sk_err || sk->sk_err == ECONNABORTED) &&
 	    (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT))
 		note_closer(conn);
 	finish(sk, oldstate);
@@ -332,7 +386,7 @@ static __noinline void track_accepted(struct sock *sk, struct conn *conn)
 		return;
 	left = closed_meanwhile(sk);
 	if (left)
-		claim_late(conn->cookie);
+		claim_late(unique_of(sk));
 	if (left && conn_claim(sk, conn))
 		send_close(sk, conn, left);
 }
@@ -359,8 +413,8 @@ static __always_inline void handle_accepted(struct sock *sk, struct sock *listen
 	fill_flow(&conn.flow, sk, NULL);
 	if (!admit_flow(index, sk, &conn, true))
 		return;
-	/* Nobody could make it a cookie: it has the time for one. */
-	conn.since = cookie ? established_at(sk, &conn, now) : now;
+	conn.begun = begun_waiting(sk, now);
+	conn.since = established_at(sk, &conn, now);
 	set_owner(&conn);
 	send_accept(&conn, now, listener);
 	if (config.want & (NETMON_WANT_CLOSE | NETMON_WANT_STATE))
@@ -369,7 +423,7 @@ static __always_inline void handle_accepted(struct sock *sk, struct sock *listen
 
 /*
  * connect() failed with `error` before any SYN left, in the connecting task. The socket no longer
- * knows where to; `to` does.
+ * knows where to; `to` does, unless there is only what is known already.
  */
 static __always_inline void handle_connect_failed(struct sock *sk, struct target *to, int error,
 						  __u64 cookie)
@@ -382,6 +436,8 @@ static __always_inline void handle_connect_failed(struct sock *sk, struct target
 			send_failure(&conn, error);
 		return;
 	}
+	if (!to)
+		return;
 	index = admit_current();
 	if (index == NOT_ADMITTED)
 		return;
@@ -391,10 +447,11 @@ static __always_inline void handle_connect_failed(struct sock *sk, struct target
 	fill_flow(&conn.flow, sk, to);
 	if (!admit_flow(index, sk, &conn, true))
 		return;
-	conn.since = bpf_ktime_get_boot_ns();
+	conn.begun = bpf_ktime_get_boot_ns();
 	set_owner(&conn);
 	if (!is_announced(sk))
 		send_request(&conn);
+	/* Without a SYN there is nothing that could have taken time. */
 	send_failure(&conn, error);
 }
 

@@ -43,16 +43,29 @@ static __noinline void begin_waiting(struct sock *sk)
 	struct conn conn = {.cookie = bpf_get_socket_cookie(sk), .flags = flags_of(sk)};
 	__u64 key = (__u64)sk;
 
+	conn.begun = bpf_ktime_get_boot_ns();
 	fill_flow(&conn.flow, sk, NULL);
 	if (!started || (!(filter.fields & FILTER_PROCESS) && !admit_unowned(sk, &conn)))
 		return;
 	conn.state = TCP_ESTABLISHED;
 	if (filter.fields & FILTER_PROCESS)
-		conn.state_since = bpf_ktime_get_boot_ns();
+		conn.state_since = conn.begun;
 	else
 		report_state(&conn, TCP_SYN_RECV, TCP_ESTABLISHED);
 	if (bpf_map_update_elem(&waiting, &key, &conn, BPF_ANY))
 		count_lost(NETMON_LOST_TABLE);
+}
+
+/* When the child began, that is now accepted: its changes of state may have been reported. */
+static __always_inline __u64 begun_waiting(struct sock *sk, __u64 now)
+{
+	__u64 key = (__u64)sk;
+	struct conn *child;
+
+	if (!(config.want & NETMON_WANT_STATE))
+		return now;
+	child = bpf_map_lookup_elem(&waiting, &key);
+	return child ? child->begun : now;
 }
 
 /*

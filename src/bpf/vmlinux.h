@@ -173,9 +173,15 @@ struct sock {
 	u32 sk_max_ack_backlog;
 };
 
+struct ipv6_pinfo {
+	int mcast_oif;
+};
+
 struct inet_sock {
 	struct sock sk;
+	struct ipv6_pinfo *pinet6;
 	__be16 inet_sport;
+	int mc_index;
 };
 
 struct tcp_ulp_ops {
@@ -185,6 +191,11 @@ struct tcp_ulp_ops {
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	const struct tcp_ulp_ops *icsk_ulp_ops;
+	void *icsk_ulp_data;
+};
+
+struct tcp_rack {
+	u64 mstamp;
 };
 
 struct tcp_sock {
@@ -199,6 +210,10 @@ struct tcp_sock {
 	u32 srtt_us;
 	u32 total_retrans;
 	void *fastopen_req;
+	struct tcp_rack rack;
+	u8 repair : 1;
+	u8 fastopen_connect : 1;
+	u8 syn_data : 1;
 	struct {
 		u64 time;
 	} rcvq_space;
@@ -210,8 +225,13 @@ struct sk_buff {
 	u16 network_header;
 };
 
+struct mptcp_subflow_context {
+	struct sock *conn;
+};
+
 struct mptcp_sock {
 	struct sock *first;
+	u64 local_key;
 	u64 bytes_sent;
 	u64 bytes_received;
 };

@@ -2,15 +2,17 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::event::ConnectionId;
+
 /// Connections kept; beyond it, those opened first are forgotten.
 const CONNECTIONS_MAX: usize = 65_536;
 
-/// One thing for each open connection, by socket cookie.
+/// One thing for each open connection.
 #[derive(Debug)]
 pub struct PerConnection<T> {
-    open: HashMap<u64, T>,
-    /// Cookies in the order in which they came; some may be closed by now.
-    order: VecDeque<u64>,
+    open: HashMap<ConnectionId, T>,
+    /// In the order in which they came; some may be closed by now.
+    order: VecDeque<ConnectionId>,
 }
 
 impl<T> Default for PerConnection<T> {
@@ -21,9 +23,9 @@ impl<T> Default for PerConnection<T> {
 
 impl<T> PerConnection<T> {
     /// Keeps it with the connection, in place of what was kept before.
-    pub fn insert(&mut self, cookie: u64, value: T) {
-        if self.open.insert(cookie, value).is_none() {
-            self.order.push_back(cookie);
+    pub fn insert(&mut self, id: ConnectionId, value: T) {
+        if self.open.insert(id, value).is_none() {
+            self.order.push_back(id);
         }
         while self.open.len() > CONNECTIONS_MAX {
             let Some(oldest) = self.order.pop_front() else {
@@ -32,34 +34,47 @@ impl<T> PerConnection<T> {
             self.open.remove(&oldest);
         }
         if self.order.len() > 2 * CONNECTIONS_MAX {
-            self.order.retain(|cookie| self.open.contains_key(cookie));
+            self.order.retain(|id| self.open.contains_key(id));
         }
     }
 
     /// What is kept with the connection.
-    pub fn get(&self, cookie: u64) -> Option<&T> {
-        self.open.get(&cookie)
+    pub fn get(&self, id: ConnectionId) -> Option<&T> {
+        self.open.get(&id)
     }
 
     /// Takes it out: the connection is closed.
-    pub fn remove(&mut self, cookie: u64) -> Option<T> {
-        self.open.remove(&cookie)
+    pub fn remove(&mut self, id: ConnectionId) -> Option<T> {
+        self.open.remove(&id)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::BootTime;
+
+    fn id(cookie: u64) -> ConnectionId {
+        ConnectionId { cookie, begun: BootTime(1) }
+    }
 
     #[test]
     fn a_connection_keeps_it_until_it_is_closed() {
         let mut kept = PerConnection::default();
-        kept.insert(7, "first");
-        kept.insert(7, "second");
-        assert_eq!(kept.get(7), Some(&"second"));
-        assert_eq!(kept.remove(7), Some("second"));
-        assert_eq!(kept.get(7), None);
-        assert_eq!(kept.remove(7), None);
+        kept.insert(id(7), "first");
+        kept.insert(id(7), "second");
+        assert_eq!(kept.get(id(7)), Some(&"second"));
+        assert_eq!(kept.remove(id(7)), Some("second"));
+        assert_eq!(kept.get(id(7)), None);
+        assert_eq!(kept.remove(id(7)), None);
+    }
+
+    #[test]
+    fn two_connections_of_one_socket_are_two() {
+        let mut kept = PerConnection::default();
+        kept.insert(id(7), "first");
+        kept.insert(ConnectionId { begun: BootTime(2), ..id(7) }, "second");
+        assert_eq!(kept.remove(id(7)), Some("first"));
     }
 
     #[test]
@@ -67,14 +82,14 @@ mod tests {
         let mut kept = PerConnection::default();
         let max = CONNECTIONS_MAX as u64;
         for cookie in 0..3 * max {
-            kept.insert(cookie, ());
+            kept.insert(id(cookie), ());
         }
         assert_eq!(kept.open.len(), CONNECTIONS_MAX);
-        assert_eq!(kept.remove(2 * max - 1), None, "the oldest go first");
-        assert!(kept.remove(2 * max).is_some());
+        assert_eq!(kept.remove(id(2 * max - 1)), None, "the oldest go first");
+        assert!(kept.remove(id(2 * max)).is_some());
         for cookie in 3 * max..9 * max {
-            kept.insert(cookie, ());
-            kept.remove(cookie);
+            kept.insert(id(cookie), ());
+            kept.remove(id(cookie));
         }
         assert!(kept.order.len() <= 2 * CONNECTIONS_MAX);
     }

@@ -15,6 +15,7 @@ fn event(what: EventKind, at: u64) -> Event {
     Event {
         time: BootTime(at),
         cookie: 7,
+        begun: BootTime(0),
         local: "192.0.2.9:40000".parse().expect("an address"),
         remote: "192.0.2.1:443".parse().expect("an address"),
         netns: 1,

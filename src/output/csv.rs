@@ -17,7 +17,7 @@ type Column = (&'static str, fn(&Row<'_>) -> Cow<'static, str>);
 
 /// The columns before the fields that JSON has too, in order.
 #[rustfmt::skip]
-static FIRST: [Column; 28] = [
+static FIRST: [Column; 29] = [
     ("timestamp", |row| vocabulary::time(row.record.wall_ns).into()),
     ("event", |row| vocabulary::event(row.kind()).into()),
     ("pid", |row| text(row.owner().map(|owner| owner.pid))),
@@ -41,6 +41,7 @@ static FIRST: [Column; 28] = [
     ("dns_guess", |row| text(row.record.names.guess.then_some(true))),
     ("netns", |row| text(Some(row.record.event.netns))),
     ("cookie", |row| text(Some(row.record.event.cookie))),
+    ("connection", |row| row.connection().into()),
     ("mptcp", |row| text(Some(row.record.event.mptcp))),
     ("state", |row| text(row.states().0.map(vocabulary::state))),
     ("old_state", |row| text(row.states().1.map(vocabulary::state))),
@@ -90,6 +91,14 @@ impl Row<'_> {
     fn owners(&self) -> String {
         let pids: Vec<String> = self.record.owners.iter().map(|(actor, _)| actor.pid.to_string()).collect();
         pids.join(" ")
+    }
+
+    /// Before there is one, a request has none.
+    fn connection(&self) -> String {
+        match self.kind() {
+            EventKind::Request => String::new(),
+            _ => self.record.event.connection().to_string(),
+        }
     }
 
     /// The state the socket is in, and the one it left.

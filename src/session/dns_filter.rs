@@ -45,13 +45,13 @@ impl DnsFilter {
 
     /// The rule under which it is shown, or that it is not.
     pub fn evaluate(&mut self, record: &Record) -> Verdict {
-        let cookie = record.event.cookie;
+        let connection = record.event.connection();
         match record.event.kind.lifecycle() {
             Lifecycle::Attempt => self.verdict(record),
             Lifecycle::Fail | Lifecycle::Close | Lifecycle::StopListening => {
-                self.kept.remove(cookie).unwrap_or_else(|| self.verdict(record))
+                self.kept.remove(connection).unwrap_or_else(|| self.verdict(record))
             }
-            Lifecycle::Continue => match self.kept.get(cookie) {
+            Lifecycle::Continue => match self.kept.get(connection) {
                 Some(verdict) => *verdict,
                 None => self.evaluate_and_keep(record),
             },
@@ -62,7 +62,7 @@ impl DnsFilter {
 
     fn evaluate_and_keep(&mut self, record: &Record) -> Verdict {
         let verdict = self.verdict(record);
-        self.kept.insert(record.event.cookie, verdict);
+        self.kept.insert(record.event.connection(), verdict);
         verdict
     }
 

@@ -1,6 +1,9 @@
 //! What exists at the start: asked for once, put in order, and who has it.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+};
 
 use anyhow::Result;
 
@@ -32,7 +35,7 @@ impl ExistingSockets {
         read_args: impl Fn(&Process) -> Option<String>,
     ) -> Result<ExistingSockets> {
         let mut existing = ExistingSockets::default();
-        let mut by_cookie = HashMap::new();
+        let mut by_socket = HashMap::new();
         let mut batch = Batch::default();
         let mut more = true;
         while more {
@@ -46,7 +49,7 @@ impl ExistingSockets {
                     match decode(bytes) {
                         Ok(Decoded::Process(id, process)) => existing.table.insert(id, *process, &read_args),
                         Ok(Decoded::Event(event)) if matches!(event.kind, EventKind::Existing(_)) => {
-                            existing.add(event, &mut by_cookie);
+                            existing.add(event, &mut by_socket);
                         }
                         Ok(Decoded::Event(_) | Decoded::Answer(_)) | Err(_) => existing.pending.push(bytes),
                     }
@@ -54,7 +57,7 @@ impl ExistingSockets {
             }
         }
         let begun = existing.begun();
-        existing.sockets.retain(|event| !begun.contains(&event.cookie));
+        existing.sockets.retain(|event| !begun.contains(&socket(event)));
         existing.sockets.sort_by_cached_key(|event| {
             (event.netns, state(event) != Some(State::Listen), event.local, event.remote, event.cookie)
         });
@@ -62,8 +65,8 @@ impl ExistingSockets {
     }
 
     /// A socket may be found by both iterators, and again for each process that has it.
-    fn add(&mut self, event: Event, by_cookie: &mut HashMap<u64, usize>) {
-        let index = *by_cookie.entry(event.cookie).or_insert(self.sockets.len());
+    fn add(&mut self, event: Event, by_socket: &mut HashMap<Socket, usize>) {
+        let index = *by_socket.entry(socket(&event)).or_insert(self.sockets.len());
         match self.sockets.get_mut(index) {
             Some(known) => merge(known, event),
             None => self.sockets.push(event),
@@ -71,7 +74,7 @@ impl ExistingSockets {
     }
 
     /// The connections that the probes report from the beginning.
-    fn begun(&self) -> HashSet<u64> {
+    fn begun(&self) -> HashSet<Socket> {
         let begins = |event: &Event| match event.kind.lifecycle() {
             Lifecycle::Open | Lifecycle::Fail => true,
             // A change of state alone is no report of the socket.
@@ -85,11 +88,19 @@ impl ExistingSockets {
         self.pending
             .iter()
             .filter_map(|bytes| match decode(bytes) {
-                Ok(Decoded::Event(event)) if begins(&event) => Some(event.cookie),
+                Ok(Decoded::Event(event)) if begins(&event) => Some(socket(&event)),
                 Ok(Decoded::Event(_) | Decoded::Process(..) | Decoded::Answer(_)) | Err(_) => None,
             })
             .collect()
     }
+}
+
+/// A cookie, and where it leads: an accepted MPTCP socket may have its listener's cookie, and an MPTCP listener may have
+/// none.
+type Socket = (u64, SocketAddr);
+
+fn socket(event: &Event) -> Socket {
+    (event.cookie, if event.kind.is_listener() { event.local } else { event.remote })
 }
 
 /// Later observations win; the first process seen stays the owner.

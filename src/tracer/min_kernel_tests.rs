@@ -37,10 +37,12 @@ const PROGRAMS: [&str; 6] = [
 ];
 
 /// Members that not all kernels since 5.15 have, and how the programs make sure.
-const ASKED_FOR: [(&str, &str, &str); 6] = [
+const ASKED_FOR: [(&str, &str, &str); 8] = [
     ("mptcp_sock", "first", "bpf_core_field_exists(msk->first)"),
     ("mptcp_sock", "bytes_sent", "bpf_core_field_exists(msk->bytes_sent)"),
     ("mptcp_sock", "bytes_received", "bpf_core_field_exists(msk->bytes_sent)"),
+    ("mptcp_sock", "local_key", "bpf_core_field_exists(msk->local_key)"),
+    ("mptcp_subflow_context", "conn", "bpf_core_field_exists(subflow->conn)"),
     ("io_kiocb", "cqe", "bpf_core_field_exists(req->cqe)"),
     ("io_cqe", "res", "bpf_core_field_exists(req->cqe)"),
     // an array before 6.3, of the same size; its name is not used
@@ -94,7 +96,11 @@ fn declared(header: &str, arch: &str) -> Members {
             }
             ';' => {
                 let mut declared = word.split(',').map(|part| {
-                    let name = part.split('[').next().and_then(|text| text.rsplit([' ', '\t', '*']).next());
+                    let name = part
+                        .split(['[', ':'])
+                        .next()
+                        .map(str::trim)
+                        .and_then(|text| text.rsplit([' ', '\t', '*']).next());
                     name.unwrap_or_default().to_owned()
                 });
                 if depth > 0 {

@@ -81,7 +81,12 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
                 .then_some(Bytes { sent: raw.bytes_sent, received: raw.bytes_received }),
             retransmits: raw.retransmits,
             srtt: Duration::from_micros(raw.srtt_us.into()),
-            reason: reason(raw.error, from, has(flag::NETMON_FLAG_ABORTED_DATA)),
+            reason: if has(flag::NETMON_FLAG_REPAIR) {
+                // it goes on elsewhere, and nothing was sent
+                CloseReason::LocalClose
+            } else {
+                reason(raw.error, from, has(flag::NETMON_FLAG_ABORTED_DATA))
+            },
             closer: image(raw.closer),
         }),
         k if k == kinds::NETMON_KIND_LISTEN.0 => EventKind::Listen { backlog },
@@ -104,6 +109,7 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
     Ok(Event {
         time: BootTime(raw.time),
         cookie: raw.cookie,
+        begun: BootTime(raw.begun),
         local: SocketAddr::new(address(raw.flow.saddr), raw.flow.sport),
         remote: SocketAddr::new(address(raw.flow.daddr), raw.flow.dport),
         netns: raw.flow.netns,
@@ -182,7 +188,8 @@ fn process(bytes: &[u8]) -> Result<(ImageId, Process), Undecodable> {
     let binary_path =
         if kernel_thread { String::new() } else { path_of(path, has(process_flag::NETMON_PROCESS_PATH_CUT)) };
     let first = |bytes| text(<[u8]>::split(bytes, |&byte| byte == 0).next().unwrap_or_default());
-    let filename = if binary_path.is_empty() { first(&raw.comm) } else { first(path) };
+    let comm = first(&raw.comm);
+    let filename = if binary_path.is_empty() { comm.clone() } else { first(path) };
     let args = if has(process_flag::NETMON_PROCESS_ARGS_UNREAD) && !kernel_thread {
         None
     } else {
@@ -217,6 +224,8 @@ fn process(bytes: &[u8]) -> Result<(ImageId, Process), Undecodable> {
         },
         binary_path,
         filename,
+        comm,
+        before: image(raw.before),
         args,
         argv_len: raw.argv_len,
         container_id: container::id(cgroup),

@@ -27,6 +27,7 @@ mod load;
 mod output_file;
 mod probe_sets;
 mod rejected;
+mod reports;
 mod requests;
 mod restricted_hosts;
 mod sandbox;
@@ -54,6 +55,7 @@ fn main() {
         SideBySide(acceptors::tests()),
         SideBySide(close_reasons::tests()),
         SideBySide(scenarios::tests()),
+        SideBySide(reports::tests()),
         SideBySide(requests::tests()),
         SideBySide(rejected::tests()),
         SideBySide(existing::tests()),
@@ -85,6 +87,7 @@ fn play(part: &str) {
         "connect and hold" => close_reasons::connect_and_hold(),
         "close what was inherited" => close_reasons::close_what_was_inherited(),
         "connect and close, many times" => existing::connect_and_close_many_times(),
+        "fork and exit" => reports::fork_and_exit(),
         "drop privileges of an old kernel" => sandbox::drop_privileges_of_an_old_kernel(),
         part => match part.strip_prefix("client ") {
             Some(client) => filters::client(client),

@@ -131,7 +131,7 @@ fn an_attempt_comes_before_what_becomes_of_it() {
     );
 }
 
-/// What a security module refuses never becomes a connection.
+/// What a security module refuses never becomes a connection: it fails.
 fn a_refused_attempt_is_reported() -> Completion {
     if landlock_abi() < 4 {
         return skipped("this kernel has no Landlock rules for networks (Linux 6.7)");
@@ -156,10 +156,11 @@ fn a_refused_attempt_is_reported() -> Completion {
         let is_mine = |net: &&Value| net["dstPort"] == port || net["dport"] == port;
         events.iter().map(net).filter(is_mine).cloned().collect()
     };
-    trace.wait("the request", |events| !mine(events).is_empty());
+    trace.wait("the request and its failure", |events| mine(events).len() >= 2);
     let reported = mine(&trace.stop().events);
-    assert_eq!(reported.len(), 1, "{reported:?}");
+    assert_eq!(reported.len(), 2, "{reported:?}");
     assert_eq!(reported[0]["type"], "NetTCPConnect");
+    assert_eq!([&reported[1]["type"], &reported[1]["error"]], ["TcpConnectionFail", "EACCES"]);
     Completion::Completed
 }
 

@@ -22,7 +22,15 @@ pub fn network_event(record: &Record, out: &mut Vec<u8>) {
     put(out, format_args!("{{\"type\":\"{}\"", vocabulary::type_name(kind)));
     end(out, ["saddr", "sport"], event.local.ip(), event.local.port());
     end(out, ["daddr", "dport"], event.remote.ip(), event.remote.port());
-    put(out, format_args!(",\"cookie\":{},\"netns\":{}", event.cookie, event.netns));
+    put(
+        out,
+        format_args!(
+            ",\"cookie\":{},\"connection\":\"{}\",\"netns\":{}",
+            event.cookie,
+            event.connection(),
+            event.netns
+        ),
+    );
     if event.mptcp {
         out.extend_from_slice(b",\"mptcp\":true");
     }

@@ -19,6 +19,7 @@ fn record(filename: &str, local: &str, remote: &str, what: EventKind) -> Record 
         event: Event {
             time: BootTime(0),
             cookie: 1,
+            begun: BootTime(0),
             local: address(local),
             remote: address(remote),
             netns: 1,

@@ -32,6 +32,8 @@ fn close() -> EventKind {
 fn record(what: EventKind, name: &str) -> Record {
     let names: Vec<Rc<str>> = (!name.is_empty()).then(|| name.into()).into_iter().collect();
     let process = Process {
+        comm: "curl".to_owned(),
+        before: None,
         parent: None,
         pid: 1,
         ppid: 1,
@@ -60,6 +62,7 @@ fn record(what: EventKind, name: &str) -> Record {
         event: Event {
             time: BootTime(1),
             cookie: 7,
+            begun: BootTime(0),
             local: "192.0.2.9:40000".parse().expect("an address"),
             remote: "192.0.2.1:443".parse().expect("an address"),
             netns: 1,

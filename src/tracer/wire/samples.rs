@@ -29,10 +29,11 @@ pub fn raw_event(kind: netmon_kind, cookie: u64) -> netmon_event {
     let mapped = |last: u8| [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes([192, 0, 2, last])];
     netmon_event {
         kind: kind.0 as u8,
-        flags: (netmon_flag::NETMON_FLAG_TIMED.0 | netmon_flag::NETMON_FLAG_EGRESS.0) as u8,
+        flags: (netmon_flag::NETMON_FLAG_TIMED.0 | netmon_flag::NETMON_FLAG_EGRESS.0) as u16,
         states: 1 | 7 << 4,
         time: 1000 + cookie,
         cookie,
+        begun: 900 + cookie,
         image: 1,
         duration_ns: 5_000_000,
         bytes_sent: 10,

@@ -1,6 +1,11 @@
 //! System calls that no crate wraps safely; most are for actors, which have one thread.
 #![allow(unsafe_code)]
 
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+};
+
 use nix::unistd::{ForkResult, fork};
 
 /// Whether we are the child of a fork that was just made; the parent gets the child's id.
@@ -53,4 +58,87 @@ pub fn landlock_abi() -> i64 {
         )
     };
     version.max(0)
+}
+
+/// connect(2) with any bytes for an address: the errno, or 0.
+pub fn connect_to(socket: RawFd, address: &[u8]) -> i32 {
+    // SAFETY: pointer and length are the slice's.
+    let result = unsafe { libc::connect(socket, address.as_ptr().cast(), address.len() as libc::socklen_t) };
+    if result == 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap_or_default() }
+}
+
+/// A number among the socket options of TCP.
+fn set_tcp(socket: &impl AsRawFd, option: i32, value: u32) {
+    // SAFETY: pointer and length are the value's.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), 4)
+    };
+    assert_eq!(result, 0, "TCP option {option}: {}", std::io::Error::last_os_error());
+}
+
+fn get(socket: &impl AsRawFd, level: i32, option: i32) -> u32 {
+    let (mut value, mut length) = (0_u32, 4);
+    // SAFETY: pointers and length are the value's.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &mut length) };
+    assert_eq!(result, 0, "option {option}: {}", std::io::Error::last_os_error());
+    value
+}
+
+/// include/uapi/linux/tcp.h: the sequence number of a queue of a socket under TCP_REPAIR.
+fn queue_seq(socket: &impl AsRawFd, queue: u32) -> u32 {
+    set_tcp(socket, libc::TCP_REPAIR_QUEUE, queue);
+    get(socket, libc::IPPROTO_TCP, libc::TCP_QUEUE_SEQ)
+}
+
+const RECV_QUEUE: u32 = 1;
+const SEND_QUEUE: u32 = 2;
+const REPAIR_OFF_NO_WINDOW_PROBE: u32 = u32::MAX;
+
+/// Take a connection away from its socket, as CRIU does, and restore it in another one.
+pub fn move_connection(old: TcpStream, from: SocketAddr, to: SocketAddr) -> OwnedFd {
+    set_tcp(&old, libc::TCP_REPAIR, 1);
+    let sequence = [SEND_QUEUE, RECV_QUEUE].map(|queue| (queue, queue_seq(&old, queue)));
+    drop(old);
+    let new = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    set_tcp(&new, libc::TCP_REPAIR, 1);
+    new.set_reuse_address(true).expect("SO_REUSEADDR");
+    for (queue, seq) in sequence {
+        set_tcp(&new, libc::TCP_REPAIR_QUEUE, queue);
+        set_tcp(&new, libc::TCP_QUEUE_SEQ, seq);
+    }
+    new.bind(&from.into()).expect("bind");
+    new.connect(&to.into()).expect("connect");
+    set_tcp(&new, libc::TCP_REPAIR, 0);
+    new.into()
+}
+
+/// Whether sk_err is set. Asking clears it, so the error queue is asked.
+pub fn has_error(socket: &impl AsRawFd) -> bool {
+    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: one structure, and its count.
+    let ready = unsafe { libc::poll(&mut poll, 1, 0) };
+    ready == 1 && poll.revents & libc::POLLERR != 0
+}
+
+/// An ICMP message to this host that the connection's other end cannot be reached, as a router would send it.
+pub fn send_unreachable(client: &TcpStream, server: &TcpStream) {
+    set_tcp(client, libc::TCP_REPAIR, 1);
+    let seq = queue_seq(client, SEND_QUEUE);
+    set_tcp(client, libc::TCP_REPAIR, REPAIR_OFF_NO_WINDOW_PROBE);
+    let port = |stream: &TcpStream| stream.local_addr().expect("an address").port().to_be_bytes();
+    let loopback = Ipv4Addr::LOCALHOST.octets();
+    // RFC 792: type 3, code 1; then the header and 64 bits of what could not be delivered
+    let mut message = vec![3, 1, 0, 0, 0, 0, 0, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
+    message.extend([loopback, loopback].concat());
+    message.extend([port(client), port(server)].concat());
+    message.extend(seq.to_be_bytes());
+    message.extend([0; 12]);
+    let sum: u32 = message.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    message[2..4].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    let raw =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::ICMPV4));
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    raw.expect("a raw socket").send_to(&message, &to.into()).expect("send");
 }

@@ -1,0 +1,412 @@
+//! What users of tracers have found wrong in them: each case is the kind of a public report.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::fd::AsRawFd,
+    process::Command,
+    thread,
+};
+
+use landlock::{AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated};
+use libtest_mimic::Completion;
+use nix::sys::socket::{setsockopt, sockopt};
+use serde_json::Value;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::common::{
+    self, Trace,
+    actor::{self, Actor},
+    all,
+    harness::skipped,
+    net,
+    net::{Pair, V4, V6},
+    network, scenarios, sequence, sys, the,
+};
+
+const CONNECT: &str = "TcpConnectionEstablish";
+const ACCEPT: &str = "TcpConnectionAccept";
+const CLOSE: &str = "TcpConnectionClose";
+const FAIL: &str = "TcpConnectionFail";
+
+/// Trace `cause` in a network of its own; the `count` events it makes, and no others.
+fn events_of(arguments: &[&str], count: usize, cause: impl FnOnce()) -> Vec<Value> {
+    network::own();
+    let mut trace = Trace::start(arguments);
+    cause();
+    trace.wait(&format!("{count} events"), |events| network::mine(events).len() >= count);
+    let ended = trace.stop();
+    assert_eq!(ended.lost(), Vec::<&str>::new());
+    let events = network::mine(&ended.events);
+    assert_eq!(events.len(), count, "{events:#?}");
+    events.iter().for_each(common::schema::check);
+    events
+}
+
+fn close_of<'a>(events: &'a [Value], direction: &str) -> &'a Value {
+    let closes = all(events, CLOSE);
+    net(closes.iter().find(|close| net(close)["direction"] == direction).expect("a close"))
+}
+
+/// This thread may not connect any more.
+fn forbid_connecting() {
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessNet::ConnectTcp)
+        .and_then(Ruleset::create)
+        .and_then(RulesetCreated::restrict_self);
+    ruleset.expect("Landlock rules");
+}
+
+fn a_refusal_by_a_security_module_is_a_failure() -> Completion {
+    if sys::landlock_abi() < 4 {
+        return skipped("Landlock before version 4 does not know TCP");
+    }
+    let targets: [SocketAddr; 2] =
+        ["127.0.0.1:4444", "[::1]:4445"].map(|text| text.parse().expect("an address"));
+    let events = events_of(&[], 3, || {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                forbid_connecting();
+                for target in targets {
+                    scenarios::refused(target, libc::EACCES);
+                }
+                // a socket that has been refused by somebody else before
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+                socket.connect(&targets[0].into()).expect_err("forbidden");
+            });
+        });
+    });
+    for (event, target) in events.iter().zip([targets[0], targets[1], targets[0]]) {
+        let fail = net(event);
+        assert_eq!([&fail["type"], &fail["error"]], [FAIL, "EACCES"], "{fail:#}");
+        assert_eq!(fail["daddr"], target.ip().to_string());
+        assert_eq!(fail["dport"], target.port());
+        assert_eq!(fail.get("latency_us"), None, "nothing was waited for");
+    }
+    Completion::Completed
+}
+
+fn mptcp_failures_have_their_errors() {
+    let refused: SocketAddr = "127.0.0.1:9".parse().expect("an address");
+    let unreachable: SocketAddr = scenarios::NOWHERE[0].parse().expect("an address");
+    let cases = [
+        (refused, "ECONNREFUSED", false),
+        (refused, "ECONNREFUSED", true),
+        (unreachable, "ENETUNREACH", false),
+        (unreachable, "ENETUNREACH", true),
+    ];
+    let events = events_of(&[], cases.len() + 1, || {
+        for (target, _, nonblocking) in cases {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).expect("a socket");
+            socket.set_nonblocking(nonblocking).expect("O_NONBLOCK");
+            socket.connect(&target.into()).expect_err("it fails or waits");
+            while nonblocking && target == refused && socket.take_error().expect("SO_ERROR").is_none() {
+                thread::yield_now();
+            }
+        }
+        network::dig_black_hole();
+        let given_up = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).expect("a socket");
+        given_up.set_nonblocking(true).expect("O_NONBLOCK");
+        given_up.connect(&unreachable.into()).expect_err("no answer");
+    });
+    let cases = cases.map(|(target, error, _)| (target, error)).into_iter().chain([(unreachable, "ABORTED")]);
+    for (event, (target, error)) in events.iter().zip(cases) {
+        let fail = net(event);
+        assert_eq!([&fail["type"], &fail["error"]], [FAIL, error], "{fail:#}");
+        assert_eq!(fail["daddr"], target.ip().to_string(), "{fail:#}");
+        assert_eq!(fail["dport"], target.port(), "{fail:#}");
+        assert_eq!(fail["mptcp"], true);
+    }
+}
+
+fn an_address_of_another_kind_is_no_attempt() {
+    let cases: [(Domain, i32, i32, usize); 6] = [
+        (Domain::IPV6, libc::AF_INET, libc::EAFNOSUPPORT, 128),
+        (Domain::IPV6, libc::AF_INET, libc::EINVAL, 16),
+        (Domain::IPV4, libc::AF_INET6, libc::EAFNOSUPPORT, 28),
+        (Domain::IPV4, libc::AF_UNIX, libc::EAFNOSUPPORT, 110),
+        (Domain::IPV4, libc::AF_INET, libc::EINVAL, 8),
+        (Domain::IPV6, libc::AF_INET6, libc::EINVAL, 16),
+    ];
+    // the last event is a failure, so that there is something to wait for
+    let events = events_of(&[], 1, || {
+        for (domain, family, error, length) in cases {
+            let socket = Socket::new(domain, Type::STREAM, None).expect("a socket");
+            let mut address = vec![0xaa; length];
+            address[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+            assert_eq!(sys::connect_to(socket.as_raw_fd(), &address), error, "{domain:?} {family} {length}");
+        }
+        scenarios::refused(SocketAddr::from((Ipv4Addr::LOCALHOST, scenarios::DISCARD)), libc::ECONNREFUSED);
+    });
+    assert_eq!(net(&events[0])["error"], "ECONNREFUSED", "{events:#?}");
+}
+
+/// Accepted from a listener whose backlog is 0, which looks like a socket that never listened.
+fn the_direction_of_what_exists_does_not_depend_on_the_backlog() {
+    network::own();
+    let pairs: Vec<[Socket; 3]> = [(V4, Protocol::TCP), (V6, Protocol::TCP), (V4, Protocol::MPTCP)]
+        .map(|(address, protocol)| {
+            let new = || Socket::new(Domain::for_address((address, 0).into()), Type::STREAM, Some(protocol));
+            let (listener, client) = (new().expect("a socket"), new().expect("a socket"));
+            listener.bind(&SocketAddr::from((address, 0)).into()).expect("bind");
+            listener.listen(0).expect("listen");
+            client.connect(&listener.local_addr().expect("an address")).expect("connect");
+            let (server, _) = listener.accept().expect("accept");
+            [listener, client, server]
+        })
+        .into();
+    let mut trace = Trace::start(&["--existing"]);
+    for [_, client, server] in &pairs {
+        let (mut client, mut server) = (client, server);
+        client.write_all(b"12345").expect("send");
+        server.read_exact(&mut [0; 5]).expect("receive");
+        server.write_all(b"123").expect("send");
+        client.read_exact(&mut [0; 3]).expect("receive");
+    }
+    for [_, client, mut server] in pairs {
+        drop(client);
+        assert_eq!(server.read(&mut [0]).expect("the end"), 0);
+    }
+    trace.wait("the closes", |events| all(&network::mine(events), CLOSE).len() >= 6);
+    let events = network::mine(&trace.stop().events);
+    let existing = all(&events, "TcpConnectionExisting");
+    let ports: Vec<&Value> = existing
+        .iter()
+        .filter(|event| net(event)["state"] == "LISTEN")
+        .map(|event| &net(event)["sport"])
+        .collect();
+    assert_eq!(ports.len(), 3, "{existing:#?}");
+    for event in all(&events, CLOSE).into_iter().chain(existing) {
+        let net = net(event);
+        if net["state"] == "LISTEN" {
+            continue;
+        }
+        let accepted = ports.contains(&&net["sport"]);
+        assert_eq!(net["direction"], if accepted { "ingress" } else { "egress" }, "{net:#}");
+        if let Some(sent) = net.get("bytes_sent") {
+            let bytes = if accepted { [3, 5] } else { [5, 3] };
+            assert_eq!([sent, &net["bytes_received"]], bytes, "{net:#}");
+        }
+    }
+}
+
+/// With a cookie at hand connect() returns at once, and the first write sends the SYN.
+fn latency_begins_with_the_syn() {
+    const PAUSE_US: u64 = 300_000;
+    let events = events_of(&[], 4, || {
+        scenarios::allow_fast_open();
+        let pair = net::listen(V4);
+        let mut client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        setsockopt(&client, sockopt::TcpFastOpenConnect, &true).expect("TCP_FASTOPEN_CONNECT");
+        client.connect(&pair.local_addr().expect("an address").into()).expect("connect");
+        thread::sleep(std::time::Duration::from_micros(PAUSE_US)); // what is measured
+        client.write_all(b"x").expect("write");
+        let (mut server, _) = pair.accept().expect("accept");
+        drop(client);
+        net::wait_for_end(&mut server);
+    });
+    let latency = net(the(&events, CONNECT))["latency_us"].as_u64();
+    assert!(latency.is_some_and(|latency| latency < PAUSE_US), "{events:#?}");
+}
+
+/// A soft error stays in the socket until somebody asks; what ended the connection is something else.
+fn an_error_that_was_survived_is_not_the_reason() {
+    let events = events_of(&[], 8, || {
+        for end in [drop::<TcpStream> as fn(TcpStream), net::reset] {
+            let mut pair = Pair::new(V4);
+            setsockopt(&pair.client, sockopt::Ipv4RecvErr, &true).expect("IP_RECVERR");
+            sys::send_unreachable(&pair.client, &pair.server);
+            while pair.client.peer_addr().is_ok() && !sys::has_error(&pair.client) {
+                thread::yield_now();
+            }
+            end(pair.client);
+            net::wait_for_end(&mut pair.server);
+        }
+    });
+    let reasons = |direction: &str| -> Vec<Value> {
+        let closes = all(&events, CLOSE).into_iter().map(net);
+        closes.filter(|close| close["direction"] == direction).map(|close| close["reason"].clone()).collect()
+    };
+    assert_eq!(reasons("egress"), ["local_close", "local_reset"]);
+    assert_eq!(reasons("ingress"), ["remote_close", "remote_reset"]);
+}
+
+/// A connection that is moved away by TCP_REPAIR, and restored in another socket.
+fn a_moved_connection_is_not_reset() {
+    let events = events_of(&[], 6, || {
+        let mut pair = Pair::new(V4);
+        net::transfer(&mut pair.client, &mut pair.server, 5);
+        let from = pair.client.local_addr().expect("an address");
+        let restored =
+            sys::move_connection(pair.client, from, pair.listener.local_addr().expect("an address"));
+        let mut client = TcpStream::from(restored);
+        net::transfer(&mut client, &mut pair.server, 3);
+        drop(client);
+        net::wait_for_end(&mut pair.server);
+    });
+    let closes = all(&events, CLOSE).into_iter().map(net);
+    let ends: Vec<_> =
+        closes.map(|close| (&close["direction"], &close["reason"], &close["bytes_sent"])).collect();
+    assert_eq!(
+        ends,
+        [
+            (&"egress".into(), &"local_close".into(), &5.into()),
+            (&"egress".into(), &"local_close".into(), &3.into()),
+            (&"ingress".into(), &"remote_close".into(), &0.into()),
+        ]
+    );
+}
+
+fn whoever_destroys_a_connection_is_its_closer() -> Completion {
+    let mut refused = false;
+    let events = events_of(&[], 4, || {
+        let mut pair = Pair::new(V4);
+        let port = pair.client_port();
+        let killed =
+            Command::new("ss").args(["-H", "-K", "sport", "=", &port.to_string()]).output().expect("ss");
+        refused = killed.stdout.is_empty();
+        if refused {
+            drop(pair.client);
+        }
+        net::wait_for_end(&mut pair.server);
+    });
+    if refused {
+        return skipped("this kernel has no CONFIG_INET_DIAG_DESTROY");
+    }
+    let close = close_of(&events, "egress");
+    assert_eq!(close["reason"], "ECONNABORTED");
+    assert_eq!(close["closer"]["filename"], "ss", "{close:#}");
+    Completion::Completed
+}
+
+/// The part of another process: a server whose child closes the connection by exiting, before or after it.
+pub fn fork_and_exit() {
+    let order = actor::listen();
+    let mut client = TcpStream::connect(actor::listen()).expect("connect");
+    if let Some(child) = sys::fork_child() {
+        if order == "child first" {
+            nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None).expect("the child");
+        }
+        sys::leave();
+    }
+    if order == "parent first" {
+        // until the other end says so
+        let _ = client.read(&mut [0]);
+    }
+    sys::leave();
+}
+
+fn a_process_that_exits_keeps_its_name() {
+    for order in ["child first", "parent first"] {
+        network::in_own(|_| {
+            let mut trace = Trace::start(&[]);
+            let listener = net::listen(V4);
+            let mut actor = Actor::start("fork and exit");
+            actor.tell(order);
+            actor.tell(listener.local_addr().expect("an address"));
+            let (server, _) = listener.accept().expect("accept");
+            let pid = actor.pid();
+            actor.leave();
+            drop(server);
+            trace.wait("four events", |events| network::mine(events).len() >= 4);
+            let events = network::mine(&trace.stop().events);
+            let opened = &the(&events, CONNECT)["process"];
+            let close = all(&events, CLOSE)
+                .into_iter()
+                .find(|close| close["process"]["pid"] == pid)
+                .expect("a close");
+            for field in ["filename", "binary_path", "args"] {
+                assert_eq!(close["process"][field], opened[field], "{order}: {close:#}");
+            }
+            assert_ne!(opened["binary_path"], "");
+            if let Some(closer) = net(close).get("closer") {
+                assert_eq!(closer["filename"], opened["filename"], "{order}: {close:#}");
+            }
+        });
+    }
+}
+
+fn mptcp_listeners_and_what_they_accept() {
+    network::own();
+    let mut trace = Trace::start(&["-e", "connect,accept,close,listen"]);
+    let new = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).expect("a socket");
+    let listener = new();
+    listener.bind(&SocketAddr::from((V4, 0)).into()).expect("bind");
+    listener.listen(7).expect("listen");
+    listener.listen(9).expect("listen again");
+    let address: SockAddr = listener.local_addr().expect("an address");
+    let pairs: Vec<[Socket; 2]> = (0..3)
+        .map(|_| {
+            let client = new();
+            client.connect(&address).expect("connect");
+            [client, listener.accept().expect("accept").0]
+        })
+        .collect();
+    let cookies: Vec<u64> =
+        pairs.iter().flatten().map(|socket| socket.cookie().expect("SO_COOKIE")).collect();
+    for [client, mut server] in pairs {
+        drop(client);
+        assert_eq!(server.read(&mut [0]).expect("the end"), 0);
+    }
+    drop(listener);
+    trace.wait("it all", |events| network::mine(events).len() >= 14);
+    let ended = trace.stop();
+    assert_eq!(ended.lost(), Vec::<&str>::new());
+    let events = network::mine(&ended.events);
+    let start = net(the(&events, "TcpListenStart"));
+    assert_eq!([&start["backlog"]["len"], &start["backlog"]["max"]], [0, 7]);
+    assert_eq!(net(the(&events, "TcpListenStop"))["backlog"]["max"], 9);
+    for (index, cookie) in cookies.iter().enumerate() {
+        let opened = if index % 2 == 0 { CONNECT } else { ACCEPT };
+        assert_eq!(sequence(&events, &(*cookie).into()), [opened, CLOSE], "{events:#?}");
+    }
+}
+
+/// One socket, three connections: refused, disconnected, closed.
+fn connections_of_one_socket_are_told_apart() {
+    let events = events_of(&[], 9, || {
+        let listener = net::listen(V4);
+        let address = listener.local_addr().expect("an address");
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.connect(&SocketAddr::from((V4, scenarios::DISCARD)).into()).expect_err("nobody listens");
+        for disconnect in [true, false] {
+            socket.connect(&address.into()).expect("connect");
+            let (mut server, _) = listener.accept().expect("accept");
+            if disconnect {
+                assert_eq!(sys::connect_to(socket.as_raw_fd(), &[0; 16]), 0);
+            } else {
+                socket.shutdown(std::net::Shutdown::Write).expect("shutdown");
+            }
+            net::wait_for_end(&mut server);
+        }
+    });
+    let egress: Vec<&Value> =
+        events.iter().map(net).filter(|net| net["direction"] != "ingress" && net["type"] != ACCEPT).collect();
+    assert!(egress.iter().all(|net| net["cookie"] == egress[0]["cookie"]), "{events:#?}");
+    let mut sequences: Vec<(&str, Vec<&str>)> = Vec::new();
+    for net in &egress {
+        let (id, kind) =
+            (net["connection"].as_str().expect("a string"), net["type"].as_str().expect("a type"));
+        match sequences.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, kinds)) => kinds.push(kind),
+            None => sequences.push((id, vec![kind])),
+        }
+    }
+    let kinds: Vec<_> = sequences.into_iter().map(|(_, kinds)| kinds).collect();
+    assert_eq!(kinds, [vec![FAIL], vec![CONNECT, CLOSE], vec![CONNECT, CLOSE]]);
+}
+
+crate::tests![
+    a_refusal_by_a_security_module_is_a_failure,
+    mptcp_failures_have_their_errors,
+    an_address_of_another_kind_is_no_attempt,
+    the_direction_of_what_exists_does_not_depend_on_the_backlog,
+    latency_begins_with_the_syn,
+    an_error_that_was_survived_is_not_the_reason,
+    a_moved_connection_is_not_reset,
+    whoever_destroys_a_connection_is_its_closer,
+    a_process_that_exits_keeps_its_name,
+    mptcp_listeners_and_what_they_accept,
+    connections_of_one_socket_are_told_apart,
+];
