@@ -174,6 +174,10 @@ pub enum EventName {
     Listen,
     /// A connection goes from one TCP state to another
     State,
+    /// A segment was sent again
+    Retransmit,
+    /// A complete connection found the listener's queue full
+    Drop,
     /// All of them
     All,
 }

@@ -83,7 +83,13 @@ impl DnsTracker {
     /// The names at a time before the event.
     fn at(&mut self, event: &Event, ago: Option<Duration>) -> Names {
         let ago = u64::try_from(ago.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
-        self.cache.names(event.netns, event.remote.ip(), event.time.0.saturating_sub(ago))
+        let then = event.time.0.saturating_sub(ago);
+        let names = self.cache.names(event.netns, event.remote.ip(), then);
+        // What was asked for has the name that somebody knew.
+        match event.asked.filter(|_| names.names.is_empty()) {
+            Some(asked) => self.cache.names(event.netns, asked.ip(), then),
+            None => names,
+        }
     }
 }
 

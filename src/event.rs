@@ -1,6 +1,6 @@
 //! The vocabulary: what can happen to a connection and who can do it. Data only.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZero, time::Duration};
 
 use nix::errno::Errno;
 
@@ -27,6 +27,10 @@ pub struct Event {
     pub remote: SocketAddr,
     /// Inode number of the network namespace.
     pub netns: u32,
+    /// Where connect() was to go, if a program of a cgroup has changed that.
+    pub asked: Option<SocketAddr>,
+    /// Index of the interface it is bound to (`sk_bound_dev_if`): by SO_BINDTODEVICE, a VRF or a link-local address.
+    pub interface: Option<NonZero<u32>>,
     /// Multipath TCP, RFC 8684.
     pub mptcp: bool,
     /// Who connected or accepted.
@@ -126,6 +130,13 @@ pub enum EventKind {
         /// How long it was in `from`, where that was seen.
         after: Option<Duration>,
     },
+    /// A segment was sent again.
+    Retransmit(Retransmit),
+    /// The last segment of a handshake, or data behind it, was dropped since the listener's queue is full.
+    ListenDrop {
+        /// The queue.
+        backlog: Option<Backlog>,
+    },
     /// A socket found at the start.
     Existing(Existing),
 }
@@ -161,7 +172,9 @@ impl EventKind {
             EventKind::Close(_) => Lifecycle::Close,
             EventKind::Listen { .. } | EventKind::StateChange { from: State::Closed, .. } => Lifecycle::Begin,
             EventKind::ListenStop { .. } => Lifecycle::StopListening,
-            EventKind::StateChange { .. } => Lifecycle::Continue,
+            EventKind::Retransmit(Retransmit { segment: Segment::Syn, .. }) => Lifecycle::Begin,
+            EventKind::StateChange { .. } | EventKind::Retransmit(_) => Lifecycle::Continue,
+            EventKind::ListenDrop { .. } => Lifecycle::Attempt,
             EventKind::Existing(_) => Lifecycle::Existing,
         }
     }
@@ -173,9 +186,10 @@ impl EventKind {
             EventKind::Request | EventKind::Connect { .. } | EventKind::Fail { .. } => {
                 Some(Direction::Egress)
             }
-            EventKind::Accept { .. } => Some(Direction::Ingress),
+            EventKind::Accept { .. } | EventKind::ListenDrop { .. } => Some(Direction::Ingress),
             EventKind::Close(close) => Some(close.direction),
             EventKind::StateChange { direction, .. } => Some(*direction),
+            EventKind::Retransmit(retransmit) => Some(retransmit.direction),
             EventKind::Existing(existing) => existing.direction,
             EventKind::Listen { .. } | EventKind::ListenStop { .. } => None,
         }
@@ -189,6 +203,8 @@ impl EventKind {
             EventKind::Fail { .. } | EventKind::Close(_) | EventKind::ListenStop { .. } => State::Closed,
             EventKind::Listen { .. } => State::Listen,
             EventKind::StateChange { to, .. } => *to,
+            EventKind::Retransmit(retransmit) => retransmit.state,
+            EventKind::ListenDrop { .. } => State::SynRecv,
             EventKind::Existing(existing) => existing.state,
         }
     }
@@ -203,6 +219,8 @@ impl EventKind {
             | EventKind::Listen { .. }
             | EventKind::ListenStop { .. }
             | EventKind::StateChange { .. }
+            | EventKind::Retransmit(_)
+            | EventKind::ListenDrop { .. }
             | EventKind::Existing(_) => None,
         }
     }
@@ -219,6 +237,8 @@ impl EventKind {
             | EventKind::Fail { .. }
             | EventKind::Listen { .. }
             | EventKind::ListenStop { .. }
+            | EventKind::Retransmit(_)
+            | EventKind::ListenDrop { .. }
             | EventKind::Existing(_) => None,
         }
     }
@@ -233,13 +253,15 @@ impl EventKind {
         match self {
             EventKind::Accept { backlog }
             | EventKind::Listen { backlog }
-            | EventKind::ListenStop { backlog } => *backlog,
+            | EventKind::ListenStop { backlog }
+            | EventKind::ListenDrop { backlog } => *backlog,
             EventKind::Existing(existing) => existing.backlog,
             EventKind::Request
             | EventKind::Connect { .. }
             | EventKind::Fail { .. }
             | EventKind::Close(_)
-            | EventKind::StateChange { .. } => None,
+            | EventKind::StateChange { .. }
+            | EventKind::Retransmit(_) => None,
         }
     }
 
@@ -248,9 +270,28 @@ impl EventKind {
         if let EventKind::StateChange { from, to, .. } = self { Some([*from, *to]) } else { None }
     }
 
+    /// What is known of a segment that was sent again.
+    pub fn retransmit(&self) -> Option<&Retransmit> {
+        if let EventKind::Retransmit(retransmit) = self { Some(retransmit) } else { None }
+    }
+
+    /// How many segments have been sent again.
+    pub fn retransmits(&self) -> Option<u32> {
+        self.retransmit()
+            .map(|retransmit| retransmit.retransmits)
+            .or_else(|| self.close().map(|close| close.retransmits))
+    }
+
     /// What is known of a connection's end.
     pub fn close(&self) -> Option<&Close> {
         if let EventKind::Close(close) = self { Some(close) } else { None }
+    }
+
+    /// The state of a socket that the event does not change, where it is worth telling.
+    pub fn lasting_state(&self) -> Option<State> {
+        self.existing()
+            .map(|existing| existing.state)
+            .or_else(|| self.retransmit().map(|retransmit| retransmit.state))
     }
 
     /// What is known of a socket found at the start.
@@ -268,9 +309,43 @@ impl EventKind {
             | EventKind::Accept { .. }
             | EventKind::Fail { .. }
             | EventKind::Close(_)
-            | EventKind::StateChange { .. } => false,
+            | EventKind::StateChange { .. }
+            | EventKind::Retransmit(_)
+            | EventKind::ListenDrop { .. } => false,
         }
     }
+}
+
+/// A segment that was sent again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retransmit {
+    /// Who opened the connection.
+    pub direction: Direction,
+    /// The state it is in.
+    pub state: State,
+    /// What the segment is.
+    pub segment: Segment,
+    /// Its first sequence number, as on the wire; not known of a SYN+ACK.
+    pub seq: Option<u32>,
+    /// The sequence numbers it takes: bytes of payload, and one for SYN and for FIN.
+    pub seq_len: Option<u32>,
+    /// How many the connection has sent again, with this one (`tcp_sock.total_retrans`).
+    pub retransmits: u32,
+}
+
+/// What a segment is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segment {
+    /// The first of a connection.
+    Syn,
+    /// The answer to it.
+    SynAck,
+    /// Payload.
+    Data,
+    /// The last, without payload.
+    Fin,
+    /// A tail loss probe (RFC 8985, section 7): perhaps nothing was lost.
+    Probe,
 }
 
 /// A socket found at the start.
@@ -311,6 +386,8 @@ pub struct Backlog {
     pub len: u32,
     /// How many may (`sk_max_ack_backlog`).
     pub max: u32,
+    /// Segments that the listener has dropped so far (`sk_drops`), nearly always since its queue was full.
+    pub drops: u32,
 }
 
 /// Why a connection did not come up.

@@ -160,6 +160,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         output: &mut output,
         stop,
         existing,
+        asked: Default::default(),
         dns: DnsTracker::default(),
         dns_filter: DnsFilter::new(filter),
     };

@@ -1,6 +1,7 @@
 //! A run: from the source to the sink until it is to stop.
 
 use std::{
+    net::SocketAddr,
     os::fd::AsFd,
     time::{Duration, Instant},
 };
@@ -9,8 +10,8 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
-    dns::DnsTracker,
-    event::Event,
+    dns::{DnsTracker, per_connection::PerConnection},
+    event::{Event, Lifecycle},
     filter::Verdict,
     host::Host,
     output::{
@@ -52,6 +53,8 @@ pub struct Session<'a, S, H, Fd> {
     pub stop: Stop,
     /// What exists at the start.
     pub existing: ExistingSockets,
+    /// Where connections were to go that went elsewhere.
+    pub asked: PerConnection<SocketAddr>,
     /// What remote ends are called.
     pub dns: DnsTracker,
     /// The filter on names, where there is one.
@@ -132,7 +135,11 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         self.flush()
     }
 
-    fn show(&mut self, event: Event, table: &ProcessTable, wall_offset: i128, summary: &mut Summary) {
+    fn show(&mut self, mut event: Event, table: &ProcessTable, wall_offset: i128, summary: &mut Summary) {
+        event.asked = match event.kind.lifecycle() {
+            Lifecycle::Close | Lifecycle::Fail => self.asked.remove(event.connection()),
+            _ => self.asked.get(event.connection()).copied(),
+        };
         let names = self.dns.names(&event);
         let mut record = Record::new(event, names, |id| table.get(id), wall_offset);
         if let Some(filter) = &mut self.dns_filter {
@@ -159,6 +166,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
                     summary.images += 1;
                     table.insert(id, *process, |process| self.host.args(process));
                 }
+                Ok(Decoded::Asked(connection, address)) => self.asked.insert(connection, address),
                 Ok(Decoded::Answer(answer)) => {
                     summary.lost.bad_answers += u64::from(self.dns.observe(&answer).is_err());
                 }

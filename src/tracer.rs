@@ -25,6 +25,8 @@ use crate::{
     source::{Batch, Lost, Source},
 };
 
+#[cfg(feature = "test-programs")]
+pub mod cgroup_test;
 mod config;
 mod counters;
 mod filter_maps;

@@ -28,6 +28,9 @@ enum phase {
 	PHASE_PORT_PENDING, /* opening, and the filter waits for the local port */
 };
 
+/* What an entry is kept for once the connection is up. */
+#define WANT_LASTING (NETMON_WANT_CLOSE | NETMON_WANT_STATE | NETMON_WANT_RETRANSMIT)
+
 /* What is remembered of a connection between its events. */
 struct conn {
 	struct flow flow; /* while it opens, the local port may be 0 */
@@ -46,7 +49,7 @@ struct conn {
 	__u8 phase;  /* enum phase */
 	__u8 state;  /* -e state: the last that was reported */
 	__u8 repair; /* it was restored by TCP_REPAIR, without a SYN */
-	__u8 reserved[4];
+	__u32 ifindex;
 };
 
 /*
@@ -392,15 +395,14 @@ static __always_inline bool is_passive(struct sock *sk)
 	return ipv6 && READ(ipv6_pinfo, ipv6, mcast_oif);
 }
 
-/* A blank event with all that is known of the connection, or NULL, counted as lost. */
-static __always_inline struct netmon_event *new_event(const struct conn *conn, __u8 kind, __u64 now)
+/* A blank record with all that is known of the connection, or NULL. */
+static __always_inline struct netmon_event *new_record(const struct conn *conn, __u8 kind,
+						       __u64 now)
 {
 	struct netmon_event *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
 
-	if (!e) {
-		count_lost(NETMON_LOST_RING);
+	if (!e)
 		return NULL;
-	}
 	__builtin_memset(e, 0, sizeof(*e));
 	e->kind = kind;
 	e->flags = conn->flags;
@@ -411,7 +413,18 @@ static __always_inline struct netmon_event *new_event(const struct conn *conn, _
 	e->image = conn->image;
 	e->pid = conn->pid;
 	e->tid = conn->tid;
+	e->ifindex = conn->ifindex;
 	e->flow = conn->flow;
+	return e;
+}
+
+/* The same of an event, which is counted as lost where there is no room. */
+static __always_inline struct netmon_event *new_event(const struct conn *conn, __u8 kind, __u64 now)
+{
+	struct netmon_event *e = new_record(conn, kind, now);
+
+	if (!e)
+		count_lost(NETMON_LOST_RING);
 	return e;
 }
 
@@ -430,6 +443,7 @@ static __always_inline void fill_backlog(struct netmon_event *e, struct sock *sk
 	e->flags |= NETMON_FLAG_BACKLOG;
 	e->backlog_len = READ(sock, sk, sk_ack_backlog);
 	e->backlog_max = READ(sock, sk, sk_max_ack_backlog);
+	e->drops = READ(sock, sk, sk_drops.counter);
 }
 
 static __always_inline void send_event(struct netmon_event *e)

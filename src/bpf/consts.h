@@ -15,6 +15,8 @@
 #define ETH_P_IP      0x0800
 #define ETH_P_IPV6    0x86dd
 
+#define MSG_FASTOPEN 0x20000000
+
 #define SOCKADDR_IN_LEN	 16
 #define SOCKADDR_IN6_LEN 24 /* SIN6_LEN_RFC2133: the scope may be missing */
 
@@ -38,6 +40,13 @@ enum {
 #define SOCK_DEAD 0 /* its last descriptor was closed */
 #define SOCK_DONE 1 /* set by tcp_fin() alone */
 
+/* include/net/tcp.h: tcp_skb_cb.tcp_flags */
+#define TCPHDR_FIN 0x01
+#define TCPHDR_SYN 0x02
+
+#define TCP_CA_RECOVERY	     3 /* enum tcp_ca_state */
+#define ICSK_TIME_LOSS_PROBE 5 /* inet_connection_sock.icsk_pending */
+
 #define SHUTDOWN_MASK 3 /* sock.sk_shutdown */
 
 /* errno */
@@ -47,6 +56,7 @@ enum {
 #define EEXIST	     17
 #define EINVAL	     22
 #define EPIPE	     32
+#define EOPNOTSUPP   95
 #define EAFNOSUPPORT 97
 #define ECONNABORTED 103
 #define ECONNRESET   104
@@ -78,6 +88,8 @@ enum {
 #if defined(__TARGET_ARCH_x86)
 #define SYS_CONNECT	  42
 #define SYS_ACCEPT	  43
+#define SYS_SENDTO	  44
+#define SYS_SENDMSG	  46
 #define SYS_ACCEPT4	  288
 #define SYSCALL_NR(regs)  ((long)(regs)->SYSCALL_NR_MEMBER)
 #define SYSCALL_NR_MEMBER orig_ax
@@ -85,6 +97,8 @@ enum {
 #elif defined(__TARGET_ARCH_arm64)
 #define SYS_CONNECT	  203
 #define SYS_ACCEPT	  202
+#define SYS_SENDTO	  206
+#define SYS_SENDMSG	  211
 #define SYS_ACCEPT4	  242
 #define SYSCALL_NR(regs)  ((long)(regs)->SYSCALL_NR_MEMBER)
 #define SYSCALL_NR_MEMBER syscallno

@@ -66,6 +66,7 @@ static __always_inline void handle_request_or_timewait(struct seq_file *seq,
 	}
 	/* For the filter, what is left of a socket counts as opened here. */
 	conn.flags = state == TCP_SYN_RECV ? NETMON_FLAG_INGRESS : NETMON_FLAG_EGRESS;
+	conn.ifindex = READ(sock_common, skc, skc_bound_dev_if);
 	conn.begun = config.start;
 	conn.cookie = bpf_get_socket_cookie(skc);
 	fill_common_flow(&conn.flow, skc);
@@ -87,7 +88,7 @@ static __always_inline void track_existing(struct sock *sk, struct conn *conn, i
 	int left;
 
 	if (state == TCP_LISTEN) {
-		if (!(config.want & (NETMON_WANT_LISTEN | NETMON_WANT_STATE)))
+		if (!(config.want & WANT_LISTENERS))
 			return;
 		conn->phase = PHASE_LISTEN;
 	} else if (is_waiting(sk)) {
@@ -123,6 +124,7 @@ static __always_inline void handle_existing_socket(struct seq_file *seq, struct 
 	fresh.flags = NETMON_FLAG_EXISTING | flags_of(sk);
 	if (state != TCP_LISTEN && !is_passive(sk))
 		fresh.flags |= NETMON_FLAG_EGRESS;
+	fresh.ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
 	fresh.begun = config.start;
 	fresh.cookie = state == TCP_LISTEN ? cookie_of_listener(sk) : bpf_get_socket_cookie(sk);
 	fill_flow(&fresh.flow, sk, NULL);

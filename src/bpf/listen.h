@@ -14,7 +14,7 @@
 #include "conn.h"
 #include "socket.h"
 
-#define WANT_LISTENERS (NETMON_WANT_LISTEN | NETMON_WANT_STATE)
+#define WANT_LISTENERS (NETMON_WANT_LISTEN | NETMON_WANT_STATE | NETMON_WANT_DROP)
 
 /* LISTEN -> CLOSE */
 static __always_inline void handle_listen_stop(struct sock *sk)

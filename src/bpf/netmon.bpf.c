@@ -24,6 +24,7 @@
 #include "listen.h"
 #include "syscall.h"
 #include "existing.h"
+#include "retransmit.h"
 #include "dns.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -36,6 +37,7 @@ const enum netmon_kind kind_layout = 0;
 const enum netmon_flag flag_layout = 0;
 const enum netmon_process_flag process_flag_layout = 0;
 const enum netmon_secureexec secureexec_layout = 0;
+const enum netmon_segment segment_layout = 0;
 const enum netmon_lost lost_layout = 0;
 const enum netmon_want want_layout = 0;
 const enum netmon_existing existing_layout = 0;
@@ -98,7 +100,7 @@ int BPF_PROG(on_connect_v4, struct sock *sk, struct sockaddr *addr, int addr_len
 {
 	/* A mapped address comes through here on its way out of tcp_v6_connect(). */
 	if (ret < 0 && sk->__sk_common.skc_family == AF_INET)
-		handle_connect_return(sk, addr, addr_len, -ret);
+		handle_connect_return(sk, addr, addr_len, -ret, bpf_get_socket_cookie(sk));
 	return 0;
 }
 
@@ -106,7 +108,36 @@ SEC("fexit/tcp_v6_connect")
 int BPF_PROG(on_connect_v6, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
 {
 	if (ret < 0)
-		handle_connect_return(sk, addr, addr_len, -ret);
+		handle_connect_return(sk, addr, addr_len, -ret, bpf_get_socket_cookie(sk));
+	return 0;
+}
+
+/* The same with a verdict: a security module, and then a cgroup program, may refuse. */
+SEC("fexit/security_socket_connect")
+int BPF_PROG(on_refused, struct socket *socket, struct sockaddr *addr, int addr_len, int ret)
+{
+	struct sock *sk;
+
+	if (ret < 0) {
+		sk = READ(socket, socket, sk);
+		handle_connect_return(sk, addr, addr_len, -ret, cookie_now(sk));
+	}
+	return 0;
+}
+
+SEC("fexit/tcp_v4_pre_connect")
+int BPF_PROG(on_refused_v4, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
+{
+	if (ret < 0)
+		handle_connect_return(sk, addr, addr_len, -ret, bpf_get_socket_cookie(sk));
+	return 0;
+}
+
+SEC("fexit/tcp_v6_pre_connect")
+int BPF_PROG(on_refused_v6, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
+{
+	if (ret < 0)
+		handle_connect_return(sk, addr, addr_len, -ret, bpf_get_socket_cookie(sk));
 	return 0;
 }
 
@@ -227,6 +258,35 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	return 0;
 }
 
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(on_retransmit, struct sock *sk, struct sk_buff *skb)
+{
+	handle_retransmit(sk, skb);
+	return 0;
+}
+
+SEC("tp_btf/tcp_retransmit_synack")
+int BPF_PROG(on_retransmit_synack, struct sock *sk, struct request_sock *req)
+{
+	handle_retransmit_synack(req);
+	return 0;
+}
+
+/* Every packet that the kernel drops. The fourth argument is older than the reason. */
+SEC("tp_btf/kfree_skb")
+int on_drop(__u64 *ctx)
+{
+	struct sk_buff *skb = (struct sk_buff *)ctx[0];
+
+	if (!bpf_core_enum_value_exists(enum skb_drop_reason, SKB_DROP_REASON_TCP_LISTEN_OVERFLOW))
+		return 0;
+	if ((__u32)ctx[2] == bpf_core_enum_value(enum skb_drop_reason,
+						 SKB_DROP_REASON_TCP_LISTEN_OVERFLOW) &&
+	    ctx[3])
+		handle_drop((struct sock *)ctx[3], skb);
+	return 0;
+}
+
 /* Every packet that a socket of the host receives; none is held back. */
 SEC("cgroup_skb/ingress")
 int on_dns(struct __sk_buff *skb)
@@ -282,13 +342,13 @@ SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 {
 	long nr = SYSCALL_NR(regs);
+	bool accepts = nr == SYS_ACCEPT || nr == SYS_ACCEPT4;
+	bool connects = nr == SYS_CONNECT || ((nr == SYS_SENDTO || nr == SYS_SENDMSG) && ret < 0);
 
-	if (nr != SYS_CONNECT && nr != SYS_ACCEPT && nr != SYS_ACCEPT4)
+	if ((!accepts && !connects) || is_compat())
 		return 0;
-	if (is_compat())
-		return 0;
-	if (nr == SYS_CONNECT)
-		handle_connect_exit(regs, ret);
+	if (connects)
+		handle_connect_exit(regs, nr, ret);
 	else if (ret >= 0)
 		handle_accept_exit(ret);
 	return 0;

@@ -23,6 +23,10 @@ enum netmon_kind {
 	NETMON_KIND_STATE = 8,	     /* a connection goes from one state to another */
 	NETMON_KIND_EXISTING =
 		9, /* a socket found at the start; once for each process that has it */
+	NETMON_KIND_RETRANSMIT = 10, /* a segment was sent again */
+	NETMON_KIND_DROP = 11,	     /* a complete connection found its listener's queue full */
+	NETMON_KIND_ASKED =
+		12, /* no event: where connect() was to go before a program rewrote it */
 	NETMON_KIND_PROCESS = 16, /* struct netmon_process */
 	NETMON_KIND_DNS = 17,	  /* struct netmon_dns */
 };
@@ -37,6 +41,15 @@ enum netmon_flag {
 	NETMON_FLAG_INGRESS = 64,      /* EXISTING: the other host opened it */
 	NETMON_FLAG_UNCOUNTED = 128,   /* CLOSE: the kernel does not count its bytes */
 	NETMON_FLAG_REPAIR = 256,      /* CLOSE: under TCP_REPAIR, which sends nothing */
+};
+
+/* what was sent again */
+enum netmon_segment {
+	NETMON_SEGMENT_SYN = 1,
+	NETMON_SEGMENT_SYN_ACK = 2,
+	NETMON_SEGMENT_DATA = 3,
+	NETMON_SEGMENT_FIN = 4,	  /* no data but the FIN */
+	NETMON_SEGMENT_PROBE = 5, /* a tail loss probe, RFC 8985 section 7 */
 };
 
 /* Both ends of a connection: IPv4 addresses as ::ffff:a.b.c.d */
@@ -68,9 +81,15 @@ struct netmon_event {
 	__u32 pid;	      /* thread group of the owner */
 	__u32 tid;	      /* thread that connected or accepted */
 	__u32 retransmits;    /* tcp_sock.total_retrans */
-	__u32 srtt_us;	      /* smoothed round-trip time */
-	__u32 backlog_len;    /* listener: sk_ack_backlog */
-	__u32 backlog_max;    /* listener: sk_max_ack_backlog */
+	__u32 segment;	      /* RETRANSMIT: enum netmon_segment */
+	__u32 seq;	      /* RETRANSMIT: of its first byte, but of a SYN+ACK */
+	__u32 seq_len;	      /* RETRANSMIT: sequence numbers it takes */
+	__u32 ifindex;	      /* sk_bound_dev_if */
+	__u32 drops;	      /* listener: sk_drops */
+	__u32 reserved;
+	__u32 srtt_us;	   /* smoothed round-trip time */
+	__u32 backlog_len; /* listener: sk_ack_backlog */
+	__u32 backlog_max; /* listener: sk_max_ack_backlog */
 	struct flow flow;
 };
 
@@ -170,6 +189,8 @@ enum netmon_want {
 	NETMON_WANT_REQUEST = 16,
 	NETMON_WANT_LISTEN = 32,
 	NETMON_WANT_STATE = 64,
+	NETMON_WANT_RETRANSMIT = 128,
+	NETMON_WANT_DROP = 256,
 };
 
 /* written once, before load */
@@ -189,7 +210,7 @@ enum netmon_existing {
 	NETMON_EXISTING_REPORT = 2, /* send their EXISTING records */
 };
 
-_Static_assert(sizeof(struct netmon_event) == 136, "netmon_event has no padding");
+_Static_assert(sizeof(struct netmon_event) == 160, "netmon_event has no padding");
 _Static_assert(sizeof(struct netmon_process) == 128, "netmon_process has no padding");
 _Static_assert(sizeof(struct netmon_dns) == 16, "netmon_dns has no padding");
 _Static_assert(sizeof(struct netmon_config) == 32, "netmon_config has no padding");

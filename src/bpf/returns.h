@@ -43,7 +43,7 @@ static __always_inline void handle_connect_call(struct sock *sk, const void *add
 
 /* The trampoline set: the kernel's own copy of the address is at hand, and the socket locked. */
 static __always_inline void handle_connect_return(struct sock *sk, struct sockaddr *addr,
-						  int addr_len, int error)
+						  int addr_len, int error, __u64 cookie)
 {
 	struct target to = {};
 
@@ -51,7 +51,7 @@ static __always_inline void handle_connect_return(struct sock *sk, struct sockad
 		note_subflow_failure(sk, error);
 	/* An address of another kind: no connection was attempted. */
 	else if (error != EAFNOSUPPORT && is_tcp(sk) && read_target(&to, addr, addr_len, false))
-		handle_connect_failed(sk, &to, error, bpf_get_socket_cookie(sk));
+		handle_connect_failed(sk, &to, error, cookie);
 }
 
 /*
@@ -73,21 +73,20 @@ static __always_inline bool is_refused(struct sock *sk, int error)
  * The tracepoint set: the call failed. Once a SYN is sent it is for the connection's state to
  * say, whatever the call returns. `address`: in the caller's memory, or NULL.
  */
-static __always_inline void handle_attempt_failed(struct sock *sk, int error, const void *address,
-						  int len)
+static __noinline void handle_attempt_failed(struct sock *sk, int error, const void *address,
+					     int len)
 {
 	struct target to;
+	bool known;
 	__u64 cookie;
 
 	if (!sk || error == EINPROGRESS || error == EALREADY || error == EISCONN ||
 	    error == EINTR || error == EAFNOSUPPORT || error >= ERESTARTSYS || !is_tcp(sk))
 		return;
 	cookie = cookie_now(sk);
-	if (take_attempt(&to, cookie) ||
-	    (address && len > 0 && is_refused(sk, error) && read_target(&to, address, len, true)))
-		handle_connect_failed(sk, &to, error, cookie);
-	else
-		handle_connect_failed(sk, NULL, error, cookie);
+	known = take_attempt(&to, cookie) || (address && len > 0 && is_refused(sk, error) &&
+					      read_target(&to, address, len, true));
+	handle_connect_failed(sk, known ? &to : NULL, error, cookie);
 }
 
 static __always_inline void handle_accept_return(long fd, struct sock *listener)
@@ -98,14 +97,51 @@ static __always_inline void handle_accept_return(long fd, struct sock *listener)
 		handle_accepted(sk, listener, cookie_now(sk));
 }
 
-/* Functions of their own, for a stack of their own: one does not hold both. */
-static __noinline void handle_connect_exit(struct pt_regs *regs, long ret)
+/* struct user_msghdr (ABI), as much as says where to */
+struct destination {
+	const void *name;
+	int namelen;
+};
+
+/*
+ * MSG_FASTOPEN connects. Most errors of a send are no connection's; of a refusal by a security
+ * module these are. False if it is not for us.
+ */
+static __always_inline bool send_destination(struct destination *to, struct pt_regs *regs, long nr,
+					     long ret)
 {
+	bool plain = nr == SYS_SENDTO;
+	__u32 flags = plain ? PT_REGS_PARM4_CORE_SYSCALL(regs) : PT_REGS_PARM3_CORE_SYSCALL(regs);
+
+	if (!(flags & MSG_FASTOPEN) || ret == -EPIPE || ret == -EOPNOTSUPP)
+		return false;
+	if (ret != -EACCES && ret != -EPERM)
+		return true;
+	if (plain) {
+		to->name = (void *)PT_REGS_PARM5_CORE_SYSCALL(regs);
+		to->namelen = PT_REGS_PARM6_CORE_SYSCALL(regs);
+	} else {
+		bpf_probe_read_user(to, sizeof(*to), (void *)PT_REGS_PARM2_CORE_SYSCALL(regs));
+	}
+	return true;
+}
+
+/* Functions of their own, for a stack of their own: one does not hold both. */
+static __noinline void handle_connect_exit(struct pt_regs *regs, long nr, long ret)
+{
+	struct destination to = {};
+
+	if (nr == SYS_CONNECT) {
+		to.name = (void *)PT_REGS_PARM2_CORE_SYSCALL(regs);
+		to.namelen = PT_REGS_PARM3_CORE_SYSCALL(regs);
+	} else if (!send_destination(&to, regs, nr, ret)) {
+		return;
+	}
 	if (ret < 0)
-		handle_attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret,
-				      (void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
-				      PT_REGS_PARM3_CORE_SYSCALL(regs));
-	call_ended();
+		handle_attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret, to.name,
+				      to.namelen);
+	if (nr == SYS_CONNECT)
+		call_ended();
 }
 
 static __noinline void handle_accept_exit(long fd)

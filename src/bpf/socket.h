@@ -23,7 +23,7 @@
 #include "state.h"
 #include "close.h"
 
-#define WANT_ACCEPTED (NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE | NETMON_WANT_STATE)
+#define WANT_ACCEPTED (NETMON_WANT_ACCEPT | WANT_LASTING)
 
 /* The current task opens the connection: it is the owner from here on. */
 static __always_inline void set_owner(struct conn *conn)
@@ -56,6 +56,45 @@ static __always_inline void send_listen(struct sock *sk, const struct conn *conn
 	}
 }
 
+/* The target in the memory of the task that is in connect(); false if it is not. */
+static __always_inline bool connect_target(struct target *to)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+
+	return READ_SYSCALL_NR(regs) == SYS_CONNECT && !is_compat() &&
+	       read_target(to, (void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
+			   PT_REGS_PARM3_CORE_SYSCALL(regs), true);
+}
+
+/*
+ * A cgroup program may have changed where connect() goes to. The unspecified address stands for
+ * this host.
+ */
+static __always_inline void report_asked(const struct conn *conn)
+{
+	struct netmon_event *e;
+	struct target to;
+	__be32 addr[4];
+
+	if (conn->flags & NETMON_FLAG_MPTCP || !connect_target(&to))
+		return;
+	if (to.family == AF_INET)
+		map_ipv4(addr, to.addr[0]);
+	else
+		__builtin_memcpy(addr, to.addr, sizeof(addr));
+	if ((addr[0] == conn->flow.daddr[0] && addr[1] == conn->flow.daddr[1] &&
+	     addr[2] == conn->flow.daddr[2] && addr[3] == conn->flow.daddr[3] &&
+	     bpf_ntohs(to.port) == conn->flow.dport) ||
+	    (!addr[0] && !addr[1] && !addr[3]))
+		return;
+	e = new_record(conn, NETMON_KIND_ASKED, conn->begun);
+	if (!e)
+		return;
+	__builtin_memcpy(e->flow.daddr, addr, sizeof(addr));
+	e->flow.dport = bpf_ntohs(to.port);
+	send_event(e);
+}
+
 /*
  * The rest of what has begun, once it has an owner. A function of its own, as what follows
  * set_owner() always is: its stack is then not under that of the process record.
@@ -64,8 +103,11 @@ static __noinline void begin(struct sock *sk, struct conn *conn, int newstate)
 {
 	if (!conn)
 		return;
-	if (newstate == TCP_SYN_SENT && !is_announced(sk))
-		send_request(conn);
+	if (newstate == TCP_SYN_SENT) {
+		report_asked(conn);
+		if (!is_announced(sk))
+			send_request(conn);
+	}
 	announce_reopen(sk);
 	/* An attempt that connect() was to report and did not: its return was not seen. */
 	if (conn_of(sk))
@@ -75,16 +117,6 @@ static __noinline void begin(struct sock *sk, struct conn *conn, int newstate)
 	if (newstate == TCP_LISTEN)
 		send_listen(sk, conn, NETMON_KIND_LISTEN);
 	conn_insert(sk, conn);
-}
-
-/* The target in the memory of the task that is in connect(); false if it is not. */
-static __always_inline bool connect_target(struct target *to)
-{
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-
-	return READ_SYSCALL_NR(regs) == SYS_CONNECT && !is_compat() &&
-	       read_target(to, (void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
-			   PT_REGS_PARM3_CORE_SYSCALL(regs), true);
 }
 
 /* CLOSE -> SYN_SENT or LISTEN, in the task that calls connect() or listen(). */
@@ -108,6 +140,7 @@ static __always_inline void handle_opening(struct sock *sk, int newstate)
 		fill_flow(&conn.flow, sk, NULL);
 	if (!admit_flow(index, sk, &conn, listens))
 		return;
+	conn.ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
 	conn.begun = bpf_ktime_get_boot_ns();
 	if (listens)
 		conn.phase = PHASE_LISTEN;
@@ -159,7 +192,7 @@ static __always_inline void handle_connected(struct sock *sk, struct conn *conn)
 		}
 	}
 	conn->since = now;
-	if (!(config.want & (NETMON_WANT_CLOSE | NETMON_WANT_STATE)))
+	if (!(config.want & WANT_LASTING))
 		conn_claim(sk, NULL);
 }
 
@@ -297,8 +330,11 @@ static __always_inline void note_subflow_failure(struct sock *sk, int error)
 	struct sock *msk = msk_of(sk);
 	struct conn *conn = msk ? conn_of(msk) : NULL;
 
-	if (conn && conn->phase != PHASE_OPEN)
-		conn->error = error;
+	if (!conn || conn->phase == PHASE_OPEN)
+		return;
+	conn->error = error;
+	if (READ(sock, sk, __sk_common.skc_dport))
+		fill_flow(&conn->flow, sk, NULL);
 }
 
 /* -> CLOSE: the end, with the final counts; sk_err is why, if it was not closed in order. */
@@ -413,11 +449,12 @@ static __always_inline void handle_accepted(struct sock *sk, struct sock *listen
 	fill_flow(&conn.flow, sk, NULL);
 	if (!admit_flow(index, sk, &conn, true))
 		return;
+	conn.ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
 	conn.begun = begun_waiting(sk, now);
 	conn.since = established_at(sk, &conn, now);
 	set_owner(&conn);
 	send_accept(&conn, now, listener);
-	if (config.want & (NETMON_WANT_CLOSE | NETMON_WANT_STATE))
+	if (config.want & WANT_LASTING)
 		track_accepted(sk, &conn);
 }
 
@@ -447,8 +484,10 @@ static __always_inline void handle_connect_failed(struct sock *sk, struct target
 	fill_flow(&conn.flow, sk, to);
 	if (!admit_flow(index, sk, &conn, true))
 		return;
+	conn.ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
 	conn.begun = bpf_ktime_get_boot_ns();
 	set_owner(&conn);
+	report_asked(&conn);
 	if (!is_announced(sk))
 		send_request(&conn);
 	/* Without a SYN there is nothing that could have taken time. */

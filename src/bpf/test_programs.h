@@ -80,4 +80,22 @@ int on_container_case(struct __sk_buff *skb)
 _Static_assert(sizeof(struct container_case) == NETMON_CGROUP_PARTS * NETMON_NAME_MAX + 256,
 	       "container_case has no padding");
 
+/* What others attach to cgroups: 198.51.100.1 is somewhere else, and 198.51.100.2 is forbidden. */
+SEC("?cgroup/connect4")
+int on_test_connect(struct bpf_sock_addr *ctx)
+{
+	if (ctx->user_ip4 == bpf_htonl(0xc6336401))
+		ctx->user_ip4 = bpf_htonl(0x7f000001);
+	return ctx->user_ip4 != bpf_htonl(0xc6336402);
+}
+
+__u32 test_losses = 0;
+
+/* The first large packet is lost. */
+SEC("?cgroup_skb/ingress")
+int on_test_loss(struct __sk_buff *skb)
+{
+	return skb->len < 1000 || __sync_fetch_and_add(&test_losses, 1) > 0;
+}
+
 #endif

@@ -102,6 +102,10 @@ struct bpf_sock_addr {
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
 	s64 counter;
 } atomic64_t;
 
@@ -148,6 +152,7 @@ struct sock_common {
 	u16 skc_num;
 	u16 skc_family;
 	volatile unsigned char skc_state;
+	int skc_bound_dev_if;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
@@ -169,6 +174,7 @@ struct sock {
 	u16 sk_type;
 	u16 sk_protocol;
 	u8 sk_shutdown;
+	atomic_t sk_drops;
 	u32 sk_ack_backlog;
 	u32 sk_max_ack_backlog;
 };
@@ -192,6 +198,8 @@ struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	const struct tcp_ulp_ops *icsk_ulp_ops;
 	void *icsk_ulp_data;
+	u8 icsk_ca_state : 5;
+	u8 icsk_pending;
 };
 
 struct tcp_rack {
@@ -221,8 +229,27 @@ struct tcp_sock {
 
 struct sk_buff {
 	struct sock *sk;
+	char cb[48];
+	unsigned char *head;
 	u16 transport_header;
 	u16 network_header;
+};
+
+/* what TCP keeps in sk_buff.cb */
+struct tcp_skb_cb {
+	u32 seq;
+	u32 end_seq;
+	u8 tcp_flags; /* more since 6.16, of which these are the low ones */
+};
+
+struct request_sock {
+	struct sock_common __req_common;
+	u8 num_retrans;
+};
+
+/* with other reasons, and fewer, in each kernel */
+enum skb_drop_reason {
+	SKB_DROP_REASON_TCP_LISTEN_OVERFLOW = 40,
 };
 
 struct mptcp_subflow_context {

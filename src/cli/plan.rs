@@ -23,9 +23,19 @@ impl EventSet {
         self.has(EventName::Request)
     }
 
+    /// Are segments that were sent again among them?
+    pub fn has_retransmits(self) -> bool {
+        self.has(EventName::Retransmit)
+    }
+
+    /// Are those that a listener has dropped among them?
+    pub fn has_drops(self) -> bool {
+        self.has(EventName::Drop)
+    }
+
     /// Are any of them about connections of this host to others? They have names.
     pub fn has_outgoing(self) -> bool {
-        self.iter().any(|name| !matches!(name, EventName::Accept | EventName::Listen))
+        self.iter().any(|name| !matches!(name, EventName::Accept | EventName::Listen | EventName::Drop))
     }
 
     /// Each kind by its own name, never as [`EventName::All`].
@@ -176,14 +186,17 @@ mod tests {
 
     #[test]
     fn events_are_a_list() {
-        use EventName::{Accept, Close, Connect, Fail, Listen, Request, State};
+        use EventName::{Accept, Close, Connect, Drop, Fail, Listen, Request, Retransmit, State};
         let events = |words: &[&str]| -> Vec<EventName> {
             plan(words, Environment::default()).events.iter().collect()
         };
         assert_eq!(events(&[]), [Connect, Accept, Close, Fail]);
         assert_eq!(events(&["-e", "connect,fail"]), [Connect, Fail]);
         assert_eq!(events(&["-e", "close", "-e", "fail"]), [Close, Fail]);
-        assert_eq!(events(&["-e", "all"]), [Connect, Accept, Close, Fail, Request, Listen, State]);
+        assert_eq!(
+            events(&["-e", "all"]),
+            [Connect, Accept, Close, Fail, Request, Listen, State, Retransmit, Drop]
+        );
         for failed in [&["--failed"][..], &["--failed", "-e", "fail,close"], &["-e", "all", "--failed"]] {
             assert_eq!(events(failed), [Fail], "{failed:?}");
         }

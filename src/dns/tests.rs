@@ -19,6 +19,8 @@ fn event(what: EventKind, at: u64) -> Event {
         local: "192.0.2.9:40000".parse().expect("an address"),
         remote: "192.0.2.1:443".parse().expect("an address"),
         netns: 1,
+        asked: None,
+        interface: None,
         mptcp: false,
         owner: Actor { image: None, pid: 1, tid: 1 },
         rule: None,

@@ -17,7 +17,7 @@ type Column = (&'static str, fn(&Row<'_>) -> Cow<'static, str>);
 
 /// The columns before the fields that JSON has too, in order.
 #[rustfmt::skip]
-static FIRST: [Column; 29] = [
+static FIRST: [Column; 32] = [
     ("timestamp", |row| vocabulary::time(row.record.wall_ns).into()),
     ("event", |row| vocabulary::event(row.kind()).into()),
     ("pid", |row| text(row.owner().map(|owner| owner.pid))),
@@ -37,6 +37,9 @@ static FIRST: [Column; 29] = [
     ("sport", |row| text(Some(row.record.event.local.port()))),
     ("daddr", |row| text(Some(row.record.event.remote.ip()))),
     ("dport", |row| text(Some(row.record.event.remote.port()))),
+    ("asked_daddr", |row| text(row.record.event.asked.map(|asked| asked.ip()))),
+    ("asked_dport", |row| text(row.record.event.asked.map(|asked| asked.port()))),
+    ("ifindex", |row| text(row.record.event.interface)),
     ("dns", |row| row.record.names.names.join(" ").into()),
     ("dns_guess", |row| text(row.record.names.guess.then_some(true))),
     ("netns", |row| text(Some(row.record.event.netns))),
@@ -51,9 +54,10 @@ static FIRST: [Column; 29] = [
 
 /// The columns after the fields that JSON has too.
 #[rustfmt::skip]
-static LAST: [Column; 3] = [
+static LAST: [Column; 4] = [
     ("backlog_len", |row| text(row.kind().backlog().map(|backlog| backlog.len))),
     ("backlog_max", |row| text(row.kind().backlog().map(|backlog| backlog.max))),
+    ("backlog_drops", |row| text(row.kind().backlog().map(|backlog| backlog.drops))),
     ("rule", |row| row.rule.to_owned().into()),
 ];
 
@@ -105,7 +109,7 @@ impl Row<'_> {
     fn states(&self) -> (Option<State>, Option<State>) {
         match self.kind() {
             EventKind::StateChange { from, to, .. } => (Some(*to), Some(*from)),
-            kind => (kind.existing().map(|existing| existing.state), None),
+            kind => (kind.lasting_state(), None),
         }
     }
 

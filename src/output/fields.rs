@@ -18,12 +18,15 @@ pub enum Scalar {
 pub type Field = (&'static str, fn(&EventKind) -> Option<Scalar>);
 
 /// The fields, in the order of the CSV columns.
-pub static FIELDS: [Field; 8] = [
+pub static FIELDS: [Field; 11] = [
     ("latency_us", |kind| kind.latency().map(micros)),
     ("duration_us", |kind| kind.duration().map(micros)),
     ("bytes_sent", |kind| Some(Scalar::Number(kind.close()?.bytes?.sent))),
     ("bytes_received", |kind| Some(Scalar::Number(kind.close()?.bytes?.received))),
-    ("retransmits", |kind| Some(Scalar::Number(kind.close()?.retransmits.into()))),
+    ("segment", |kind| Some(Scalar::Word(vocabulary::segment(kind.retransmit()?.segment).into()))),
+    ("seq", |kind| Some(Scalar::Number(kind.retransmit()?.seq?.into()))),
+    ("seq_len", |kind| Some(Scalar::Number(kind.retransmit()?.seq_len?.into()))),
+    ("retransmits", |kind| Some(Scalar::Number(kind.retransmits()?.into()))),
     ("srtt_us", |kind| Some(micros(kind.close()?.srtt))),
     ("reason", |kind| Some(Scalar::Word(vocabulary::reason(kind.close()?.reason)))),
     ("error", |kind| kind.failure().map(|error| Scalar::Word(vocabulary::failure(error)))),

@@ -148,7 +148,11 @@ fn ends(record: &Record, layout: &Layout, cut: &str) -> (String, String) {
 
 /// A kind of event in seven letters where that can be.
 fn event_name(kind: &EventKind) -> &'static str {
-    if kind.existing().is_some() { "exists" } else { vocabulary::event(kind) }
+    match kind {
+        EventKind::Existing(_) => "exists",
+        EventKind::Retransmit(_) => "retrans",
+        kind => vocabulary::event(kind),
+    }
 }
 
 /// The owner's name, and how many more there are.

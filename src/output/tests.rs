@@ -2,6 +2,7 @@
 
 use std::{
     cell::OnceCell,
+    num::NonZero,
     rc::Rc,
     time::{Duration, SystemTime},
 };
@@ -28,11 +29,12 @@ fn records() -> Vec<Record> {
         let bytes = samples::event(kind, 7);
         let Ok(Decoded::Event(mut event)) = decode(&bytes) else { panic!("an event") };
         event.rule = Some(0);
-        let backlog = Some(Backlog { len: 3, max: 128 });
+        let backlog = Some(Backlog { len: 3, max: 128, drops: 4 });
         match &mut event.kind {
             EventKind::Accept { backlog: queue }
             | EventKind::Listen { backlog: queue }
-            | EventKind::ListenStop { backlog: queue } => *queue = backlog,
+            | EventKind::ListenStop { backlog: queue }
+            | EventKind::ListenDrop { backlog: queue } => *queue = backlog,
             EventKind::Close(close) => {
                 close.closer = Some(ImageId(2));
                 close.retransmits = 2;
@@ -42,10 +44,14 @@ fn records() -> Vec<Record> {
                 existing.backlog = backlog;
                 existing.owners.push(existing.owners[0]);
             }
+            EventKind::Connect { .. } => {
+                event.asked = Some("198.51.100.1:80".parse().expect("an address"));
+                event.interface = NonZero::new(3);
+            }
             EventKind::Request
-            | EventKind::Connect { .. }
             | EventKind::Fail { .. }
-            | EventKind::StateChange { .. } => {}
+            | EventKind::StateChange { .. }
+            | EventKind::Retransmit(_) => {}
         }
         let names = Names { names: vec![Rc::from("www.example")].into(), guess: false };
         let table = [process(1), process(2)];
@@ -103,7 +109,7 @@ fn csv_has_a_column_for_every_field_of_json() {
     let csv = text(&mut Csv::new(Vec::new(), true));
     let header: Vec<&str> = csv.lines().next().expect("a header").split(',').collect();
     // Elsewhere, under another name, or left out of a flat table.
-    let known = ["type", "new_state", "backlog", "closer", "dstIP", "dstPort", "results"];
+    let known = ["type", "new_state", "backlog", "closer", "asked", "dstIP", "dstPort", "results"];
     for line in json.lines() {
         let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
         for field in event["network_event"].as_object().expect("an object").keys() {

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use nix::errno::Errno;
 
 use crate::{
-    event::{CloseReason, Direction, EventKind, Failure, SecureExec, State},
+    event::{CloseReason, Direction, EventKind, Failure, SecureExec, Segment, State},
     hostile::is_hostile,
 };
 
@@ -122,6 +122,8 @@ pub fn event(what: &EventKind) -> &'static str {
         EventKind::Listen { .. } => "listen",
         EventKind::ListenStop { .. } => "unlisten",
         EventKind::StateChange { .. } => "state",
+        EventKind::Retransmit(_) => "retransmit",
+        EventKind::ListenDrop { .. } => "drop",
         EventKind::Existing(_) => "existing",
     }
 }
@@ -137,7 +139,20 @@ pub fn type_name(what: &EventKind) -> &'static str {
         EventKind::Listen { .. } => "TcpListenStart",
         EventKind::ListenStop { .. } => "TcpListenStop",
         EventKind::StateChange { .. } => "TcpStateChange",
+        EventKind::Retransmit(_) => "TcpRetransmit",
+        EventKind::ListenDrop { .. } => "TcpListenDrop",
         EventKind::Existing(_) => "TcpConnectionExisting",
+    }
+}
+
+/// What a segment is for.
+pub fn segment(segment: Segment) -> &'static str {
+    match segment {
+        Segment::Syn => "SYN",
+        Segment::SynAck => "SYN+ACK",
+        Segment::Data => "data",
+        Segment::Fin => "FIN",
+        Segment::Probe => "probe",
     }
 }
 

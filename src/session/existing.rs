@@ -51,7 +51,9 @@ impl ExistingSockets {
                         Ok(Decoded::Event(event)) if matches!(event.kind, EventKind::Existing(_)) => {
                             existing.add(event, &mut by_socket);
                         }
-                        Ok(Decoded::Event(_) | Decoded::Answer(_)) | Err(_) => existing.pending.push(bytes),
+                        Ok(Decoded::Event(_) | Decoded::Asked(..) | Decoded::Answer(_)) | Err(_) => {
+                            existing.pending.push(bytes)
+                        }
                     }
                 }
             }
@@ -89,7 +91,8 @@ impl ExistingSockets {
             .iter()
             .filter_map(|bytes| match decode(bytes) {
                 Ok(Decoded::Event(event)) if begins(&event) => Some(socket(&event)),
-                Ok(Decoded::Event(_) | Decoded::Process(..) | Decoded::Answer(_)) | Err(_) => None,
+                Ok(Decoded::Event(_) | Decoded::Asked(..) | Decoded::Process(..) | Decoded::Answer(_))
+                | Err(_) => None,
             })
             .collect()
     }

@@ -141,6 +141,7 @@ fn run_into(source: &mut Script, stop: Stop, existing: ExistingSockets, output: 
         output: &mut output,
         stop,
         existing,
+        asked: Default::default(),
         dns: DnsTracker::default(),
         dns_filter: None,
     };

@@ -6,7 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use libbpf_rs::{Link, OpenProgramMut, ProgramMut, ProgramType, libbpf_sys};
+use libbpf_rs::{
+    Link, OpenProgramMut, ProgramMut, ProgramType,
+    btf::{Btf, types::Enum},
+    libbpf_sys,
+};
 
 use super::{
     config::TracerConfig,
@@ -59,11 +63,15 @@ impl ProbeSet {
     /// What this set cannot see that the other can.
     pub fn limits(self) -> &'static [&'static str] {
         match self {
-            ProbeSet::Trampoline => &["the backlog of accepts through io_uring"],
+            ProbeSet::Trampoline => &[
+                "the backlog of accepts through io_uring",
+                "sendto(MSG_FASTOPEN) that a security module refuses",
+            ],
             ProbeSet::Tracepoint => &[
                 "accepts through io_uring with multishot or direct descriptors, and before Linux 5.19 all of them",
-                "failures before the SYN of sendto(MSG_FASTOPEN)",
                 "accepts of 32-bit programs, and their connects that fail before any SYN",
+                "accepts of servers in the kernel (nfsd and the like), and so their connections",
+                "connects through io_uring that a security module refuses",
             ],
         }
     }
@@ -91,6 +99,8 @@ struct Needs {
     tracing: bool,
     existing: bool,
     requests: bool,
+    retransmits: bool,
+    drops: bool,
     dns: bool,
     net_admin: bool,
 }
@@ -116,15 +126,21 @@ macro_rules! program {
 }
 
 /// Every program there is: loading, attaching and detaching follow from this table.
-static PROGRAMS: [Entry; 18] = [
+static PROGRAMS: [Entry; 24] = [
     program!(on_dns, Names, |needs| needs.tracing && needs.dns),
     program!(on_exec, Follow, |needs| needs.tracing),
     program!(on_fork, Follow, |needs| needs.tracing),
     program!(on_state, Follow, |needs| needs.tracing),
     program!(on_state_second, Follow, |needs| needs.tracing),
+    program!(on_retransmit, Follow, |needs| needs.tracing && needs.retransmits),
+    program!(on_retransmit_synack, Follow, |needs| needs.tracing && needs.retransmits),
+    program!(on_drop, Follow, |needs| needs.drops),
     program!(on_connect_v4, Calls, Needs::trampoline),
     program!(on_connect_v6, Calls, Needs::trampoline),
     program!(on_accept, Calls, Needs::trampoline),
+    program!(on_refused, Calls, Needs::trampoline),
+    program!(on_refused_v4, Calls, Needs::trampoline),
+    program!(on_refused_v6, Calls, Needs::trampoline),
     program!(on_request, Calls, |needs| needs.trampoline() && needs.requests),
     program!(on_uring, Calls, Needs::tracepoint),
     program!(on_connect_enter, Calls, |needs| needs.tracepoint() && needs.requests),
@@ -159,6 +175,8 @@ pub fn want_bits(events: EventSet) -> u32 {
         N::Request => want::NETMON_WANT_REQUEST.0,
         N::Listen => want::NETMON_WANT_LISTEN.0,
         N::State => want::NETMON_WANT_STATE.0,
+        N::Retransmit => want::NETMON_WANT_RETRANSMIT.0,
+        N::Drop => want::NETMON_WANT_DROP.0,
     };
     events.iter().fold(0, |bits, name| bits | bit(name))
 }
@@ -176,6 +194,8 @@ pub fn choose(
         tracing,
         existing: config.at_start != AtStart::Ignore,
         requests: config.events.has_requests(),
+        retransmits: config.events.has_retransmits(),
+        drops: tracing && config.events.has_drops() && can_see_drops(notes),
         dns: tracing && config.dns && can_watch_dns(notes),
         net_admin: config.net_admin,
     };
@@ -229,6 +249,24 @@ fn errno_of_program(attach_type: libbpf_sys::bpf_attach_type) -> i32 {
 const REQUEST_LIMITS: &str = "without BPF trampolines requests show what the caller's memory says when \
     connect() is called; unseen are MPTCP ones through io_uring, and io_uring ones that are refused by \
     a security module";
+
+/// Why a segment is dropped the kernel says to an enum that grows.
+fn can_see_drops(notes: &mut Vec<String>) -> bool {
+    let reasons = Btf::from_vmlinux().ok();
+    let reasons = reasons.as_ref().and_then(|btf| btf.type_by_name::<Enum<'_>>("skb_drop_reason"));
+    let says = reasons.is_some_and(|reasons| {
+        reasons
+            .iter()
+            .any(|member| member.name.is_some_and(|name| name == "SKB_DROP_REASON_TCP_LISTEN_OVERFLOW"))
+    });
+    if !says {
+        notes.push(
+            "drop events are not seen: this kernel does not say why it drops a segment (Linux 6.15)"
+                .to_owned(),
+        );
+    }
+    says
+}
 
 /// DNS names are best effort: without them tracing goes on.
 fn can_watch_dns(notes: &mut Vec<String>) -> bool {

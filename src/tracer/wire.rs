@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    num::NonZero,
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use crate::{
     process::{argv, container, systemd_unit},
     tracer::layout::{
         netmon_dns, netmon_event, netmon_flag as flag, netmon_kind as kinds, netmon_process,
-        netmon_process_flag as process_flag, netmon_secureexec as secureexec,
+        netmon_process_flag as process_flag, netmon_secureexec as secureexec, netmon_segment as segments,
     },
 };
 
@@ -24,6 +25,8 @@ pub enum Decoded<'a> {
     Event(Event),
     /// A name was resolved.
     Answer(Answer<'a>),
+    /// Where connect() was to go; events of the connection follow.
+    Asked(ConnectionId, SocketAddr),
     /// Who will be named by the events that follow.
     Process(ImageId, Box<Process>),
 }
@@ -43,6 +46,10 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded<'_>, Undecodable> {
         Ok(Decoded::Process(id, Box::new(process)))
     } else if first == kinds::NETMON_KIND_DNS.0 {
         answer(bytes).map(Decoded::Answer)
+    } else if first == kinds::NETMON_KIND_ASKED.0 {
+        let raw: netmon_event = exactly(bytes)?;
+        let id = ConnectionId { cookie: raw.cookie, begun: BootTime(raw.begun) };
+        Ok(Decoded::Asked(id, SocketAddr::new(address(raw.flow.daddr), raw.flow.dport)))
     } else {
         event(&exactly::<netmon_event>(bytes)?).map(Decoded::Event)
     }
@@ -62,8 +69,11 @@ fn answer(bytes: &[u8]) -> Result<Answer<'_>, Undecodable> {
 fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
     let has = |bit: flag| u32::from(raw.flags) & bit.0 != 0;
     let elapsed = has(flag::NETMON_FLAG_TIMED).then(|| Duration::from_nanos(raw.duration_ns));
-    let backlog =
-        has(flag::NETMON_FLAG_BACKLOG).then_some(Backlog { len: raw.backlog_len, max: raw.backlog_max });
+    let backlog = has(flag::NETMON_FLAG_BACKLOG).then_some(Backlog {
+        len: raw.backlog_len,
+        max: raw.backlog_max,
+        drops: raw.drops,
+    });
     let [from, to] = [raw.states & 15, raw.states >> 4].map(state);
     let owner = Actor { image: image(raw.image), pid: raw.pid, tid: raw.tid };
     let direction = if has(flag::NETMON_FLAG_EGRESS) { Direction::Egress } else { Direction::Ingress };
@@ -94,6 +104,19 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
         k if k == kinds::NETMON_KIND_STATE.0 => {
             EventKind::StateChange { direction, from, to, after: elapsed }
         }
+        k if k == kinds::NETMON_KIND_RETRANSMIT.0 => {
+            let segment = segment(raw.segment)?;
+            let known = |value| (segment != Segment::SynAck).then_some(value);
+            EventKind::Retransmit(Retransmit {
+                direction,
+                state: to,
+                segment,
+                seq: known(raw.seq),
+                seq_len: known(raw.seq_len),
+                retransmits: raw.retransmits,
+            })
+        }
+        k if k == kinds::NETMON_KIND_DROP.0 => EventKind::ListenDrop { backlog },
         k if k == kinds::NETMON_KIND_EXISTING.0 => EventKind::Existing(Existing {
             state: to,
             direction: if has(flag::NETMON_FLAG_INGRESS) {
@@ -113,11 +136,24 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
         local: SocketAddr::new(address(raw.flow.saddr), raw.flow.sport),
         remote: SocketAddr::new(address(raw.flow.daddr), raw.flow.dport),
         netns: raw.flow.netns,
+        asked: None,
+        interface: NonZero::new(raw.ifindex),
         mptcp: has(flag::NETMON_FLAG_MPTCP),
         owner,
         rule: raw.rule.checked_sub(1),
         kind,
     })
+}
+
+fn segment(number: u32) -> Result<Segment, Undecodable> {
+    match number {
+        k if k == segments::NETMON_SEGMENT_SYN.0 => Ok(Segment::Syn),
+        k if k == segments::NETMON_SEGMENT_SYN_ACK.0 => Ok(Segment::SynAck),
+        k if k == segments::NETMON_SEGMENT_DATA.0 => Ok(Segment::Data),
+        k if k == segments::NETMON_SEGMENT_FIN.0 => Ok(Segment::Fin),
+        k if k == segments::NETMON_SEGMENT_PROBE.0 => Ok(Segment::Probe),
+        _ => Err(Undecodable),
+    }
 }
 
 /// In network order; IPv4 comes as an IPv4-mapped address.

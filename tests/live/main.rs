@@ -87,6 +87,7 @@ fn play(part: &str) {
         "connect and hold" => close_reasons::connect_and_hold(),
         "close what was inherited" => close_reasons::close_what_was_inherited(),
         "connect and close, many times" => existing::connect_and_close_many_times(),
+        "connect where told" => reports::connect_where_told(),
         "fork and exit" => reports::fork_and_exit(),
         "drop privileges of an old kernel" => sandbox::drop_privileges_of_an_old_kernel(),
         part => match part.strip_prefix("client ") {

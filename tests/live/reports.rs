@@ -1,18 +1,23 @@
 //! What users of tracers have found wrong in them: each case is the kind of a public report.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     os::fd::AsRawFd,
+    path::PathBuf,
     process::Command,
     thread,
 };
 
 use landlock::{AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated};
+use libbpf_rs::Link;
 use libtest_mimic::Completion;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use tcptrace::{host, tracer::cgroup_test};
 
 use crate::common::{
     self, Trace,
@@ -397,6 +402,200 @@ fn connections_of_one_socket_are_told_apart() {
     assert_eq!(kinds, [vec![FAIL], vec![CONNECT, CLOSE], vec![CONNECT, CLOSE]]);
 }
 
+/// A cgroup below the root of cgroup2, with one program of test_programs.h and one process.
+struct Cgroup {
+    path: PathBuf,
+    program: Option<Link>,
+}
+
+impl Cgroup {
+    fn with(program: &str, process: u32) -> Cgroup {
+        let path = host::cgroup2_root().expect("cgroup2").join(format!("tcptrace-test-{process}"));
+        fs::create_dir(&path).expect("a cgroup");
+        let program = Some(cgroup_test::attach(program, &path).expect("attach"));
+        fs::write(path.join("cgroup.procs"), process.to_string()).expect("move the process");
+        Cgroup { path, program }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        self.program = None;
+        // A process that has just ended may not have left it yet.
+        while let Err(error) = fs::remove_dir(&self.path) {
+            assert_eq!(error.raw_os_error(), Some(libc::EBUSY), "{error}");
+            thread::yield_now();
+        }
+    }
+}
+
+/// The part of another process: connect to each address it is told, and receive from the last.
+pub fn connect_where_told() {
+    let mut stream = None;
+    loop {
+        match actor::listen().as_str() {
+            "" => return,
+            "receive" => {
+                let mut stream: TcpStream = stream.take().expect("a connection");
+                stream.read_exact(&mut [0; 20_000]).expect("receive");
+                actor::say("received");
+            }
+            address => {
+                let address: SocketAddr = address.parse().expect("an address");
+                let connected = TcpStream::connect(address);
+                actor::say(
+                    connected.as_ref().err().and_then(std::io::Error::raw_os_error).unwrap_or_default(),
+                );
+                stream = connected.ok();
+            }
+        }
+    }
+}
+
+fn what_a_cgroup_program_makes_of_an_address() {
+    network::own();
+    let listener = net::listen(V4);
+    let port = listener.local_addr().expect("an address").port();
+    let mut actor = Actor::start("connect where told");
+    let cgroup = Cgroup::with("on_test_connect", actor.pid());
+    let mut trace = Trace::start(&[]);
+    let mut told = |address: String| -> String {
+        actor.tell(address);
+        actor.hear()
+    };
+    assert_eq!(told(format!("198.51.100.1:{port}")), "0");
+    assert_eq!(told(format!("198.51.100.2:{port}")), libc::EPERM.to_string());
+    assert_eq!(told(format!("127.0.0.1:{port}")), "0");
+    for _ in 0..2 {
+        drop(listener.accept().expect("accept"));
+    }
+    actor.leave();
+    trace.wait("the events", |events| network::mine(events).len() >= 9);
+    let events = network::mine(&trace.stop().events);
+    drop(cgroup);
+    let asked = serde_json::json!({ "daddr": "198.51.100.1", "dport": port });
+    for kind in [CONNECT, CLOSE] {
+        let ours = all(&events, kind).into_iter().map(net).filter(|net| net["dport"] == port);
+        let seen: Vec<_> = ours.map(|net| (net["daddr"].clone(), net.get("asked").cloned())).collect();
+        let (first, second) = (("127.0.0.1".into(), Some(asked.clone())), ("127.0.0.1".into(), None));
+        assert!(seen == [first.clone(), second.clone()] || seen == [second, first], "{events:#?}");
+    }
+    let fail = net(the(&events, FAIL));
+    assert_eq!([&fail["error"], &fail["daddr"]], ["EPERM", "198.51.100.2"], "{fail:#}");
+}
+
+fn a_lost_segment_is_sent_again() {
+    network::own();
+    network::dig_black_hole();
+    let mut trace = Trace::start(&["-e", "connect,accept,close,fail,retransmit"]);
+    let listener = net::listen(V4);
+    let mut actor = Actor::start("connect where told");
+    let cgroup = Cgroup::with("on_test_loss", actor.pid());
+    actor.tell(listener.local_addr().expect("an address"));
+    assert_eq!(actor.hear(), "0");
+    let (mut server, _) = listener.accept().expect("accept");
+    server.write_all(&[0; 20_000]).expect("send");
+    actor.tell("receive");
+    assert_eq!(actor.hear(), "received");
+    drop(server);
+    actor.leave();
+    drop(cgroup);
+    let blocked = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    blocked.set_nonblocking(true).expect("O_NONBLOCK");
+    blocked
+        .connect(&network::BLACK_HOLE.parse::<SocketAddr>().expect("an address").into())
+        .expect_err("no answer");
+    let segments = |events: &[Value], segment: &[&str]| -> Vec<Value> {
+        let again = all(events, "TcpRetransmit").into_iter();
+        again.filter(|event| segment.iter().any(|name| net(event)["segment"] == *name)).cloned().collect()
+    };
+    trace.wait("both", |events| {
+        let mine = network::mine(events);
+        !segments(&mine, &["SYN"]).is_empty() && !all(&mine, CLOSE).is_empty()
+    });
+    drop(blocked);
+    let events = network::mine(&trace.stop().events);
+    events.iter().for_each(common::schema::check);
+    let again = segments(&events, &["data", "probe"]);
+    assert!(!again.is_empty(), "{events:#?}");
+    for event in &again {
+        assert_eq!(event["process"]["pid"], std::process::id(), "{event:#}");
+        assert_eq!([&net(event)["direction"], &net(event)["state"]], ["ingress", "ESTABLISHED"]);
+    }
+    let close = close_of(&events, "ingress");
+    assert_eq!(net(&again[0])["connection"], net(the(&events, ACCEPT))["connection"]);
+    assert_eq!(net(again.last().expect("one"))["retransmits"], close["retransmits"], "{events:#?}");
+    let syn = segments(&events, &["SYN"]);
+    assert_eq!([&net(&syn[0])["state"], &net(&syn[0])["daddr"]], ["SYN_SENT", "192.0.2.1"]);
+    assert_eq!([&net(&syn[0])["retransmits"], &net(&syn[0])["seq_len"]], [1, 1]);
+}
+
+/// Handshakes that are complete for the other end, but wait for data here, meet a queue that is full by then.
+fn a_full_queue_drops_connections() -> Completion {
+    network::own();
+    let mut trace = Trace::start(&["-e", "drop,accept"]);
+    if trace.banner().contains("drop events are not seen") {
+        return skipped("this kernel does not say why it drops a segment");
+    }
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    sys::set_tcp(&listener, libc::TCP_DEFER_ACCEPT, 30);
+    listener.bind(&SocketAddr::from((V4, 0)).into()).expect("bind");
+    listener.listen(0).expect("listen");
+    let address = listener.local_addr().expect("an address");
+    let clients: Vec<Socket> = (0..2)
+        .map(|_| {
+            let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            client.connect(&address).expect("connect");
+            client
+        })
+        .collect();
+    for mut client in &clients {
+        client.write_all(b"x").expect("send");
+    }
+    let port = address.as_socket().expect("an address").port();
+    trace.wait("the drop", |events| !all(&network::mine(events), "TcpListenDrop").is_empty());
+    drop(listener.accept().expect("accept"));
+    drop(listener.accept().expect("accept: the other end tries again"));
+    trace.wait("both accepts", |events| all(&network::mine(events), ACCEPT).len() >= 2);
+    let events = network::mine(&trace.stop().events);
+    events.iter().for_each(common::schema::check);
+    let dropped = all(&events, "TcpListenDrop")[0];
+    let ports = clients.iter().map(|client| client.local_addr().expect("an address"));
+    let ports: Vec<_> = ports.filter_map(|address| Some(address.as_socket()?.port())).collect();
+    assert_eq!(net(dropped)["sport"], port);
+    assert!(ports.iter().any(|port| net(dropped)["dport"] == *port), "{dropped:#} {ports:?}");
+    assert_eq!([&net(dropped)["backlog"]["len"], &net(dropped)["backlog"]["max"]], [1, 0]);
+    assert_eq!(dropped["process"]["pid"], std::process::id());
+    let accepts = all(&events, ACCEPT);
+    assert!(net(accepts[1])["backlog"]["drops"].as_u64() >= Some(1), "{accepts:#?}");
+    Completion::Completed
+}
+
+/// Two links with the same address on each: what tells their connections apart is the interface.
+fn link_local_connections_say_their_interface() {
+    network::own();
+    for (one, other) in [("v0", "w0"), ("v1", "w1")] {
+        network::ip(&format!("link add {one} type veth peer name {other}"));
+        for name in [one, other] {
+            network::sysctl(&format!("net.ipv6.conf.{name}.accept_dad"), "0");
+        }
+        network::ip(&format!("link set {one} up"));
+        network::ip(&format!("-6 address add fe80::1/64 dev {one} nodad"));
+    }
+    let indices = ["v0", "v1"].map(|name| nix::net::if_::if_nametoindex(name).expect("an index"));
+    let events = {
+        let mut trace = Trace::start(&["-e", "connect,fail"]);
+        for index in indices {
+            let target = std::net::SocketAddrV6::new("fe80::1".parse().expect("an address"), 9, 0, index);
+            TcpStream::connect(target).expect_err("nobody listens");
+        }
+        trace.wait("both", |events| network::mine(events).len() >= 2);
+        network::mine(&trace.stop().events)
+    };
+    let seen: Vec<_> = events.iter().map(|event| &net(event)["ifindex"]).collect();
+    assert_eq!(seen, indices);
+}
+
 crate::tests![
     a_refusal_by_a_security_module_is_a_failure,
     mptcp_failures_have_their_errors,
@@ -409,4 +608,8 @@ crate::tests![
     a_process_that_exits_keeps_its_name,
     mptcp_listeners_and_what_they_accept,
     connections_of_one_socket_are_told_apart,
+    what_a_cgroup_program_makes_of_an_address,
+    a_lost_segment_is_sent_again,
+    a_full_queue_drops_connections,
+    link_local_connections_say_their_interface,
 ];

@@ -31,6 +31,12 @@ pub fn network_event(record: &Record, out: &mut Vec<u8>) {
             event.netns
         ),
     );
+    if let Some(asked) = event.asked {
+        put(out, format_args!(",\"asked\":{{\"daddr\":\"{}\",\"dport\":{}}}", asked.ip(), asked.port()));
+    }
+    if let Some(interface) = event.interface {
+        put(out, format_args!(",\"ifindex\":{interface}"));
+    }
     if event.mptcp {
         out.extend_from_slice(b",\"mptcp\":true");
     }
@@ -42,8 +48,12 @@ pub fn network_event(record: &Record, out: &mut Vec<u8>) {
             Some(Scalar::Word(word)) => put(out, format_args!(",\"{name}\":\"{word}\"")),
         }
     }
-    if let Some(Backlog { len, max }) = kind.backlog() {
-        put(out, format_args!(",\"backlog\":{{\"len\":{len},\"max\":{max}}}"));
+    if let Some(Backlog { len, max, drops }) = kind.backlog() {
+        put(out, format_args!(",\"backlog\":{{\"len\":{len},\"max\":{max}"));
+        if drops > 0 {
+            put(out, format_args!(",\"drops\":{drops}"));
+        }
+        out.push(b'}');
     }
     if let Some(closer) = &record.closer {
         out.extend_from_slice(b",\"closer\":");
@@ -88,10 +98,11 @@ fn states(kind: &EventKind, out: &mut Vec<u8>) {
         let [from, to] = states.map(vocabulary::state);
         put(out, format_args!(",\"old_state\":\"{from}\",\"new_state\":\"{to}\""));
     }
-    if let Some(existing) = kind.existing() {
-        put(out, format_args!(",\"state\":\"{}\"", vocabulary::state(existing.state)));
+    if let Some(state) = kind.lasting_state() {
+        put(out, format_args!(",\"state\":\"{}\"", vocabulary::state(state)));
     }
-    let follows_from_type = kind.close().is_none() && kind.existing().is_none();
+    let follows_from_type =
+        kind.close().is_none() && kind.existing().is_none() && kind.retransmit().is_none();
     if let Some(direction) = kind.direction().filter(|_| !follows_from_type) {
         put(out, format_args!(",\"direction\":\"{}\"", vocabulary::direction(direction)));
     }

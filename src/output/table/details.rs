@@ -1,7 +1,7 @@
 //! What the last column says of an event.
 
 use crate::{
-    event::{Backlog, Close, CloseReason, Direction, EventKind},
+    event::{Backlog, Close, CloseReason, Direction, EventKind, Retransmit},
     output::{
         text::Glyphs,
         units,
@@ -41,6 +41,10 @@ pub fn facts(record: &Record, brief: Option<&Glyphs>) -> Vec<Fact> {
         EventKind::Accept { backlog } | EventKind::Listen { backlog } | EventKind::ListenStop { backlog } => {
             backlog.map(queue).into_iter().collect()
         }
+        EventKind::ListenDrop { backlog } => {
+            backlog.map(|backlog| Fact { bad: true, ..queue(backlog) }).into_iter().collect()
+        }
+        EventKind::Retransmit(retransmit) => resent(retransmit),
         EventKind::Fail { error, latency } => {
             // What failed at once took no time worth telling.
             let latency = latency.filter(|latency| latency.as_micros() > 0);
@@ -60,11 +64,22 @@ pub fn facts(record: &Record, brief: Option<&Glyphs>) -> Vec<Fact> {
                 .collect()
         }
     };
+    if let Some(asked) = record.event.asked {
+        facts.push(good(format!("for {asked}")));
+    }
     if !record.names.names.is_empty() {
         // A name stands in its column.
         facts.push(good(record.event.remote.ip().to_string()));
     }
     facts
+}
+
+fn resent(retransmit: &Retransmit) -> Vec<Fact> {
+    let segment = bad(vocabulary::segment(retransmit.segment));
+    let count = good(format!("{} so far", retransmit.retransmits));
+    let state = good(vocabulary::state(retransmit.state));
+    let bytes = retransmit.seq_len.map(|bytes| good(format!("{bytes} B")));
+    [Some(segment), Some(count), Some(state), bytes].into_iter().flatten().collect()
 }
 
 fn closed(close: &Close, record: &Record, brief: Option<&Glyphs>) -> Vec<Fact> {
@@ -106,5 +121,6 @@ fn opener(direction: Direction) -> Fact {
 }
 
 fn queue(backlog: Backlog) -> Fact {
-    good(format!("backlog {}/{}", backlog.len, backlog.max))
+    let text = format!("backlog {}/{}", backlog.len, backlog.max);
+    if backlog.drops == 0 { good(text) } else { bad(format!("{text}, {} dropped", backlog.drops)) }
 }

@@ -23,6 +23,8 @@ fn record(filename: &str, local: &str, remote: &str, what: EventKind) -> Record 
             local: address(local),
             remote: address(remote),
             netns: 1,
+            asked: None,
+            interface: None,
             mptcp: false,
             owner: Actor { image: Some(ImageId(1)), pid: 4_194_303, tid: 4_194_303 },
             rule: None,
@@ -57,7 +59,7 @@ fn records() -> Vec<Record> {
     let kinds = || {
         [
             EventKind::Connect { latency: Some(ms) },
-            EventKind::Accept { backlog: Some(Backlog { len: 4096, max: 65_535 }) },
+            EventKind::Accept { backlog: Some(Backlog { len: 4096, max: 65_535, drops: 0 }) },
             EventKind::Fail { error: Failure::Errno(Errno::EADDRNOTAVAIL), latency: Some(ms) },
             close(CloseReason::RemoteReset),
             close(CloseReason::LocalClose),
@@ -160,7 +162,7 @@ fn the_columns_follow_the_terminal() {
 
 #[test]
 fn a_listener_has_an_address_and_no_other_end() {
-    let backlog = Some(Backlog { len: 0, max: 128 });
+    let backlog = Some(Backlog { len: 0, max: 128, drops: 0 });
     let records = [record("sshd", "127.0.0.53:22", "0.0.0.0:0", EventKind::Listen { backlog })];
     let at = |columns| print(&records, PLAIN(), Some(TerminalSize { columns, rows: 100 }));
     assert!(at(80).contains(" :22    *                    127.0.0.53\n"), "{}", at(80));

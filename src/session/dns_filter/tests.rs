@@ -66,6 +66,8 @@ fn record(what: EventKind, name: &str) -> Record {
             local: "192.0.2.9:40000".parse().expect("an address"),
             remote: "192.0.2.1:443".parse().expect("an address"),
             netns: 1,
+            asked: None,
+            interface: None,
             mptcp: false,
             owner: Actor { image: Some(ImageId(1)), pid: 1, tid: 1 },
             rule: Some(0),

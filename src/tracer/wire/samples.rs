@@ -12,7 +12,7 @@ unsafe impl NoUninit for netmon_process {}
 unsafe impl NoUninit for netmon_dns {}
 
 /// Every kind of event record.
-pub const EVENT_KINDS: [netmon_kind; 9] = [
+pub const EVENT_KINDS: [netmon_kind; 11] = [
     netmon_kind::NETMON_KIND_CONNECT,
     netmon_kind::NETMON_KIND_ACCEPT,
     netmon_kind::NETMON_KIND_CLOSE,
@@ -21,6 +21,8 @@ pub const EVENT_KINDS: [netmon_kind; 9] = [
     netmon_kind::NETMON_KIND_LISTEN,
     netmon_kind::NETMON_KIND_LISTEN_STOP,
     netmon_kind::NETMON_KIND_STATE,
+    netmon_kind::NETMON_KIND_RETRANSMIT,
+    netmon_kind::NETMON_KIND_DROP,
     netmon_kind::NETMON_KIND_EXISTING,
 ];
 
@@ -41,6 +43,10 @@ pub fn raw_event(kind: netmon_kind, cookie: u64) -> netmon_event {
         pid: 42,
         tid: 43,
         srtt_us: 70,
+        segment: 3,
+        seq: 1_000_000,
+        seq_len: 1448,
+        retransmits: 2,
         flow: flow { saddr: mapped(1), daddr: mapped(2), netns: 9, sport: 40_000, dport: 443 },
         ..Zeroable::zeroed()
     }

@@ -23,7 +23,10 @@ fn every_kind_of_event_is_decoded() {
         })
         .collect();
     use Lifecycle::*;
-    assert_eq!(lifecycles, [Open, Open, Close, Fail, Attempt, Begin, StopListening, Continue, Existing]);
+    assert_eq!(
+        lifecycles,
+        [Open, Open, Close, Fail, Attempt, Begin, StopListening, Continue, Continue, Attempt, Existing]
+    );
 }
 
 #[test]

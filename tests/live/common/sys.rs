@@ -67,8 +67,8 @@ pub fn connect_to(socket: RawFd, address: &[u8]) -> i32 {
     if result == 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap_or_default() }
 }
 
-/// A number among the socket options of TCP.
-fn set_tcp(socket: &impl AsRawFd, option: i32, value: u32) {
+/// setsockopt(2) with a number, of TCP.
+pub fn set_tcp(socket: &impl AsRawFd, option: i32, value: u32) {
     // SAFETY: pointer and length are the value's.
     let result = unsafe {
         libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), 4)
