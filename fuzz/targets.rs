@@ -4,7 +4,7 @@
 use std::{cell::RefCell, fs::File, os::fd::OwnedFd, time::SystemTime};
 
 use tcptrace::{
-    dns::DnsTracker,
+    dns::{DnsTracker, per_connection::PerConnection},
     filter::{
         Filter, FilterError, FilterOptions, Subject, Verdict,
         netmon_yaml::NetMonConfig,
@@ -36,6 +36,7 @@ pub fn wire(bytes: &[u8]) {
             table.insert(id, *process, |_| None);
         }
         Ok(Decoded::Answer(answer)) => drop(DnsTracker::default().observe(&answer)),
+        Ok(Decoded::Asked(connection, address)) => drop(format!("{connection} {address}")),
         Err(_) => {}
     }
 }
@@ -44,17 +45,20 @@ pub fn wire(bytes: &[u8]) {
 pub fn table(mut bytes: &[u8]) {
     let mut processes = ProcessTable::new(16);
     let mut dns = DnsTracker::default();
+    let mut asked = PerConnection::default();
     while let [low, high, rest @ ..] = bytes {
         let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
         let (record, rest) = rest.split_at(length);
         bytes = rest;
         match decode(record) {
-            Ok(Decoded::Event(event)) => {
+            Ok(Decoded::Event(mut event)) => {
+                event.asked = asked.get(event.connection()).copied();
                 let names = dns.names(&event);
                 show(&Record::new(event, names, |id| processes.get(id), 1));
             }
             Ok(Decoded::Process(id, process)) => processes.insert(id, *process, |_| None),
             Ok(Decoded::Answer(answer)) => drop(dns.observe(&answer)),
+            Ok(Decoded::Asked(connection, address)) => asked.insert(connection, address),
             Err(_) => {}
         }
     }
