@@ -387,12 +387,10 @@ static __always_inline struct sock *tcp_of(struct sock *sk)
 static __always_inline bool is_passive(struct sock *sk)
 {
 	struct sock *tcp = tcp_of(sk);
-	struct ipv6_pinfo *ipv6;
 
-	if (READ(inet_sock, tcp, mc_index))
-		return true;
-	ipv6 = READ(inet_sock, tcp, pinet6);
-	return ipv6 && READ(ipv6_pinfo, ipv6, mcast_oif);
+	/* Of an IPv4 socket pinet6 is NULL, which is read as 0. */
+	return READ(inet_sock, tcp, mc_index) |
+	       READ(ipv6_pinfo, READ(inet_sock, tcp, pinet6), mcast_oif);
 }
 
 /* A blank record with all that is known of the connection, or NULL. */

@@ -62,9 +62,10 @@ static __always_inline void handle_connect_return(struct sock *sk, struct sockad
  */
 static __always_inline bool is_refused(struct sock *sk, int error)
 {
-	if (sk->__sk_common.skc_state != TCP_CLOSE)
+	if (READ(sock, sk, __sk_common.skc_state) != TCP_CLOSE)
 		return false;
-	if (error == EPERM || (error == EACCES && sk->__sk_common.skc_family == AF_INET))
+	if (error == EPERM ||
+	    (error == EACCES && READ(sock, sk, __sk_common.skc_family) == AF_INET))
 		return true;
 	return !is_mptcp(sk) && !READ(tcp_sock, sk, write_seq) && error != EINVAL;
 }
