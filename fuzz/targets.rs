@@ -148,8 +148,13 @@ fn sinks() -> Vec<(Format, Box<dyn Sink>)> {
         expiration: SystemTime::UNIX_EPOCH,
     };
     let sink = |format| {
-        let options =
-            Options { color: false, utc: true, rules: Vec::new(), continues: false, one_document: false };
+        let options = Options {
+            color: false,
+            utc: true,
+            all_capabilities: u64::MAX,
+            continues: false,
+            one_document: false,
+        };
         (format, output::sink(Some(format), options, metadata, &null).expect("a sink"))
     };
     [Format::Table, Format::Json, Format::Csv, Format::Odr].map(sink).into()

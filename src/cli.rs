@@ -43,6 +43,18 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
 
+    /// Print what tcptrace --json has recorded in FILE (or .gz, .zst; - for stdin) instead of tracing; repeatable
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        help_heading = "Output",
+        conflicts_with_all = [
+            "existing", "snapshot", "no_dns", "timeout", "ring_size", "probes", "cgroup", "command"
+        ]
+    )]
+    pub read: Vec<PathBuf>,
+
     /// Colour the table: auto means a terminal and no NO_COLOR
     #[arg(long, value_enum, default_value_t = When::Auto, value_name = "WHEN", help_heading = "Output")]
     pub color: When,

@@ -34,6 +34,8 @@ pub mod output;
 pub mod process;
 /// An event with its processes, names and wall clock.
 pub mod record;
+/// Recordings, read back.
+pub mod recording;
 /// The loop from source to sink, when it stops, and what exists at the start.
 pub mod session;
 /// What a session reads from.

@@ -1,6 +1,7 @@
 //! Parse, plan, attach, run, exit code.
 
 use std::{
+    fs::Metadata,
     io::{IsTerminal, Write, stderr, stdout},
     mem::MaybeUninit,
     os::fd::OwnedFd,
@@ -29,11 +30,12 @@ use tcptrace::{
         sandbox,
     },
     output::{
-        self, Format, Metadata, messages,
+        self, Format, messages,
         summary::Summary,
         summary_render, target,
         writer::{STALLED, Writer},
     },
+    recording::{Replay, Skipped, file::Input, progress::Progress},
     session::{Session, dns_filter::DnsFilter, existing::ExistingSockets, stop::Stop},
     tracer::{self, Tracer, TracerConfig, load_error},
 };
@@ -60,7 +62,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(&args, &filter) {
+    let done = if args.read.is_empty() { run(&args, &filter) } else { replay(&args, &filter.0) };
+    match done {
         Ok(code) => code,
         Err(error) => {
             messages::line(&mut stderr(), &format!("{error:#}"));
@@ -73,7 +76,9 @@ fn main() -> ExitCode {
 fn compile(args: &Args) -> Result<(Filter, Program)> {
     let mut filter = args.filter.filter()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
-    for note in links::follow(&mut filter, &path).iter().filter(|_| !args.quiet) {
+    // The links of another host are not known.
+    let notes = if args.read.is_empty() { links::follow(&mut filter, &path) } else { Vec::new() };
+    for note in notes.iter().filter(|_| !args.quiet) {
         messages::line(&mut stderr(), note);
     }
     if filter.needs_names() && args.no_dns {
@@ -96,16 +101,8 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     };
     let plan = Plan::new(args, environment);
 
-    let signalled = Arc::new(AtomicBool::new(false));
-    if plan.command.is_empty() {
-        // Beside a command they are the command's.
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // nohup(1) has us go on.
-            if signal != SIGHUP || !host::ignores(SIGHUP) {
-                flag::register(signal, Arc::clone(&signalled)).context("catch signals")?;
-            }
-        }
-    }
+    // Beside a command they are the command's.
+    let signalled = if plan.command.is_empty() { catch_signals()? } else { Arc::default() };
 
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
     let facts = host::facts();
@@ -135,7 +132,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     let options = output::Options {
         color: plan.color,
         utc: plan.utc,
-        rules: filter.rule_names(),
+        all_capabilities: host::all_capabilities(),
         continues: args.output.is_some() && target::has_content(&output),
         one_document: plan.at_start == AtStart::PrintOnly,
     };
@@ -161,6 +158,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         stop,
         existing,
         asked: Default::default(),
+        rules: filter.rule_names(),
         dns: DnsTracker::default(),
         dns_filter: DnsFilter::new(filter),
     };
@@ -171,6 +169,63 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     }
     let code = running.wait()?;
     Ok(if traced.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
+}
+
+/// Print recordings. Nothing is traced.
+fn replay(args: &Args, filter: &Filter) -> Result<ExitCode> {
+    let output = target::open(args.output.as_deref(), false, false, host::invoker().as_ref())?;
+    let environment = Environment {
+        output_is_terminal: output.is_terminal(),
+        no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
+    };
+    let plan = Plan::new(args, environment);
+    let is_output = |metadata: &Metadata| target::is_regular(&output, metadata);
+    let inputs = args.read.iter().map(|path| Input::open(path, is_output)).collect::<Result<Vec<_>>>()?;
+    let options = output::Options {
+        color: plan.color,
+        utc: plan.utc,
+        all_capabilities: u64::MAX,
+        continues: args.output.is_some() && target::has_content(&output),
+        one_document: false,
+    };
+    let format = (!plan.summary_only).then_some(plan.format);
+    let mut sink = output::sink(format, options, || metadata(&plan.envelope), &output)?;
+    let mut output = Writer::new(output);
+    let signalled = catch_signals()?;
+    if plan.sandbox {
+        sandbox::drop_privileges(host::invoker().as_ref(), || true)
+            .and_then(|()| sandbox::restrict_files(false))
+            .and_then(|()| sandbox::restrict_calls(None))
+            .context(NO_SANDBOX)?;
+    }
+    let progress =
+        (!plan.quiet && stderr().is_terminal() && !output.is_terminal()).then(|| Progress::new(&inputs));
+    let mut skipped = Skipped::default();
+    let replay = Replay {
+        filter,
+        events: (args.filter.failed || !args.events.is_empty()).then_some(plan.events),
+        sink: &mut *sink,
+        output: &mut output,
+        stop: Stop::new(signalled, None, plan.count),
+        skipped: &mut |file, line, why| skipped.add(&mut stderr(), file, line, why),
+        progress,
+    };
+    let summary = replay.run(inputs)?;
+    skipped.total(&mut stderr());
+    sum_up(&plan, &summary, &mut output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether one of those that end a run has come.
+fn catch_signals() -> Result<Arc<AtomicBool>> {
+    let signalled = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // nohup(1) has us go on.
+        if signal != SIGHUP || !host::ignores(SIGHUP) {
+            flag::register(signal, Arc::clone(&signalled)).context("catch signals")?;
+        }
+    }
+    Ok(signalled)
 }
 
 /// Give up what only the start needed. A command has been started by now: it has what we had.
@@ -224,8 +279,8 @@ fn sum_up(plan: &Plan, summary: &Summary, output: &mut Writer<OwnedFd>) -> Resul
     Ok(())
 }
 
-fn metadata(args: &OdrArgs) -> Metadata {
-    Metadata {
+fn metadata(args: &OdrArgs) -> output::Metadata {
+    output::Metadata {
         agent_id: args.agent_id.clone().or_else(host::machine_id).unwrap_or_else(host::name),
         agent_type: args.agent_type.clone(),
         project: args.project.clone(),

@@ -23,6 +23,7 @@ pub mod target;
 mod text;
 mod units;
 mod vocabulary;
+pub mod words;
 pub mod writer;
 
 use odr::Framing;
@@ -51,8 +52,8 @@ pub struct Options {
     pub color: bool,
     /// With the time in UTC.
     pub utc: bool,
-    /// Names of the rules, by number.
-    pub rules: Vec<Option<String>>,
+    /// Every capability the kernel knows, of which the events are.
+    pub all_capabilities: u64,
     /// The output has lines already: no header.
     pub continues: bool,
     /// All records form one document, written at once.
@@ -70,7 +71,7 @@ pub fn sink(
     metadata: impl FnOnce() -> Metadata,
     output: &OwnedFd,
 ) -> Result<Box<dyn Sink>> {
-    let Options { color, utc, rules, continues, one_document } = options;
+    let Options { color, utc, all_capabilities, continues, one_document } = options;
     Ok(match format {
         None => Box::new(sink::Nothing),
         Some(Format::Table) => {
@@ -79,8 +80,8 @@ pub fn sink(
             let terminal = output.try_clone().context("duplicate the output")?;
             Box::new(table::Table::new(options, move || host::terminal_size(&terminal)))
         }
-        Some(Format::Json) => Box::new(json::Json::new(host::all_capabilities(), rules)),
-        Some(Format::Csv) => Box::new(csv::Csv::new(rules, !continues)),
+        Some(Format::Json) => Box::new(json::Json::new(all_capabilities)),
+        Some(Format::Csv) => Box::new(csv::Csv::new(!continues)),
         Some(Format::Odr) => {
             let wall_ns = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
             let framing = if one_document { Framing::Document { wall_ns } } else { Framing::Lines };

@@ -2,7 +2,10 @@
 
 use std::{cell::OnceCell, rc::Rc};
 
-use crate::event::{Actor, Event, ImageId, Process};
+use crate::{
+    event::{Actor, Direction, Event, EventKind, ImageId, Process},
+    filter::Subject,
+};
 
 /// The names of one remote end, most recently answered first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub struct Record {
     pub closer: Option<Rc<ProcessEntry>>,
     /// What the remote end was called when the connection was opened.
     pub names: Names,
+    /// The rule that admitted it, by name.
+    pub rule: Option<Rc<str>>,
     /// Of a socket found at the start: all processes that have it, the owner first.
     pub owners: Vec<(Actor, Option<Rc<ProcessEntry>>)>,
 }
@@ -60,6 +65,38 @@ fn named_after(closer: Rc<ProcessEntry>, owner: Option<&ProcessEntry>) -> Rc<Pro
 }
 
 impl Record {
+    /// What a filter can look at.
+    pub fn subject(&self) -> Subject {
+        let event = &self.event;
+        let process = self.process.as_deref().map(|entry| &entry.process);
+        let parent = self.parent.as_deref().map(|entry| &entry.process);
+        let bytes = |text: Option<&String>| text.map(|text| text.clone().into_bytes()).unwrap_or_default();
+        let number = |of: fn(&Process) -> u32| process.map_or(0, of);
+        Subject {
+            binary_name: bytes(process.map(|p| &p.filename)),
+            binary_path: bytes(process.map(|p| &p.binary_path)),
+            parent_binary_name: bytes(parent.map(|p| &p.filename)),
+            parent_binary_path: bytes(parent.map(|p| &p.binary_path)),
+            uid: number(|p| p.uid),
+            euid: number(|p| p.euid),
+            gid: number(|p| p.gid),
+            egid: number(|p| p.egid),
+            auid: number(|p| p.auid),
+            pid: event.owner.pid,
+            ppid: number(|p| p.ppid),
+            container_id: bytes(process.and_then(|p| p.container_id.as_ref())),
+            // --cgroup stands for itself: the kernel has seen to it.
+            in_cgroup: true,
+            netns: event.netns,
+            saddr: event.local.ip(),
+            daddr: event.remote.ip(),
+            sport: event.local.port(),
+            dport: event.remote.port(),
+            direction: direction(&event.kind),
+            dns: self.names.names.iter().map(|name| name.to_string()).collect(),
+        }
+    }
+
     /// Look up everyone with `get`.
     pub fn new(
         event: Event,
@@ -81,7 +118,13 @@ impl Record {
             parent,
             closer,
             names,
+            rule: None,
             owners,
         }
     }
+}
+
+/// As the kernel has it (src/bpf/existing.h): what is left of a socket counts as opened here.
+fn direction(kind: &EventKind) -> Direction {
+    kind.direction().unwrap_or(if kind.is_listener() { Direction::Ingress } else { Direction::Egress })
 }

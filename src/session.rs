@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     os::fd::AsFd,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -57,6 +58,8 @@ pub struct Session<'a, S, H, Fd> {
     pub asked: PerConnection<SocketAddr>,
     /// What remote ends are called.
     pub dns: DnsTracker,
+    /// Names of the rules, by number.
+    pub rules: Vec<Option<Rc<str>>>,
     /// The filter on names, where there is one.
     pub dns_filter: Option<DnsFilter>,
 }
@@ -146,6 +149,8 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             let Verdict::Admitted(rule) = filter.evaluate(&record) else { return };
             record.event.rule = rule.and_then(|index| u16::try_from(index).ok());
         }
+        let rule = record.event.rule.map(usize::from);
+        record.rule = rule.and_then(|rule| self.rules.get(rule)?.clone());
         summary.add(&record);
         self.sink.write(&record, self.output.buffer());
         self.stop.record_printed();

@@ -41,6 +41,17 @@ static __always_inline void handle_connect_call(struct sock *sk, const void *add
 	send_request(&conn);
 }
 
+static __always_inline void handle_connect_failed(struct sock *sk, const struct target *to,
+						  int error, __u64 cookie)
+{
+	struct conn conn;
+
+	if (!prepare_failed(&conn, sk, to, error, cookie))
+		return;
+	set_owner(&conn);
+	report_failed(sk, &conn, error);
+}
+
 /* The trampoline set: the kernel's own copy of the address is at hand, and the socket locked. */
 static __always_inline void handle_connect_return(struct sock *sk, struct sockaddr *addr,
 						  int addr_len, int error, __u64 cookie)
@@ -74,8 +85,8 @@ static __always_inline bool is_refused(struct sock *sk, int error)
  * The tracepoint set: the call failed. Once a SYN is sent it is for the connection's state to
  * say, whatever the call returns. `address`: in the caller's memory, or NULL.
  */
-static __noinline void handle_attempt_failed(struct sock *sk, int error, const void *address,
-					     int len)
+static __noinline bool prepare_attempt(struct conn *conn, struct sock *sk, int error,
+				       const void *address, int len)
 {
 	struct target to;
 	bool known;
@@ -83,11 +94,22 @@ static __noinline void handle_attempt_failed(struct sock *sk, int error, const v
 
 	if (!sk || error == EINPROGRESS || error == EALREADY || error == EISCONN ||
 	    error == EINTR || error == EAFNOSUPPORT || error >= ERESTARTSYS || !is_tcp(sk))
-		return;
+		return false;
 	cookie = cookie_now(sk);
 	known = take_attempt(&to, cookie) || (address && len > 0 && is_refused(sk, error) &&
 					      read_target(&to, address, len, true));
-	handle_connect_failed(sk, known ? &to : NULL, error, cookie);
+	return prepare_failed(conn, sk, known ? &to : NULL, error, cookie);
+}
+
+static __always_inline void handle_attempt_failed(struct sock *sk, int error, const void *address,
+						  int len)
+{
+	struct conn conn;
+
+	if (!prepare_attempt(&conn, sk, error, address, len))
+		return;
+	set_owner(&conn);
+	report_failed(sk, &conn, error);
 }
 
 static __always_inline void handle_accept_return(long fd, struct sock *listener)

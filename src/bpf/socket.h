@@ -460,38 +460,48 @@ static __always_inline void handle_accepted(struct sock *sk, struct sock *listen
 
 /*
  * connect() failed with `error` before any SYN left, in the connecting task. The socket no longer
- * knows where to; `to` does, unless there is only what is known already.
+ * knows where to; `to` does, unless there is only what is known already. True, if it is to be
+ * reported and has no owner yet.
  */
-static __always_inline void handle_connect_failed(struct sock *sk, struct target *to, int error,
-						  __u64 cookie)
+static __noinline bool prepare_failed(struct conn *conn, struct sock *sk, const struct target *to,
+				      int error, __u64 cookie)
 {
-	struct conn conn, *known = conn_of(sk);
+	struct conn *known;
 	int index;
 
+	if (!conn)
+		return false;
+	known = conn_of(sk);
 	if (known) {
-		if (known->phase == PHASE_FAILED && conn_claim(sk, &conn))
-			send_failure(&conn, error);
-		return;
+		if (known->phase == PHASE_FAILED && conn_claim(sk, conn))
+			send_failure(conn, error);
+		return false;
 	}
 	if (!to)
-		return;
+		return false;
 	index = admit_current();
 	if (index == NOT_ADMITTED)
+		return false;
+	__builtin_memset(conn, 0, sizeof(*conn));
+	conn->cookie = cookie;
+	conn->flags = NETMON_FLAG_EGRESS | flags_of(sk);
+	fill_flow(&conn->flow, sk, to);
+	if (!admit_flow(index, sk, conn, true))
+		return false;
+	conn->ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
+	conn->begun = bpf_ktime_get_boot_ns();
+	return true;
+}
+
+/* Without a SYN there is nothing that could have taken time: `since` is 0. */
+static __noinline void report_failed(struct sock *sk, const struct conn *conn, int error)
+{
+	if (!conn)
 		return;
-	__builtin_memset(&conn, 0, sizeof(conn));
-	conn.cookie = cookie;
-	conn.flags = NETMON_FLAG_EGRESS | flags_of(sk);
-	fill_flow(&conn.flow, sk, to);
-	if (!admit_flow(index, sk, &conn, true))
-		return;
-	conn.ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
-	conn.begun = bpf_ktime_get_boot_ns();
-	set_owner(&conn);
-	report_asked(&conn);
+	report_asked(conn);
 	if (!is_announced(sk))
-		send_request(&conn);
-	/* Without a SYN there is nothing that could have taken time. */
-	send_failure(&conn, error);
+		send_request(conn);
+	send_failure(conn, error);
 }
 
 #endif

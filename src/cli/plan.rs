@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 pub use super::Probes;
 use super::{Args, EventName, When, odr::OdrArgs};
-use crate::output::Format;
+use crate::{event::EventKind, output::Format};
 
 /// The kinds of events to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +36,22 @@ impl EventSet {
     /// Are any of them about connections of this host to others? They have names.
     pub fn has_outgoing(self) -> bool {
         self.iter().any(|name| !matches!(name, EventName::Accept | EventName::Listen | EventName::Drop))
+    }
+
+    /// Is this event of a kind among them? What existed at the start has none.
+    pub fn shows(self, kind: &EventKind) -> bool {
+        self.has(match kind {
+            EventKind::Request => EventName::Request,
+            EventKind::Connect { .. } => EventName::Connect,
+            EventKind::Accept { .. } => EventName::Accept,
+            EventKind::Fail { .. } => EventName::Fail,
+            EventKind::Close(_) => EventName::Close,
+            EventKind::Listen { .. } | EventKind::ListenStop { .. } => EventName::Listen,
+            EventKind::StateChange { .. } => EventName::State,
+            EventKind::Retransmit(_) => EventName::Retransmit,
+            EventKind::ListenDrop { .. } => EventName::Drop,
+            EventKind::Existing(_) => return false,
+        })
     }
 
     /// Each kind by its own name, never as [`EventName::All`].

@@ -1,5 +1,7 @@
 //! What a filter consists of: conditions that must all hold, and named rules.
 
+use std::rc::Rc;
+
 use super::predicate::{Attribute, Predicate};
 
 /// A named condition.
@@ -59,7 +61,7 @@ impl Filter {
     }
 
     /// The names of the rules, by number; none for what is enabled without a rule.
-    pub fn rule_names(&self) -> Vec<Option<String>> {
-        self.rules.iter().map(|rule| rule.name.clone()).collect()
+    pub fn rule_names(&self) -> Vec<Option<Rc<str>>> {
+        self.rules.iter().map(|rule| rule.name.as_deref().map(Rc::from)).collect()
     }
 }

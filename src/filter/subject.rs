@@ -43,13 +43,22 @@ pub struct Subject {
 impl Filter {
     /// The verdict, by the book: what the compiled program must agree with.
     pub fn evaluate(&self, subject: &Subject) -> Verdict {
-        if !self.all.iter().all(|clause| subject.satisfies(&clause.predicate)) {
+        self.evaluate_if(|predicate| subject.satisfies(predicate))
+    }
+
+    /// The same of a socket that no process owns: it matches no condition on one.
+    pub fn evaluate_unowned(&self, subject: &Subject) -> Verdict {
+        self.evaluate_if(|predicate| !predicate.mentions(A::is_of_process) && subject.satisfies(predicate))
+    }
+
+    fn evaluate_if(&self, holds: impl Fn(&Predicate) -> bool) -> Verdict {
+        if !self.all.iter().all(|clause| holds(&clause.predicate)) {
             return Verdict::Rejected;
         }
         if self.rules.is_empty() {
             return Verdict::Admitted(None);
         }
-        let rule = self.rules.iter().position(|rule| subject.satisfies(&rule.predicate));
+        let rule = self.rules.iter().position(|rule| holds(&rule.predicate));
         rule.map_or(Verdict::Rejected, |rule| Verdict::Admitted(Some(rule)))
     }
 }

@@ -58,21 +58,20 @@ static LAST: [Column; 4] = [
     ("backlog_len", |row| text(row.kind().backlog().map(|backlog| backlog.len))),
     ("backlog_max", |row| text(row.kind().backlog().map(|backlog| backlog.max))),
     ("backlog_drops", |row| text(row.kind().backlog().map(|backlog| backlog.drops))),
-    ("rule", |row| row.rule.to_owned().into()),
+    ("rule", |row| text(row.record.rule.as_deref())),
 ];
 
 /// Writes lines of values. Control characters are escaped as in the table: RFC 4180 has no place
 /// for them, and one event stays one line.
 #[derive(Debug)]
 pub struct Csv {
-    rules: Vec<Option<String>>,
     header: bool,
 }
 
 impl Csv {
-    /// `rules`: names by number; `header`: begin with the names of the columns.
-    pub fn new(rules: Vec<Option<String>>, header: bool) -> Self {
-        Csv { rules, header }
+    /// `header`: begin with the names of the columns.
+    pub fn new(header: bool) -> Self {
+        Csv { header }
     }
 }
 
@@ -80,7 +79,6 @@ impl Csv {
 struct Row<'a> {
     record: &'a Record,
     process: Option<&'a Process>,
-    rule: &'a str,
 }
 
 impl Row<'_> {
@@ -141,9 +139,8 @@ impl Sink for Csv {
     }
 
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
-        let rule = record.event.rule.and_then(|rule| self.rules.get(usize::from(rule))?.as_deref());
         let process = record.process.as_deref().map(|entry| &entry.process);
-        let row = Row { record, process, rule: rule.unwrap_or_default() };
+        let row = Row { record, process };
         let values = |columns: &'static [Column]| columns.iter().map(|(_, value)| value(&row));
         let fields = FIELDS.iter().map(|&(_, value)| row.field(value));
         put(out, values(&FIRST).chain(fields).chain(values(&LAST)));

@@ -16,13 +16,12 @@ use crate::{
 /// Writes NetworkEvent objects.
 pub struct Json {
     all_capabilities: u64,
-    rules: Vec<Option<String>>,
 }
 
 impl Json {
-    /// `all_capabilities`: every capability this kernel knows; `rules`: names by number.
-    pub fn new(all_capabilities: u64, rules: Vec<Option<String>>) -> Self {
-        Json { all_capabilities, rules }
+    /// `all_capabilities`: every capability the kernel knows.
+    pub fn new(all_capabilities: u64) -> Self {
+        Json { all_capabilities }
     }
 
     /// A process object, or what little is known of a process whose record was lost, or null where
@@ -71,9 +70,9 @@ impl Sink for Json {
         }
         out.extend_from_slice(b",\"network_event\":");
         network_event(record, out);
-        if let Some(rule) = record.event.rule.and_then(|rule| self.rules.get(usize::from(rule))?.as_deref()) {
+        if let Some(rule) = &record.rule {
             out.extend_from_slice(b",\"rule\":");
-            text(out, rule);
+            text(out, &**rule);
         }
         out.extend_from_slice(b"}\n");
     }

@@ -1,11 +1,11 @@
 //! Where lines go: a file, or a descriptor we were given.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, Metadata, OpenOptions},
     io::{ErrorKind, Read, Result, Seek, SeekFrom, Write, stderr, stdout},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::{OpenOptionsExt, fchown},
+        unix::fs::{MetadataExt, OpenOptionsExt, fchown},
     },
     path::Path,
 };
@@ -81,6 +81,11 @@ pub fn has_content(output: &OwnedFd) -> bool {
     fstat(output).is_ok_and(|stat| {
         SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG && stat.st_size > 0
     })
+}
+
+/// Whether it is this regular file.
+pub fn is_regular(output: &OwnedFd, file: &Metadata) -> bool {
+    file.is_file() && fstat(output).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (file.dev(), file.ino()))
 }
 
 fn give(file: &File, invoker: Option<&SudoUser>) -> Result<()> {

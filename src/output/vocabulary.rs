@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Names by bit (include/uapi/linux/capability.h).
-const CAPABILITIES: [&str; 41] = [
+pub(super) const CAPABILITIES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",

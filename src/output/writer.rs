@@ -58,6 +58,11 @@ impl<Fd: AsFd> Writer<Fd> {
         self.buffer.iter().filter(|&&byte| byte == b'\n').count() as u64
     }
 
+    /// Whether somebody watches.
+    pub fn is_terminal(&self) -> bool {
+        std::io::IsTerminal::is_terminal(&self.fd())
+    }
+
     /// The descriptor, to wait for its reader to go.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -5,9 +5,9 @@
 
 use crate::{
     dns::per_connection::PerConnection,
-    event::{Direction, EventKind, Lifecycle},
+    event::Lifecycle,
     filter::{
-        Filter, Subject, Verdict,
+        Filter, Verdict,
         predicate::{Attribute, Predicate},
     },
     record::Record,
@@ -67,7 +67,7 @@ impl DnsFilter {
     }
 
     fn verdict(&self, record: &Record) -> Verdict {
-        let subject = subject(record);
+        let subject = record.subject();
         let holds = |predicate: &Predicate| {
             // As in the kernel: a socket without an owner matches no condition on it.
             let known = record.process.is_some() || !predicate.mentions(Attribute::is_of_process);
@@ -96,42 +96,6 @@ fn open_part(predicate: &Predicate) -> Predicate {
         other if other.mentions(Attribute::is_name) => other.clone(),
         _ => Predicate::All(Vec::new()),
     }
-}
-
-fn subject(record: &Record) -> Subject {
-    let event = &record.event;
-    let process = record.process.as_deref().map(|entry| &entry.process);
-    let parent = record.parent.as_deref().map(|entry| &entry.process);
-    let bytes = |text: Option<&String>| text.map(|text| text.clone().into_bytes()).unwrap_or_default();
-    let number = |of: fn(&crate::event::Process) -> u32| process.map_or(0, of);
-    Subject {
-        binary_name: bytes(process.map(|p| &p.filename)),
-        binary_path: bytes(process.map(|p| &p.binary_path)),
-        parent_binary_name: bytes(parent.map(|p| &p.filename)),
-        parent_binary_path: bytes(parent.map(|p| &p.binary_path)),
-        uid: number(|p| p.uid),
-        euid: number(|p| p.euid),
-        gid: number(|p| p.gid),
-        egid: number(|p| p.egid),
-        auid: number(|p| p.auid),
-        pid: event.owner.pid,
-        ppid: number(|p| p.ppid),
-        container_id: bytes(process.and_then(|p| p.container_id.as_ref())),
-        // --cgroup stands for itself: the kernel has seen to it.
-        in_cgroup: true,
-        netns: event.netns,
-        saddr: event.local.ip(),
-        daddr: event.remote.ip(),
-        sport: event.local.port(),
-        dport: event.remote.port(),
-        direction: direction(&event.kind),
-        dns: record.names.names.iter().map(|name| name.to_string()).collect(),
-    }
-}
-
-/// As the kernel has it (src/bpf/existing.h): what is left of a socket counts as opened here.
-fn direction(kind: &EventKind) -> Direction {
-    kind.direction().unwrap_or(if kind.is_listener() { Direction::Ingress } else { Direction::Egress })
 }
 
 #[cfg(test)]

@@ -142,6 +142,7 @@ fn run_into(source: &mut Script, stop: Stop, existing: ExistingSockets, output: 
         stop,
         existing,
         asked: Default::default(),
+        rules: Vec::new(),
         dns: DnsTracker::default(),
         dns_filter: None,
     };
