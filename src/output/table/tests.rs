@@ -36,6 +36,7 @@ fn record(filename: &str, local: &str, remote: &str, what: EventKind) -> Record 
         parent: None,
         closer: Some(process("a closer")),
         names: Names::default(),
+        rule: None,
         owners: Vec::new(),
     }
 }

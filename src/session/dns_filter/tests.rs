@@ -4,7 +4,9 @@ use std::{cell::OnceCell, rc::Rc};
 
 use super::*;
 use crate::{
-    event::{Actor, BootTime, Close, Event, Failure, ImageId, Process, SecureExec, State},
+    event::{
+        Actor, BootTime, Close, Direction, Event, EventKind, Failure, ImageId, Process, SecureExec, State,
+    },
     filter::{FilterOptions, netmon_yaml::NetMonConfig, predicate::parse},
     record::{Names, ProcessEntry},
 };
@@ -79,6 +81,7 @@ fn record(what: EventKind, name: &str) -> Record {
         parent: None,
         closer: None,
         names: Names { names: names.into(), guess: false },
+        rule: None,
         owners: Vec::new(),
     }
 }
