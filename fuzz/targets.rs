@@ -14,6 +14,7 @@ use tcptrace::{
     output::{self, Format, Metadata, Options, Sink},
     process::ProcessTable,
     record::Record,
+    recording::line::Reader,
     tracer::wire::{Decoded, decode},
 };
 
@@ -24,8 +25,14 @@ mod subject;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: &[Target] =
-    &[("wire", wire), ("table", table), ("dns", dns), ("predicate", predicate), ("yaml", yaml)];
+pub const TARGETS: &[Target] = &[
+    ("wire", wire),
+    ("table", table),
+    ("dns", dns),
+    ("predicate", predicate),
+    ("yaml", yaml),
+    ("recording", recording),
+];
 
 /// One record of the ring.
 pub fn wire(bytes: &[u8]) {
@@ -60,6 +67,16 @@ pub fn table(mut bytes: &[u8]) {
             Ok(Decoded::Answer(answer)) => drop(dns.observe(&answer)),
             Ok(Decoded::Asked(connection, address)) => asked.insert(connection, address),
             Err(_) => {}
+        }
+    }
+}
+
+/// Lines of a recording, up to lines in every format.
+pub fn recording(bytes: &[u8]) {
+    let mut reader = Reader::default();
+    for line in bytes.split(|&byte| byte == b'\n') {
+        if let Ok(Some(record)) = reader.read(line) {
+            show(&record);
         }
     }
 }
@@ -152,6 +169,7 @@ fn sinks() -> Vec<(Format, Box<dyn Sink>)> {
             color: false,
             utc: true,
             all_capabilities: u64::MAX,
+            community_id: true,
             continues: false,
             one_document: false,
         };

@@ -75,6 +75,10 @@ pub struct Args {
     #[arg(long, help_heading = "Output")]
     pub no_dns: bool,
 
+    /// Add the Community ID of each connection (JSON, CSV), to join with Zeek, Suricata and Wireshark
+    #[arg(long, help_heading = "Output")]
+    pub community_id: bool,
+
     /// Print only a summary at exit (table or JSON)
     #[arg(long, help_heading = "Output")]
     pub summary_only: bool,
@@ -133,6 +137,16 @@ pub struct Args {
     /// Probe set; auto prefers trampolines (fentry) and falls back to tracepoints
     #[arg(long, value_enum, default_value_t = Probes::Auto, value_name = "SET", help_heading = "Tuning")]
     pub probes: Probes,
+
+    /// Write a line to descriptor N and close it once the probes are attached; sd_notify(3) is told as well
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(i32).range(3..),
+        help_heading = "Tuning",
+        conflicts_with_all = ["snapshot", "read"]
+    )]
+    pub ready_fd: Option<i32>,
 
     /// Keep all privileges while tracing, to debug tcptrace itself; see SECURITY in tcptrace(8)
     #[arg(long, help_heading = "Tuning")]

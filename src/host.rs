@@ -15,6 +15,7 @@ use sudo_user::SudoUser;
 pub mod command;
 mod facts;
 mod netns;
+pub mod ready;
 pub mod sandbox;
 pub mod sudo_user;
 

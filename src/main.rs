@@ -133,12 +133,16 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         color: plan.color,
         utc: plan.utc,
         all_capabilities: host::all_capabilities(),
+        community_id: args.community_id,
         continues: args.output.is_some() && target::has_content(&output),
         one_document: plan.at_start == AtStart::PrintOnly,
     };
     let format = (!plan.summary_only).then_some(plan.format);
     let mut sink = output::sink(format, options, || metadata(&plan.envelope), &output)?;
     let mut output = Writer::new(output);
+    if plan.at_start != AtStart::PrintOnly {
+        host::ready::tell(args.ready_fd)?;
+    }
     let started = if plan.command.is_empty() {
         None
     } else {
@@ -185,6 +189,7 @@ fn replay(args: &Args, filter: &Filter) -> Result<ExitCode> {
         color: plan.color,
         utc: plan.utc,
         all_capabilities: u64::MAX,
+        community_id: args.community_id,
         continues: args.output.is_some() && target::has_content(&output),
         one_document: false,
     };

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 
 use crate::host;
 
+mod community_id;
 mod csv;
 mod fields;
 mod json;
@@ -54,6 +55,8 @@ pub struct Options {
     pub utc: bool,
     /// Every capability the kernel knows, of which the events are.
     pub all_capabilities: u64,
+    /// With the Community ID of each connection.
+    pub community_id: bool,
     /// The output has lines already: no header.
     pub continues: bool,
     /// All records form one document, written at once.
@@ -71,7 +74,7 @@ pub fn sink(
     metadata: impl FnOnce() -> Metadata,
     output: &OwnedFd,
 ) -> Result<Box<dyn Sink>> {
-    let Options { color, utc, all_capabilities, continues, one_document } = options;
+    let Options { color, utc, all_capabilities, community_id, continues, one_document } = options;
     Ok(match format {
         None => Box::new(sink::Nothing),
         Some(Format::Table) => {
@@ -80,8 +83,8 @@ pub fn sink(
             let terminal = output.try_clone().context("duplicate the output")?;
             Box::new(table::Table::new(options, move || host::terminal_size(&terminal)))
         }
-        Some(Format::Json) => Box::new(json::Json::new(all_capabilities)),
-        Some(Format::Csv) => Box::new(csv::Csv::new(!continues)),
+        Some(Format::Json) => Box::new(json::Json::new(all_capabilities, community_id)),
+        Some(Format::Csv) => Box::new(csv::Csv::new(!continues, community_id)),
         Some(Format::Odr) => {
             let wall_ns = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
             let framing = if one_document { Framing::Document { wall_ns } } else { Framing::Lines };

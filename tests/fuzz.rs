@@ -116,3 +116,8 @@ fn predicates() {
 fn configurations() {
     fuzz("yaml");
 }
+
+#[test]
+fn recordings() {
+    fuzz("recording");
+}

@@ -59,12 +59,12 @@ fn gzip(text: &str) -> Vec<u8> {
 fn every_format_of_a_recording_is_as_it_was_live() {
     let json = golden("json");
     assert!(json.lines().count() > 5);
-    assert_eq!(printed(&["-j"], &json), json);
+    assert_eq!(printed(&["-j", "--community-id"], &json), json);
     // What JSON does not say: the unit. And a request has no cookie there, and no local end.
     let csv = |text: &str| -> Vec<String> {
         text.lines().filter(|line| !line.contains(",request,")).map(str::to_owned).collect()
     };
-    assert_eq!(csv(&printed(&["-f", "csv"], &json)), csv(&golden("csv")));
+    assert_eq!(csv(&printed(&["-f", "csv", "--community-id"], &json)), csv(&golden("csv")));
     let table = printed(&["--utc"], &json);
     let expected = golden("table in a file");
     for (line, expected) in table.lines().zip(expected.lines()).filter(|(line, _)| !line.contains("request"))
@@ -88,7 +88,7 @@ fn compressed_files_and_several() {
     fs::write(path("empty"), "").expect("write");
     let read = |names: &[&str]| {
         let files: Vec<String> = names.iter().map(|name| path(name).display().to_string()).collect();
-        let mut arguments = vec!["-qj"];
+        let mut arguments = vec!["-qj", "--community-id"];
         files.iter().for_each(|file| arguments.extend(["-r", file]));
         let output = tcptrace(&arguments, b"");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -108,7 +108,7 @@ fn lines_that_cannot_be_read_are_counted_and_the_others_are_shown() {
         "{}\nnonsense\n\n{{\"type\":\"Other\"}}\n{}\n[]\n{{}}\n{{\"type\":\"Summary\"}}\n{{\"type\":\"NetworkEvent\"}}\n\u{1b}[2J\n{cut}",
         good[0], good[1]
     );
-    let output = tcptrace(&["-qj", "-r", "-"], recording.as_bytes());
+    let output = tcptrace(&["-qj", "--community-id", "-r", "-"], recording.as_bytes());
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{}\n{}\n", good[0], good[1]));
     assert!(output.status.success());
     assert_eq!(
@@ -122,7 +122,7 @@ fn lines_that_cannot_be_read_are_counted_and_the_others_are_shown() {
     );
     // a line of many megabytes is one line
     let long = format!("{}\n{}\n{}\n", good[0], "x".repeat(5 << 20), good[1]);
-    let output = tcptrace(&["-qj", "-r", "-"], long.as_bytes());
+    let output = tcptrace(&["-qj", "--community-id", "-r", "-"], long.as_bytes());
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{}\n{}\n", good[0], good[1]));
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
@@ -195,7 +195,7 @@ fn lines_of_a_pipe_are_shown_as_they_come() {
     let json = golden("json");
     let first = json.lines().next().expect("a line");
     let mut child = Command::new(env!("CARGO_BIN_EXE_tcptrace"))
-        .args(["-qj", "-r", "-"])
+        .args(["-qj", "--community-id", "-r", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -261,6 +261,7 @@ fn as_json(record: &Record) -> Vec<u8> {
         color: false,
         utc: true,
         all_capabilities: u64::MAX,
+        community_id: false,
         continues: false,
         one_document: false,
     };

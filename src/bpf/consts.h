@@ -57,7 +57,6 @@ enum {
 #define EINVAL	     22
 #define EPIPE	     32
 #define EOPNOTSUPP   95
-#define EAFNOSUPPORT 97
 #define ECONNABORTED 103
 #define ECONNRESET   104
 #define EISCONN	     106

@@ -60,8 +60,7 @@ static __always_inline void handle_connect_return(struct sock *sk, struct sockad
 
 	if (READ(sock, sk, sk_protocol) == IPPROTO_TCP && is_subflow(sk))
 		note_subflow_failure(sk, error);
-	/* An address of another kind: no connection was attempted. */
-	else if (error != EAFNOSUPPORT && is_tcp(sk) && read_target(&to, addr, addr_len, false))
+	else if (is_tcp(sk) && read_target(&to, addr, addr_len, false))
 		handle_connect_failed(sk, &to, error, cookie);
 }
 
@@ -93,7 +92,7 @@ static __noinline bool prepare_attempt(struct conn *conn, struct sock *sk, int e
 	__u64 cookie;
 
 	if (!sk || error == EINPROGRESS || error == EALREADY || error == EISCONN ||
-	    error == EINTR || error == EAFNOSUPPORT || error >= ERESTARTSYS || !is_tcp(sk))
+	    error == EINTR || error >= ERESTARTSYS || !is_tcp(sk))
 		return false;
 	cookie = cookie_now(sk);
 	known = take_attempt(&to, cookie) || (address && len > 0 && is_refused(sk, error) &&

@@ -477,7 +477,8 @@ static __noinline bool prepare_failed(struct conn *conn, struct sock *sk, const 
 			send_failure(conn, error);
 		return false;
 	}
-	if (!to)
+	/* An address of another kind: no connection was attempted. */
+	if (!to || to->family != READ(sock, sk, __sk_common.skc_family))
 		return false;
 	index = admit_current();
 	if (index == NOT_ADMITTED)

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
+    community_id,
     fields::{FIELDS, Scalar},
     sink::Sink,
     vocabulary,
@@ -17,7 +18,7 @@ type Column = (&'static str, fn(&Row<'_>) -> Cow<'static, str>);
 
 /// The columns before the fields that JSON has too, in order.
 #[rustfmt::skip]
-static FIRST: [Column; 32] = [
+static FIRST: [Column; 33] = [
     ("timestamp", |row| vocabulary::time(row.record.wall_ns).into()),
     ("event", |row| vocabulary::event(row.kind()).into()),
     ("pid", |row| text(row.owner().map(|owner| owner.pid))),
@@ -45,6 +46,7 @@ static FIRST: [Column; 32] = [
     ("netns", |row| text(Some(row.record.event.netns))),
     ("cookie", |row| text(Some(row.record.event.cookie))),
     ("connection", |row| row.connection().into()),
+    ("community_id", |row| row.community_id().into()),
     ("mptcp", |row| text(Some(row.record.event.mptcp))),
     ("state", |row| text(row.states().0.map(vocabulary::state))),
     ("old_state", |row| text(row.states().1.map(vocabulary::state))),
@@ -66,12 +68,13 @@ static LAST: [Column; 4] = [
 #[derive(Debug)]
 pub struct Csv {
     header: bool,
+    community_id: bool,
 }
 
 impl Csv {
-    /// `header`: begin with the names of the columns.
-    pub fn new(header: bool) -> Self {
-        Csv { header }
+    /// `header`: begin with the names of the columns; `community_id`: fill in the Community ID.
+    pub fn new(header: bool, community_id: bool) -> Self {
+        Csv { header, community_id }
     }
 }
 
@@ -79,6 +82,7 @@ impl Csv {
 struct Row<'a> {
     record: &'a Record,
     process: Option<&'a Process>,
+    community_id: bool,
 }
 
 impl Row<'_> {
@@ -100,6 +104,14 @@ impl Row<'_> {
         match self.kind() {
             EventKind::Request => String::new(),
             _ => self.record.event.connection().to_string(),
+        }
+    }
+
+    fn community_id(&self) -> String {
+        match self.kind() {
+            EventKind::Request => String::new(),
+            kind if kind.is_listener() || !self.community_id => String::new(),
+            _ => community_id::of(self.record.event.local, self.record.event.remote),
         }
     }
 
@@ -140,7 +152,7 @@ impl Sink for Csv {
 
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
         let process = record.process.as_deref().map(|entry| &entry.process);
-        let row = Row { record, process };
+        let row = Row { record, process, community_id: self.community_id };
         let values = |columns: &'static [Column]| columns.iter().map(|(_, value)| value(&row));
         let fields = FIELDS.iter().map(|&(_, value)| row.field(value));
         put(out, values(&FIRST).chain(fields).chain(values(&LAST)));

@@ -16,12 +16,13 @@ use crate::{
 /// Writes NetworkEvent objects.
 pub struct Json {
     all_capabilities: u64,
+    community_id: bool,
 }
 
 impl Json {
-    /// `all_capabilities`: every capability the kernel knows.
-    pub fn new(all_capabilities: u64) -> Self {
-        Json { all_capabilities }
+    /// `all_capabilities`: every capability the kernel knows; `community_id`: with the Community ID.
+    pub fn new(all_capabilities: u64, community_id: bool) -> Self {
+        Json { all_capabilities, community_id }
     }
 
     /// A process object, or what little is known of a process whose record was lost, or null where
@@ -69,7 +70,7 @@ impl Sink for Json {
             },
         }
         out.extend_from_slice(b",\"network_event\":");
-        network_event(record, out);
+        network_event(record, self.community_id, out);
         if let Some(rule) = &record.rule {
             out.extend_from_slice(b",\"rule\":");
             text(out, &**rule);

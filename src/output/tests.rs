@@ -83,8 +83,8 @@ fn lines_of_every_format_and_kind() {
         ("table in a file", text(&mut Table::new(options(), || None))),
         ("table of 80 columns", text(&mut Table::new(options(), || size(80)))),
         ("table of 200 columns", text(&mut Table::new(options(), || size(200)))),
-        ("json", text(&mut Json::new(u64::MAX >> 23))),
-        ("csv", text(&mut Csv::new(true))),
+        ("json", text(&mut Json::new(u64::MAX >> 23, true))),
+        ("csv", text(&mut Csv::new(true, true))),
         ("odr", text(&mut Odr::new(metadata.clone(), Framing::Lines))),
         ("odr document", text(&mut Odr::new(metadata, Framing::Document { wall_ns: 0 }))),
     ];
@@ -103,8 +103,8 @@ fn lines_of_every_format_and_kind() {
 /// Every field of the schema's events that one of the kinds can have is printed by some line.
 #[test]
 fn csv_has_a_column_for_every_field_of_json() {
-    let json = text(&mut Json::new(u64::MAX));
-    let csv = text(&mut Csv::new(true));
+    let json = text(&mut Json::new(u64::MAX, true));
+    let csv = text(&mut Csv::new(true, true));
     let header: Vec<&str> = csv.lines().next().expect("a header").split(',').collect();
     // Elsewhere, under another name, or left out of a flat table.
     let known = ["type", "new_state", "backlog", "closer", "asked", "dstIP", "dstPort", "results"];

@@ -210,6 +210,10 @@ impl Reader {
             })
             .collect();
         let names = net.dns.as_ref().or(net.results.as_ref());
+        // As dns::read() has them; they are shown as they are.
+        if names.into_iter().flatten().any(|name| !name.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(Unreadable::Foreign);
+        }
         let names = Names {
             names: names.map_or_else(Default::default, |names| names.as_slice().into()),
             guess: net.dns_guess.unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    os::unix::fs::MetadataExt,
+    os::unix::{fs::MetadataExt, net::UnixDatagram},
     path::Path,
     process::{Command, Output, Stdio},
     thread,
@@ -14,7 +14,7 @@ use crate::common::{
     self, all,
     folder::Folder,
     net::{self, Pair, V4},
-    of_port, tcptrace,
+    of_port, probes, tcptrace,
     terminal::Terminal,
     the,
 };
@@ -273,7 +273,31 @@ fn a_file_that_cannot_be_opened_stops_everything() {
     assert!(stderr.starts_with("tcptrace: open /nonexistent/file: No such file"), "{stderr}");
 }
 
+/// A script waits for a line, a service manager for a message; the command gets neither.
+fn readiness_is_told() {
+    let folder = Folder::new();
+    let (fifo, notified) = (folder.path("ready"), folder.path("notify"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    let manager = UnixDatagram::bind(&notified).expect("bind");
+    let script = format!(
+        "exec {} -qj --probes {} --ready-fd 9 -o {} -- sh -c 'test ! -e /proc/$$/fd/9' 9>{}",
+        env!("CARGO_BIN_EXE_tcptrace"),
+        probes(),
+        folder.name("events"),
+        folder.name("ready")
+    );
+    let mut child =
+        Command::new("sh").args(["-c", &script]).env("NOTIFY_SOCKET", &notified).spawn().expect("sh");
+    // until it is closed
+    assert_eq!(fs::read_to_string(&fifo).expect("the line"), "ready\n");
+    let mut message = [0; 64];
+    let length = manager.recv(&mut message).expect("a message");
+    assert_eq!(&message[..length], b"READY=1");
+    assert!(child.wait().expect("wait").success());
+}
+
 crate::tests![
+    readiness_is_told,
     only_the_command_and_what_descends_from_it,
     accepts_of_the_command_are_traced,
     exit_status_is_passed_through,

@@ -45,7 +45,7 @@ fn soon(example: &str) -> String {
         return example.replace(time, "--timeout 3s");
     }
     let ends_by_itself =
-        ["--completions", "--schema", "--snapshot", " -- "].iter().any(|word| example.contains(word));
+        ["--completions", "--schema", "--snapshot", " -- ", " -r "].iter().any(|word| example.contains(word));
     if ends_by_itself { example.to_owned() } else { example.replacen("tcptrace", "tcptrace --timeout 3s", 1) }
 }
 
@@ -118,6 +118,33 @@ fn every_example_works() {
     assert!(csv.lines().count() > 1, "{csv}");
 }
 
+/// Recorded, and read again twice.
+fn the_recording_of_the_manual() {
+    let examples = commands("RECORDINGS");
+    let [record, failed, csv] = &examples[..] else { panic!("{examples:#?}") };
+    let place = &Place::new();
+    let run = |example: &str| {
+        let output = place.run(&soon(example));
+        assert!(output.status.success(), "{example}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let (end, over) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while over.recv_timeout(Duration::from_millis(10)) == Err(RecvTimeoutError::Timeout) {
+                let port = Pair::new(V4).port();
+                let _ = TcpStream::connect((V4, port));
+            }
+        });
+        assert_eq!(run(record), "");
+        drop(end);
+    });
+    let failures = run(failed);
+    assert!(failures.contains("ECONNREFUSED") && !failures.contains(" close "), "{failures}");
+    let csv = run(csv);
+    assert!(csv.starts_with("timestamp,event,") && csv.lines().count() == 1, "{csv}");
+}
+
 /// The jq programs of the README, each on a line after a prompt.
 fn readme_programs() -> Vec<String> {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
@@ -165,6 +192,7 @@ fn every_example_of_the_filters_section_runs() {
 }
 
 crate::tests![
+    the_recording_of_the_manual,
     every_example_works,
     every_example_of_the_filters_section_runs,
     every_jq_program_of_the_readme_finds_something,

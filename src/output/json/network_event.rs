@@ -6,6 +6,7 @@ use super::encode::{put, text};
 use crate::{
     event::{Backlog, EventKind},
     output::{
+        community_id,
         fields::{FIELDS, Scalar},
         vocabulary,
     },
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// What happened, as an object.
-pub fn network_event(record: &Record, out: &mut Vec<u8>) {
+pub fn network_event(record: &Record, with_community_id: bool, out: &mut Vec<u8>) {
     let event = &record.event;
     let kind = &event.kind;
     if let EventKind::Request = kind {
@@ -31,6 +32,9 @@ pub fn network_event(record: &Record, out: &mut Vec<u8>) {
             event.netns
         ),
     );
+    if with_community_id && !kind.is_listener() {
+        put(out, format_args!(",\"community_id\":\"{}\"", community_id::of(event.local, event.remote)));
+    }
     if let Some(asked) = event.asked {
         put(out, format_args!(",\"asked\":{{\"daddr\":\"{}\",\"dport\":{}}}", asked.ip(), asked.port()));
     }
