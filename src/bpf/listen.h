@@ -16,8 +16,8 @@
 
 #define WANT_LISTENERS (NETMON_WANT_LISTEN | NETMON_WANT_STATE | NETMON_WANT_DROP)
 
-/* LISTEN -> CLOSE */
-static __always_inline void handle_listen_stop(struct sock *sk)
+/* LISTEN -> CLOSE. A function of its own, for what is on its stack. */
+static __noinline void handle_listen_stop(struct sock *sk)
 {
 	struct conn copy;
 

@@ -119,33 +119,45 @@ static __noinline void begin(struct sock *sk, struct conn *conn, int newstate)
 	conn_insert(sk, conn);
 }
 
+/* What is known before its owner is; false if it is not to be reported. */
+static __noinline bool prepare_opening(struct sock *sk, struct conn *conn, int newstate)
+{
+	bool listens = newstate == TCP_LISTEN;
+	struct target to;
+	int index;
+
+	if (!conn)
+		return false;
+	index = admit_current();
+	if (index == NOT_ADMITTED)
+		return false;
+	conn->flags = flags_of(sk);
+	conn->cookie = listens ? cookie_of_listener(sk) : bpf_get_socket_cookie(sk);
+	if (!listens)
+		conn->flags |= NETMON_FLAG_EGRESS;
+	/* MPTCP keeps the target to itself until a subflow has connected. */
+	if (!listens && conn->flags & NETMON_FLAG_MPTCP && connect_target(&to))
+		fill_flow(&conn->flow, sk, &to);
+	else
+		fill_flow(&conn->flow, sk, NULL);
+	if (!admit_flow(index, sk, conn, listens))
+		return false;
+	conn->ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
+	conn->begun = bpf_ktime_get_boot_ns();
+	if (listens)
+		conn->phase = PHASE_LISTEN;
+	else
+		conn->since = conn->begun;
+	return true;
+}
+
 /* CLOSE -> SYN_SENT or LISTEN, in the task that calls connect() or listen(). */
 static __always_inline void handle_opening(struct sock *sk, int newstate)
 {
-	bool listens = newstate == TCP_LISTEN;
 	struct conn conn = {};
-	struct target to;
-	int index = admit_current();
 
-	if (index == NOT_ADMITTED)
+	if (!prepare_opening(sk, &conn, newstate))
 		return;
-	conn.flags = flags_of(sk);
-	conn.cookie = listens ? cookie_of_listener(sk) : bpf_get_socket_cookie(sk);
-	if (!listens)
-		conn.flags |= NETMON_FLAG_EGRESS;
-	/* MPTCP keeps the target to itself until a subflow has connected. */
-	if (!listens && conn.flags & NETMON_FLAG_MPTCP && connect_target(&to))
-		fill_flow(&conn.flow, sk, &to);
-	else
-		fill_flow(&conn.flow, sk, NULL);
-	if (!admit_flow(index, sk, &conn, listens))
-		return;
-	conn.ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
-	conn.begun = bpf_ktime_get_boot_ns();
-	if (listens)
-		conn.phase = PHASE_LISTEN;
-	else
-		conn.since = conn.begun;
 	set_owner(&conn);
 	begin(sk, &conn, newstate);
 }
