@@ -1,6 +1,11 @@
 //! What only this machine knows: clocks, capabilities, mounts, /proc.
 
-use std::{fs, os::fd::AsFd, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    path::PathBuf,
+    time::Duration,
+};
 
 use nix::time::{ClockId, clock_gettime};
 use terminal_size::{Height, Width};
@@ -88,6 +93,13 @@ pub fn invoker() -> Option<SudoUser> {
     let (passwd, group) = (text("/etc/passwd").unwrap_or_default(), text("/etc/group").unwrap_or_default());
     let invoker = SudoUser::new(|name| std::env::var_os(name), &passwd, &group)?;
     nix::unistd::geteuid().is_root().then_some(invoker)
+}
+
+/// Whether processes have other numbers here than on the host (pid_namespaces(7)).
+pub fn in_pid_namespace() -> bool {
+    /// include/linux/proc_ns.h
+    const PROC_PID_INIT_INO: u64 = 0xEFFF_FFFC;
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|own| own.ino() != PROC_PID_INIT_INO)
 }
 
 /// Where cgroup2 is mounted, or none.

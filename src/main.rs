@@ -23,7 +23,7 @@ use tcptrace::{
         plan::{AtStart, Environment, Plan},
     },
     dns::DnsTracker,
-    filter::{Filter, Program},
+    filter::{Filter, Program, predicate::Attribute},
     host::{
         self, Host, Machine,
         command::{self, Running, Started},
@@ -83,6 +83,12 @@ fn compile(args: &Args) -> Result<(Filter, Program)> {
     }
     if filter.needs_names() && args.no_dns {
         bail!("the filter uses dns, which --no-dns disables; remove one of them");
+    }
+    if args.read.is_empty() && filter.mentions(Attribute::is_process_number) && host::in_pid_namespace() {
+        bail!(
+            "the filter uses pid or ppid, which are the host's numbers, but here is a PID namespace with others; \
+             run tcptrace on the host, or in its namespace: nsenter --target 1 --pid"
+        );
     }
     let program = filter.compile()?;
     Ok((filter, program))

@@ -124,6 +124,7 @@ impl<Fd: std::os::fd::AsFd> Replay<'_, Fd> {
                 }
             };
             let length = chunk.len();
+            self.sink.begin_batch();
             let mut rest = chunk;
             while let Some(end) = memchr::memchr(b'\n', rest) {
                 let (line, behind) = rest.split_at(end);

@@ -130,6 +130,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
     /// Print some of what exists at the start.
     fn print(&mut self, sockets: &[Event], table: &ProcessTable, summary: &mut Summary) -> Result<Flushed> {
         let wall_offset = self.host.wall_offset();
+        self.sink.begin_batch();
         for event in sockets {
             if self.stop.wants_more() {
                 self.show(event.clone(), table, wall_offset, summary);
@@ -160,6 +161,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
     /// than the events fills the ring, where losses are counted, and not our memory.
     fn take(&mut self, batch: &Batch, table: &mut ProcessTable, summary: &mut Summary) -> Result<Flushed> {
         let wall_offset = self.host.wall_offset();
+        self.sink.begin_batch();
         for bytes in batch.iter() {
             match decode(bytes) {
                 Ok(Decoded::Event(event)) if self.stop.wants_more() => {

@@ -99,16 +99,17 @@ SEC("fexit/tcp_v4_connect")
 int BPF_PROG(on_connect_v4, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
 {
 	/* A mapped address comes through here on its way out of tcp_v6_connect(). */
-	if (ret < 0 && sk->__sk_common.skc_family == AF_INET)
-		handle_connect_return(sk, addr, addr_len, -ret, bpf_get_socket_cookie(sk));
+	if (ret < 0 && sk->__sk_common.skc_family == AF_INET && bpf_get_socket_cookie(sk))
+		handle_connect_return(sk, addr, addr_len, -ret);
 	return 0;
 }
 
 SEC("fexit/tcp_v6_connect")
 int BPF_PROG(on_connect_v6, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
 {
-	if (ret < 0)
-		handle_connect_return(sk, addr, addr_len, -ret, bpf_get_socket_cookie(sk));
+	/* It makes the cookie, which is read below. */
+	if (ret < 0 && bpf_get_socket_cookie(sk))
+		handle_connect_return(sk, addr, addr_len, -ret);
 	return 0;
 }
 
@@ -120,7 +121,7 @@ int BPF_PROG(on_refused, struct socket *socket, struct sockaddr *addr, int addr_
 
 	if (ret < 0) {
 		sk = READ(socket, socket, sk);
-		handle_connect_return(sk, addr, addr_len, -ret, cookie_now(sk));
+		handle_connect_return(sk, addr, addr_len, -ret);
 	}
 	return 0;
 }
@@ -128,16 +129,18 @@ int BPF_PROG(on_refused, struct socket *socket, struct sockaddr *addr, int addr_
 SEC("fexit/tcp_v4_pre_connect")
 int BPF_PROG(on_refused_v4, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
 {
-	if (ret < 0)
-		handle_connect_return(sk, addr, addr_len, -ret, bpf_get_socket_cookie(sk));
+	/* It makes the cookie, which is read below. */
+	if (ret < 0 && bpf_get_socket_cookie(sk))
+		handle_connect_return(sk, addr, addr_len, -ret);
 	return 0;
 }
 
 SEC("fexit/tcp_v6_pre_connect")
 int BPF_PROG(on_refused_v6, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
 {
-	if (ret < 0)
-		handle_connect_return(sk, addr, addr_len, -ret, bpf_get_socket_cookie(sk));
+	/* It makes the cookie, which is read below. */
+	if (ret < 0 && bpf_get_socket_cookie(sk))
+		handle_connect_return(sk, addr, addr_len, -ret);
 	return 0;
 }
 

@@ -41,27 +41,30 @@ static __always_inline void handle_connect_call(struct sock *sk, const void *add
 	send_request(&conn);
 }
 
-static __always_inline void handle_connect_failed(struct sock *sk, const struct target *to,
-						  int error, __u64 cookie)
+/* A function of its own, for a stack that is not under the record of the process. */
+static __noinline bool prepare_return(struct conn *conn, struct sock *sk,
+				      const struct sockaddr *address, int len, int error)
 {
-	struct conn conn;
+	struct target to = {};
 
-	if (!prepare_failed(&conn, sk, to, error, cookie))
-		return;
-	set_owner(&conn);
-	report_failed(sk, &conn, error);
+	return is_tcp(sk) && read_target(&to, address, len, false) &&
+	       prepare_failed(conn, sk, &to, error, cookie_now(sk));
 }
 
 /* The trampoline set: the kernel's own copy of the address is at hand, and the socket locked. */
 static __always_inline void handle_connect_return(struct sock *sk, struct sockaddr *addr,
-						  int addr_len, int error, __u64 cookie)
+						  int addr_len, int error)
 {
-	struct target to = {};
+	struct conn conn;
 
-	if (READ(sock, sk, sk_protocol) == IPPROTO_TCP && is_subflow(sk))
+	if (READ(sock, sk, sk_protocol) == IPPROTO_TCP && is_subflow(sk)) {
 		note_subflow_failure(sk, error);
-	else if (is_tcp(sk) && read_target(&to, addr, addr_len, false))
-		handle_connect_failed(sk, &to, error, cookie);
+		return;
+	}
+	if (!prepare_return(&conn, sk, addr, addr_len, error))
+		return;
+	set_owner(&conn);
+	report_failed(sk, &conn, error);
 }
 
 /*

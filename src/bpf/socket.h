@@ -475,8 +475,8 @@ static __always_inline void handle_accepted(struct sock *sk, struct sock *listen
  * knows where to; `to` does, unless there is only what is known already. True, if it is to be
  * reported and has no owner yet.
  */
-static __noinline bool prepare_failed(struct conn *conn, struct sock *sk, const struct target *to,
-				      int error, __u64 cookie)
+static __always_inline bool prepare_failed(struct conn *conn, struct sock *sk,
+					   const struct target *to, int error, __u64 cookie)
 {
 	struct conn *known;
 	int index;

@@ -48,9 +48,14 @@ impl Filter {
     /// Does it mention `dns`? Then the kernel admits whatever the names could still admit, and
     /// user space evaluates it once more ([`crate::session::dns_filter`]).
     pub fn needs_names(&self) -> bool {
+        self.mentions(Attribute::is_name)
+    }
+
+    /// Does it mention an attribute of this sort?
+    pub fn mentions(&self, sort: fn(Attribute) -> bool) -> bool {
         let clauses = self.all.iter().map(|clause| &clause.predicate);
         let mut predicates = clauses.chain(self.rules.iter().map(|rule| &rule.predicate));
-        predicates.any(|p| p.mentions(Attribute::is_name))
+        predicates.any(|p| p.mentions(sort))
     }
 
     /// Add to each string that is compared with what `more` knows of it.

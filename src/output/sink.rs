@@ -8,6 +8,8 @@ pub trait Sink {
     fn begin(&mut self, out: &mut Vec<u8>);
     /// One record, one line.
     fn write(&mut self, record: &Record, out: &mut Vec<u8>);
+    /// Records that have come together follow.
+    fn begin_batch(&mut self) {}
     /// What comes after the last record.
     fn end(&mut self, _out: &mut Vec<u8>) {}
 }

@@ -37,6 +37,8 @@ pub struct Table<S> {
     options: TableOptions,
     glyphs: Glyphs,
     screen: S,
+    /// Its size, where it has been asked for since the batch began.
+    size: Option<Option<TerminalSize>>,
     /// Lines since the header, and the size it was made for.
     since_header: Option<(usize, Option<TerminalSize>)>,
 }
@@ -46,7 +48,7 @@ impl<S: Fn() -> Option<TerminalSize>> Table<S> {
     /// nothing is shortened.
     pub fn new(options: TableOptions, screen: S) -> Self {
         let glyphs = if options.utf8 { text::UNICODE } else { text::ASCII };
-        Table { options, glyphs, screen, since_header: None }
+        Table { options, glyphs, screen, size: None, since_header: None }
     }
 
     /// The header: at the start, when it has scrolled away and when the terminal's size changed.
@@ -103,8 +105,13 @@ impl<S: Fn() -> Option<TerminalSize>> Table<S> {
 impl<S: Fn() -> Option<TerminalSize>> Sink for Table<S> {
     fn begin(&mut self, _: &mut Vec<u8>) {}
 
+    /// A window may have another size by now; within a batch it is asked for once.
+    fn begin_batch(&mut self) {
+        self.size = None;
+    }
+
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
-        let size = (self.screen)();
+        let size = *self.size.get_or_insert_with(&self.screen);
         let layout = Layout::of(size.map(|size| size.columns));
         self.header(size, &layout, out);
 

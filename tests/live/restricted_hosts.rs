@@ -180,6 +180,19 @@ fn linux_5_10() {
     }
 }
 
+/// Where processes have other numbers, a filter on them would match others, or none.
+fn numbers_of_a_pid_namespace() {
+    for filter in [&["-p", "1"][..], &["ppid == 1"]] {
+        let output = Command::new("unshare")
+            .args(["--pid", "--fork", "--mount-proc", env!("CARGO_BIN_EXE_tcptrace"), "--timeout", "1s"])
+            .args(filter)
+            .output()
+            .expect("unshare");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("PID namespace"), "{output:?}");
+    }
+}
+
 pub fn tests() -> Vec<Trial> {
     let here = module_path!();
     vec![
@@ -187,6 +200,7 @@ pub fn tests() -> Vec<Trial> {
         trial(here, "one_capability_alone_names_the_other", one_capability_alone_names_the_other),
         trial(here, "the_two_capabilities_are_enough", the_two_capabilities_are_enough),
         trial(here, "cap_sys_admin_is_enough", cap_sys_admin_is_enough),
+        trial(here, "numbers_of_a_pid_namespace", numbers_of_a_pid_namespace),
         trial(
             here,
             "without_trampolines_tracepoints_serve_and_are_announced",

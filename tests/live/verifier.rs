@@ -27,41 +27,33 @@ fn figures(log: &str) -> Vec<(&str, u64, u64)> {
     figures
 }
 
-fn programs_are_cheap_to_verify() {
-    // What is not asked for is not even verified.
-    let everything = [
-        "-e",
-        "all",
-        "-b",
-        "curl",
-        "-b",
-        "/usr/",
-        "-u",
-        "0",
-        "--container",
-        "a",
-        "--sport",
-        "1",
-        "--addr",
-        "::1",
-    ];
-    for (arguments, most) in [(&[][..], MOST), (&everything, 5 * MOST)] {
-        let output = tcptrace()
-            .args(["-v", "--timeout", "1ms", "--probes", &probes()])
-            .args(arguments)
-            .output()
-            .expect("start tcptrace");
-        let log = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{log}");
-        let figures = figures(&log);
-        for (program, instructions, states) in &figures {
-            println!("verifier: {program:20} {instructions:7} instructions {states:5} states");
-            assert!(*instructions <= most, "{program}");
-        }
-        for program in ["on_state", "on_state_second", "on_exec"] {
-            assert!(figures.iter().any(|(name, ..)| *name == program), "no figures of {program}: {log}");
-        }
+fn verify(arguments: &[&str], most: u64) {
+    let output = tcptrace()
+        .args(["-v", "--timeout", "1ms", "--probes", &probes()])
+        .args(arguments)
+        .output()
+        .expect("start tcptrace");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    let figures = figures(&log);
+    for (program, instructions, states) in &figures {
+        println!("verifier: {program:20} {instructions:7} instructions {states:5} states");
+        assert!(*instructions <= most, "{program}");
+    }
+    for program in ["on_state", "on_state_second", "on_exec"] {
+        assert!(figures.iter().any(|(name, ..)| *name == program), "no figures of {program}: {log}");
     }
 }
 
-crate::tests![programs_are_cheap_to_verify,];
+fn programs_are_cheap_to_verify() {
+    verify(&[], MOST);
+}
+
+/// What is not asked for is not even verified.
+fn everything_that_can_be_asked_for_loads() {
+    let filter =
+        ["-b", "curl", "-b", "/usr/", "-u", "0", "--container", "a", "--sport", "1", "--addr", "::1"];
+    verify(&[&["-e", "all"], &filter[..]].concat(), 10 * MOST);
+}
+
+crate::tests![programs_are_cheap_to_verify, everything_that_can_be_asked_for_loads,];

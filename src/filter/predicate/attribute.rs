@@ -173,6 +173,11 @@ impl Attribute {
         self.spec().kind
     }
 
+    /// Is it the number of a process, which depends on who counts?
+    pub fn is_process_number(self) -> bool {
+        matches!(self, Attribute::Pid | Attribute::Ppid)
+    }
+
     /// Is it one of the process, not of the connection?
     pub fn is_of_process(self) -> bool {
         self.spec().of == Of::Process

@@ -156,6 +156,7 @@ fn the_columns_follow_the_terminal() {
     let records = records();
     table.write(&records[0], &mut out);
     columns.set(200);
+    table.begin_batch();
     table.write(&records[0], &mut out);
     let text = String::from_utf8(out).expect("text");
     assert_eq!(text.matches("DETAILS").count(), 2, "{text}");
