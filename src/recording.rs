@@ -3,7 +3,11 @@
 //! Nothing is traced and no privilege is needed. A filter is applied by the reference evaluator, which the kernel
 //! is tested against, so it selects from a recording what it would have selected live.
 
-use std::io::{self, BufRead, Write};
+use std::{
+    io::{self, BufRead, Write},
+    os::fd::AsFd,
+    time::Instant,
+};
 
 use anyhow::{Context, Result};
 
@@ -82,13 +86,13 @@ impl Skipped {
     }
 }
 
-impl<Fd: std::os::fd::AsFd> Replay<'_, Fd> {
+impl<Fd: AsFd> Replay<'_, Fd> {
     /// Read all of it, or until `stop` says no more or the reader of the output is gone.
     ///
     /// # Errors
     /// When an input cannot be read or the output cannot be written.
     pub fn run(mut self, inputs: Vec<Input>) -> Result<Summary> {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let mut summary = Summary::default();
         let mut reader = Reader::default();
         self.sink.begin(self.output.buffer());
@@ -198,11 +202,7 @@ impl<Fd: std::os::fd::AsFd> Replay<'_, Fd> {
 
     fn flush(&mut self) -> Result<Flushed> {
         let stop = &self.stop;
-        let flushed = self
-            .output
-            .flush(|stalled| stop.abandons_output(std::time::Instant::now(), stalled))
-            .context("write the output");
-        flushed
+        self.output.flush(|stalled| stop.abandons_output(Instant::now(), stalled)).context("write the output")
     }
 }
 

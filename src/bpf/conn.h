@@ -31,6 +31,8 @@ enum phase {
 /* What an entry is kept for once the connection is up. */
 #define WANT_LASTING (NETMON_WANT_CLOSE | NETMON_WANT_STATE | NETMON_WANT_RETRANSMIT)
 
+#define WANT_LISTENERS (NETMON_WANT_LISTEN | NETMON_WANT_STATE | NETMON_WANT_DROP)
+
 /* What is remembered of a connection between its events. */
 struct conn {
 	struct flow flow; /* while it opens, the local port may be 0 */

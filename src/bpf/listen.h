@@ -14,8 +14,6 @@
 #include "conn.h"
 #include "socket.h"
 
-#define WANT_LISTENERS (NETMON_WANT_LISTEN | NETMON_WANT_STATE | NETMON_WANT_DROP)
-
 /* LISTEN -> CLOSE. A function of its own, for what is on its stack. */
 static __noinline void handle_listen_stop(struct sock *sk)
 {
