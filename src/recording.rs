@@ -92,11 +92,11 @@ impl<Fd: AsFd> Replay<'_, Fd> {
     /// # Errors
     /// When an input cannot be read or the output cannot be written.
     pub fn run(mut self, inputs: Vec<Input>) -> Result<Summary> {
-        let started = Instant::now();
         let mut summary = Summary::default();
         let mut reader = Reader::default();
         self.sink.begin(self.output.buffer());
         for mut input in inputs {
+            input.stops_with(&self.stop);
             let name = std::mem::take(&mut input.name);
             let read = self.read(&name, &mut input, &mut reader, &mut summary);
             if read.with_context(|| format!("read {name}"))? != Flushed::All {
@@ -105,7 +105,7 @@ impl<Fd: AsFd> Replay<'_, Fd> {
         }
         self.sink.end(self.output.buffer());
         self.flush()?;
-        summary.elapsed = started.elapsed();
+        summary.elapsed = reader.span();
         Ok(summary)
     }
 
@@ -122,6 +122,7 @@ impl<Fd: AsFd> Replay<'_, Fd> {
             let chunk = match input.fill_buf() {
                 Ok(chunk) => chunk,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) if self.stop.signalled() => return self.flush().map(|_| Flushed::ReaderGone),
                 Err(error) => {
                     self.flush()?;
                     return Err(error.into());

@@ -1,9 +1,12 @@
 //! The files of a recording: plain, gzip or zstd, known by how they begin.
 
 use std::{
+    cell::OnceCell,
     fs::{File, Metadata},
     io::{self, BufRead, BufReader, Chain, Cursor, Read, stdin},
+    os::fd::AsFd,
     path::Path,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,9 +15,15 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
+use nix::poll::{PollFd, PollFlags, poll};
+
+use crate::session::stop::Stop;
 
 /// Read at a time.
 const CHUNK: usize = 1 << 20;
+
+/// How often it is asked, while nothing comes, whether to go on: milliseconds.
+const TICK: u8 = 100;
 
 /// One file of a recording.
 pub struct Input {
@@ -24,6 +33,7 @@ pub struct Input {
     live: bool,
     size: u64,
     read: Arc<AtomicU64>,
+    stop: Rc<OnceCell<Stop>>,
 }
 
 impl Input {
@@ -33,24 +43,28 @@ impl Input {
     /// When it cannot be opened, or its beginning cannot be read, or it is the file that `is_output` knows.
     pub fn open(path: &Path, is_output: impl Fn(&Metadata) -> bool) -> Result<Input> {
         let name = path.display().to_string();
-        let (file, live): (Box<dyn Read>, bool) = if name == "-" {
-            (Box::new(stdin().lock()), true)
-        } else {
-            let file = File::open(path).with_context(|| format!("open {name}"))?;
-            let metadata = file.metadata().with_context(|| format!("look at {name}"))?;
-            if metadata.is_dir() {
-                bail!("open {name}: it is a directory");
-            }
-            if is_output(&metadata) {
-                bail!("{name} is the output as well");
-            }
-            (Box::new(file), !metadata.is_file())
+        let file = match path.to_str() {
+            Some("-") => stdin().as_fd().try_clone_to_owned().map(File::from),
+            _ => File::open(path),
         };
-        let size = if live { 0 } else { path.metadata().map_or(0, |metadata| metadata.len()) };
-        let read = Arc::default();
-        let counted = Counted { file, read: Arc::clone(&read) };
-        let lines = decompressed(counted).with_context(|| format!("read {name}"))?;
-        Ok(Input { name, lines, live, size, read })
+        let file = file.with_context(|| format!("open {name}"))?;
+        let metadata = file.metadata().with_context(|| format!("look at {name}"))?;
+        if metadata.is_dir() {
+            bail!("open {name}: it is a directory");
+        }
+        if is_output(&metadata) {
+            bail!("{name} is the output as well");
+        }
+        let live = !metadata.is_file();
+        let (read, stop) = (Arc::default(), Rc::default());
+        let source = Source { file, live, read: Arc::clone(&read), stop: Rc::clone(&stop) };
+        let lines = decompressed(source).with_context(|| format!("read {name}"))?;
+        Ok(Input { name, lines, live, size: metadata.len(), read, stop })
+    }
+
+    /// Do not wait for what never comes once `stop` says so: reading fails then.
+    pub fn stops_with(&self, stop: &Stop) {
+        self.stop.get_or_init(|| stop.clone());
     }
 
     /// More may come while what is there has been read: lines are not to be held back.
@@ -80,14 +94,31 @@ impl BufRead for Input {
     }
 }
 
-/// Counts what is read.
-struct Counted {
-    file: Box<dyn Read>,
+/// The bytes of the file. What is read is counted, what may never come is not waited for.
+struct Source {
+    file: File,
+    live: bool,
     read: Arc<AtomicU64>,
+    stop: Rc<OnceCell<Stop>>,
 }
 
-impl Read for Counted {
+impl Source {
+    /// A signal does not interrupt read(2).
+    fn wait(&self, stop: &Stop) -> io::Result<()> {
+        while poll(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)], TICK)? == 0 {
+            if stop.signalled() {
+                return Err(io::Error::other("stopped by a signal"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for Source {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if let Some(stop) = self.stop.get().filter(|_| self.live) {
+            self.wait(stop)?;
+        }
         let read = self.file.read(into)?;
         self.read.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)

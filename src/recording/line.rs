@@ -18,12 +18,16 @@ use serde_json::value::RawValue;
 
 use crate::{
     event::*,
+    hostile::{is_hostile, printable},
     output::words,
     record::{Names, ProcessEntry, Record},
 };
 
 /// Process objects that are kept as read; beyond it, all are forgotten.
 const PROCESSES_MAX: usize = 8192;
+
+/// Bytes of them, likewise.
+const PROCESS_BYTES_MAX: usize = 64 << 20;
 
 /// Why a line gives no event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +170,10 @@ struct Known {
 #[derive(Default)]
 pub struct Reader {
     known: HashMap<Box<str>, Known>,
+    known_bytes: usize,
     last_image: u64,
+    /// The earliest and the latest time of an event, nanoseconds since 1970.
+    span: Option<[i128; 2]>,
 }
 
 impl Reader {
@@ -219,6 +226,8 @@ impl Reader {
             guess: net.dns_guess.unwrap_or_default(),
         };
         let event = event(&net, time, owner, closer.as_ref().map(|entry| entry.id), &owners)?;
+        let [first, last] = self.span.unwrap_or([wall_ns; 2]);
+        self.span = Some([first.min(wall_ns), last.max(wall_ns)]);
         Ok(Some(Record {
             event,
             wall_ns,
@@ -228,8 +237,14 @@ impl Reader {
             closer,
             names,
             owners,
-            rule: line.rule.map(|rule| rule.into()),
+            rule: line.rule.map(|rule| harmless(&rule)),
         }))
+    }
+
+    /// From the earliest event to the latest, filtered or not.
+    pub fn span(&self) -> Duration {
+        let [first, last] = self.span.unwrap_or_default();
+        Duration::from_nanos(u64::try_from(last - first).unwrap_or(u64::MAX))
     }
 
     /// A process or parent object; null is nobody.
@@ -252,9 +267,11 @@ impl Reader {
             known.actor.image = Some(entry.id);
             known.entry = Some(entry);
         }
-        if self.known.len() >= PROCESSES_MAX {
+        if self.known.len() >= PROCESSES_MAX || self.known_bytes > PROCESS_BYTES_MAX {
             self.known.clear();
+            self.known_bytes = 0;
         }
+        self.known_bytes += text.len();
         self.known.insert(text.into(), known.clone());
         Ok(Some(known))
     }
@@ -303,6 +320,11 @@ fn process(object: ProcessObject<'_>) -> Process {
         container_id: object.container_id.map(Into::into),
         unit: None,
     }
+}
+
+/// A rule's name is printed without escaping, since it is ours where it is met live.
+fn harmless(text: &str) -> Rc<str> {
+    if text.contains(is_hostile) { printable(text).into() } else { text.into() }
 }
 
 /// `PID:START_NS` in base64.
@@ -428,4 +450,42 @@ fn reason(word: &str) -> Option<CloseReason> {
     ];
     let known = WORDS.into_iter().find(|&known| words::reason(known) == word);
     known.or_else(|| ERRORS.get(word).copied().map(CloseReason::Errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = r#"{"type":"NetworkEvent","timestamp":"2023-11-14T22:13:20.000Z","process":null,"parent":null,"network_event":{"type":"TcpConnectionEstablish","saddr":"192.0.2.1","sport":1,"daddr":"192.0.2.2","dport":2,"cookie":3,"connection":"3-4","netns":5,"dns":["good.example"]},"rule":"\u009b31m"}"#;
+
+    #[test]
+    fn what_is_printed_unescaped_moves_no_cursor() {
+        let record = Reader::default().read(LINE.as_bytes()).expect("a line").expect("an event");
+        assert_eq!(record.rule.as_deref(), Some("\u{fffd}31m"));
+        let line = LINE.replace("good.example", "\\u001b[2J.example");
+        assert_eq!(Reader::default().read(line.as_bytes()).err(), Some(Unreadable::Foreign));
+    }
+
+    #[test]
+    fn a_recording_lasts_from_its_first_event_to_its_last() {
+        let mut reader = Reader::default();
+        assert_eq!(reader.span(), Duration::ZERO);
+        for time in ["20.500Z", "22.000Z", "20.000Z", "21.000Z"] {
+            reader.read(LINE.replace("20.000Z", time).as_bytes()).expect("a line");
+        }
+        assert_eq!(reader.span(), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn long_process_objects_are_not_kept_for_ever() {
+        let mut reader = Reader::default();
+        for pid in 0..70 {
+            let process = format!(r#"{{"pid":{pid},"tid":{pid},"filename":"{}"}}"#, "x".repeat(1 << 20));
+            let line = LINE.replacen("null", &process, 1);
+            reader.read(line.as_bytes()).expect("a line");
+            assert!(
+                reader.known.keys().map(|text| text.len()).sum::<usize>() <= PROCESS_BYTES_MAX + (2 << 20)
+            );
+        }
+    }
 }

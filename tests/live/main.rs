@@ -26,6 +26,7 @@ mod lifecycle;
 mod load;
 mod output_file;
 mod probe_sets;
+mod recordings;
 mod rejected;
 mod reports;
 mod requests;
@@ -65,6 +66,7 @@ fn main() {
         SideBySide(dns_answers::tests()),
         SideBySide(dns_filters::tests()),
         SideBySide(formats::tests()),
+        SideBySide(recordings::tests()),
         SideBySide(summary::tests()),
         InTurn(terminal::tests()),
         SideBySide(command::tests()),
