@@ -10,8 +10,12 @@ use sha1_smol::Sha1;
 const SEED: u16 = 0;
 const IPPROTO_TCP: u8 = 6;
 
-/// Of a TCP connection between these ends; which is which does not matter.
-pub fn of(one: SocketAddr, other: SocketAddr) -> String {
+/// Of a TCP connection between these ends; which is which does not matter. None where there is no such
+/// connection: a listener has no other end, and what failed before its first packet may have no port.
+pub fn of(one: SocketAddr, other: SocketAddr) -> Option<String> {
+    if [one, other].iter().any(|end| end.port() == 0 || end.ip().is_unspecified()) {
+        return None;
+    }
     let end = |end: SocketAddr| match end.ip() {
         IpAddr::V4(ip) => (ip.octets().to_vec(), end.port()),
         IpAddr::V6(ip) => (ip.octets().to_vec(), end.port()),
@@ -24,7 +28,7 @@ pub fn of(one: SocketAddr, other: SocketAddr) -> String {
     hash.update(&[IPPROTO_TCP, 0]);
     hash.update(&low.1.to_be_bytes());
     hash.update(&high.1.to_be_bytes());
-    format!("1:{}", STANDARD.encode(hash.digest().bytes()))
+    Some(format!("1:{}", STANDARD.encode(hash.digest().bytes())))
 }
 
 #[cfg(test)]
@@ -44,8 +48,18 @@ mod tests {
             ),
         ] {
             let [one, other] = [one, other].map(|end| end.parse().expect("an address"));
-            assert_eq!(of(one, other), id);
-            assert_eq!(of(other, one), id);
+            assert_eq!(of(one, other).as_deref(), Some(id));
+            assert_eq!(of(other, one).as_deref(), Some(id));
+        }
+    }
+
+    #[test]
+    fn none_without_two_ends() {
+        for (one, other) in
+            [("127.0.0.1:80", "0.0.0.0:0"), ("[::]:80", "[::]:0"), ("192.0.2.1:0", "192.0.2.2:80")]
+        {
+            let [one, other] = [one, other].map(|end| end.parse().expect("an address"));
+            assert_eq!(of(one, other), None);
         }
     }
 }

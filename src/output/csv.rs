@@ -109,10 +109,11 @@ impl Row<'_> {
 
     fn community_id(&self) -> String {
         match self.kind() {
-            EventKind::Request => String::new(),
-            kind if kind.is_listener() || !self.community_id => String::new(),
+            EventKind::Request => None,
+            kind if kind.is_listener() || !self.community_id => None,
             _ => community_id::of(self.record.event.local, self.record.event.remote),
         }
+        .unwrap_or_default()
     }
 
     /// The state the socket is in, and the one it left.

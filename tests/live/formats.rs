@@ -1,14 +1,19 @@
 //! The csv and odr formats, read by readers that are not ours.
 
-use std::io::{BufRead, BufReader, Read};
+use std::{
+    collections::HashSet,
+    io::{BufRead, BufReader, Read},
+};
 
 use nix::sys::signal::Signal;
 
 use crate::{
     common::{
-        Launch,
+        Launch, Trace, all,
         launch::Running,
-        net::{self, Pair, V4, V6},
+        net,
+        net::{Pair, V4, V6},
+        of_port,
     },
     odr_server::{STATES, Server},
 };
@@ -142,4 +147,38 @@ fn odr_has_defaults() {
     assert!((99..=100).contains(&(year(&metadata["expiration"]) - year(&metadata["timestamp"]))));
 }
 
-crate::tests![csv_is_one_table, odr_is_what_the_server_takes, odr_has_defaults,];
+/// Both ends of a connection, which know it by turned addresses, have one id. A listener has none, and
+/// neither has a socket that has yet to get its port.
+fn community_ids_join_the_ends() {
+    let mut json = Trace::start(&["--community-id", "-e", "connect,accept,close,state"]);
+    let mut seen = HashSet::new();
+    for address in [V4, V6] {
+        let mut pair = Pair::new(address);
+        let port = pair.port();
+        drop(pair.client);
+        net::wait_for_end(&mut pair.server);
+        drop(pair.server);
+        json.wait("both closes", |events| all(&of_port(events, port), "TcpConnectionClose").len() == 2);
+        let (of_one_end, of_connection): (Vec<_>, Vec<_>) = of_port(&json.events, port)
+            .into_iter()
+            .partition(|event| net(event)["sport"] == 0 || net(event)["dport"] == 0);
+        assert!(of_one_end.iter().all(|event| net(event).get("community_id").is_none()), "{of_one_end:#?}");
+        let ids: HashSet<_> = of_connection.iter().map(|event| net(event)["community_id"].as_str()).collect();
+        assert!(ids.len() == 1 && !ids.contains(&None), "{ids:?}");
+        assert!(seen.insert(ids.into_iter().flatten().next().map(str::to_owned)), "each has its own");
+        assert!(of_connection.len() > 4 && !of_one_end.is_empty());
+    }
+    json.stop();
+
+    let (text, ports) = trace(&["-f", "csv", "--community-id"]);
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let column = reader.headers().expect("a header").iter().position(|name| name == "community_id");
+    let rows: Vec<_> = reader.records().map(|row| row.expect("as many fields as columns")).collect();
+    for port in ports.map(|port| port.to_string()) {
+        let of = rows.iter().filter(|row| row.iter().any(|field| field == port));
+        let ids: HashSet<_> = of.map(|row| row[column.expect("a column")].to_owned()).collect();
+        assert!(ids.len() == 1 && ids.iter().all(|id| id.starts_with("1:")), "{ids:?}");
+    }
+}
+
+crate::tests![csv_is_one_table, community_ids_join_the_ends, odr_is_what_the_server_takes, odr_has_defaults,];

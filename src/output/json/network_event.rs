@@ -32,8 +32,9 @@ pub fn network_event(record: &Record, with_community_id: bool, out: &mut Vec<u8>
             event.netns
         ),
     );
-    if with_community_id && !kind.is_listener() {
-        put(out, format_args!(",\"community_id\":\"{}\"", community_id::of(event.local, event.remote)));
+    let with_community_id = with_community_id && !kind.is_listener();
+    if let Some(id) = with_community_id.then(|| community_id::of(event.local, event.remote)).flatten() {
+        put(out, format_args!(",\"community_id\":\"{id}\""));
     }
     if let Some(asked) = event.asked {
         put(out, format_args!(",\"asked\":{{\"daddr\":\"{}\",\"dport\":{}}}", asked.ip(), asked.port()));
