@@ -3,6 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use serde::Serialize;
 
+use super::encode::object;
 use crate::{
     event::{BootTime, Process},
     output::vocabulary,
@@ -63,15 +64,11 @@ pub fn render(process: &Process, all_capabilities: u64, wall_offset: i128) -> [S
         exec_id: exec_id(pid, start),
         parent_exec_id: if ppid == 0 { String::new() } else { exec_id(ppid, parent_start) },
     };
-    let [before, after] = [text(&before), text(&after)];
+    let [before, after] = [object(&before), object(&after)];
     [before.trim_end_matches('}').to_owned(), after.trim_start_matches('{').to_owned()]
 }
 
 /// base64 without padding of `PID:START_NS`.
 fn exec_id(pid: u32, start: BootTime) -> String {
     STANDARD_NO_PAD.encode(format!("{pid}:{}", start.0))
-}
-
-fn text(object: &impl Serialize) -> String {
-    serde_json::to_string(object).expect("strings and numbers always serialise")
 }
