@@ -317,6 +317,8 @@ impl Source for Tracer<'_> {
         if self.set == ProbeSet::Tracepoint {
             self.skipped_accepts = counters::skipped_accepts(&self.skel);
         }
+        // What begins from here on is not ours, nor lost where only its end is seen.
+        set_bss_flag(&mut self.skel, |bss| &mut bss.started, 0);
         // Last in, first out: no connection may begin whose end the rest would not report.
         while let Some(link) = self.links.pop() {
             drop(link);

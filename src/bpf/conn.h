@@ -92,8 +92,8 @@ struct {
 __u32 existing_running = 0;
 
 /*
- * Every program is attached. No connection begins before, for some may already run while the one
- * that sees its end does not.
+ * Every program is attached. No connection begins before, and none after they begin to be detached,
+ * for some may already run while the one that sees its end does not.
  */
 __u32 started = 0;
 
