@@ -44,8 +44,9 @@ fn soon(example: &str) -> String {
     if let Some(time) = times.iter().find(|time| example.contains(*time)) {
         return example.replace(time, "--timeout 3s");
     }
-    let ends_by_itself =
-        ["--completions", "--schema", "--snapshot", " -- ", " -r "].iter().any(|word| example.contains(word));
+    let ends_by_itself = ["--completions", "--schema", "--snapshot", " -- ", "tcptrace -r "]
+        .iter()
+        .any(|word| example.contains(word));
     if ends_by_itself { example.to_owned() } else { example.replacen("tcptrace", "tcptrace --timeout 3s", 1) }
 }
 
