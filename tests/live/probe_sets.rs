@@ -46,7 +46,8 @@ fn workload() {
 const COUNT: usize = 2 * (4 * 4 + 1) + 4 + 8 + 4 + 4 + 1 + 2 + 1 + 4;
 
 /// What must be equal: all but time, in an order that does not depend on which event came first.
-/// A cookie becomes the connection's place in that order, since one that is ours has no other sense.
+/// A cookie becomes the connection's place in that order, since one that is ours has no other sense, and so does
+/// `connection`, which has the time in it.
 fn comparable(events: Vec<Value>) -> Vec<Value> {
     let mut events = network::mine(&events);
     for event in &mut events {
@@ -62,12 +63,14 @@ fn comparable(events: Vec<Value>) -> Vec<Value> {
         ["dport", "sport", "daddr", "direction", "type"].map(|field| net[field].to_string())
     };
     events.sort_by_key(key);
-    let mut places = BTreeMap::new();
-    for event in &mut events {
-        let cookie = &mut event["network_event"]["cookie"];
-        assert_ne!(*cookie, 0);
-        let next = places.len();
-        *cookie = (*places.entry(cookie.to_string()).or_insert(next)).into();
+    for name in ["cookie", "connection"] {
+        let mut places = BTreeMap::new();
+        for event in &mut events {
+            let value = &mut event["network_event"][name];
+            assert!(!value.is_null() && *value != 0);
+            let next = places.len();
+            *value = (*places.entry(value.to_string()).or_insert(next)).into();
+        }
     }
     events
 }
