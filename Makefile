@@ -53,7 +53,7 @@ test: test-deps
 # The same tests on other kernels, in virtual machines. Installs nothing: it says what is missing.
 test-kernels:
 	tests/kernels/check
-	tests/kernels/run --again
+	tests/kernels/run --again --limit 450
 
 # What tracing costs the kernel, in instructions, beside libbpf-tools: in a virtual machine that counts them. ONLY=tracepoints
 # leaves the rest out, EACH=1 shows each program.
