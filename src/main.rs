@@ -30,7 +30,7 @@ use tcptrace::{
         sandbox,
     },
     output::{
-        self, Format, messages,
+        self, Format, Sink, messages,
         summary::Summary,
         summary_render, target,
         writer::{STALLED, Writer},
@@ -101,11 +101,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         args.snapshot && args.format == Format::Odr,
         host::invoker().as_ref(),
     )?;
-    let environment = Environment {
-        output_is_terminal: output.is_terminal(),
-        no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
-    };
-    let plan = Plan::new(args, environment);
+    let plan = plan(args, &output);
 
     // Beside a command they are the command's.
     let signalled = if plan.command.is_empty() { catch_signals()? } else { Arc::default() };
@@ -135,16 +131,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     if plan.at_start == AtStart::PrintOnly {
         stop = stop.no_wait();
     }
-    let options = output::Options {
-        color: plan.color,
-        utc: plan.utc,
-        all_capabilities: host::all_capabilities(),
-        community_id: args.community_id,
-        continues: args.output.is_some() && target::has_content(&output),
-        one_document: plan.at_start == AtStart::PrintOnly,
-    };
-    let format = (!plan.summary_only).then_some(plan.format);
-    let mut sink = output::sink(format, options, || metadata(&plan.envelope), &output)?;
+    let mut sink = sink(args, &plan, host::all_capabilities(), &output)?;
     let mut output = Writer::new(output);
     if plan.at_start != AtStart::PrintOnly {
         host::ready::tell(args.ready_fd)?;
@@ -181,26 +168,36 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     Ok(if traced.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
 }
 
-/// Print recordings. Nothing is traced.
-fn replay(args: &Args, filter: &Filter) -> Result<ExitCode> {
-    let output = target::open(args.output.as_deref(), false, false, host::invoker().as_ref())?;
+/// What was meant, given where the output goes.
+fn plan(args: &Args, output: &OwnedFd) -> Plan {
     let environment = Environment {
         output_is_terminal: output.is_terminal(),
         no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
     };
-    let plan = Plan::new(args, environment);
-    let is_output = |metadata: &Metadata| target::is_regular(&output, metadata);
-    let inputs = args.read.iter().map(|path| Input::open(path, is_output)).collect::<Result<Vec<_>>>()?;
+    Plan::new(args, environment)
+}
+
+/// The format. `all_capabilities`: every capability of the kernel that the events are from.
+fn sink(args: &Args, plan: &Plan, all_capabilities: u64, output: &OwnedFd) -> Result<Box<dyn Sink>> {
     let options = output::Options {
         color: plan.color,
         utc: plan.utc,
-        all_capabilities: u64::MAX,
+        all_capabilities,
         community_id: args.community_id,
-        continues: args.output.is_some() && target::has_content(&output),
-        one_document: false,
+        continues: args.output.is_some() && target::has_content(output),
+        one_document: plan.at_start == AtStart::PrintOnly,
     };
     let format = (!plan.summary_only).then_some(plan.format);
-    let mut sink = output::sink(format, options, || metadata(&plan.envelope), &output)?;
+    output::sink(format, options, || metadata(&plan.envelope), output)
+}
+
+/// Print recordings. Nothing is traced.
+fn replay(args: &Args, filter: &Filter) -> Result<ExitCode> {
+    let output = target::open(args.output.as_deref(), false, false, host::invoker().as_ref())?;
+    let plan = plan(args, &output);
+    let is_output = |metadata: &Metadata| target::is_regular(&output, metadata);
+    let inputs = args.read.iter().map(|path| Input::open(path, is_output)).collect::<Result<Vec<_>>>()?;
+    let mut sink = sink(args, &plan, u64::MAX, &output)?;
     let mut output = Writer::new(output);
     let signalled = catch_signals()?;
     if plan.sandbox {

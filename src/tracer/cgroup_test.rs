@@ -3,12 +3,9 @@
 use std::{fs::File, mem::MaybeUninit, os::fd::AsRawFd, path::Path};
 
 use anyhow::{Context, Result};
-use libbpf_rs::{
-    Link,
-    skel::{OpenSkel, SkelBuilder},
-};
+use libbpf_rs::{Link, skel::OpenSkel};
 
-use super::skel::NetmonSkelBuilder;
+use super::filter_test_run::open_one;
 
 /// Attach one program of test_programs.h to a cgroup, until the link is dropped.
 ///
@@ -16,13 +13,7 @@ use super::skel::NetmonSkelBuilder;
 /// When it cannot be loaded or attached.
 pub fn attach(name: &str, cgroup: &Path) -> Result<Link> {
     let mut storage = MaybeUninit::uninit();
-    let mut open = NetmonSkelBuilder::default().open(&mut storage).context("open the BPF object")?;
-    open.open_object_mut().progs_mut().for_each(|mut prog| {
-        let wanted = prog.name() == name;
-        prog.set_autoload(wanted);
-    });
-    open.maps.conns.set_max_entries(1)?;
-    open.maps.ring.set_max_entries(4096)?;
+    let open = open_one(name, &mut storage)?;
     let skel = open.load().context("load the program")?;
     let cgroup = File::open(cgroup).context("open the cgroup")?;
     let progs = [&skel.progs.on_test_connect, &skel.progs.on_test_loss];

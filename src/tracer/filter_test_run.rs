@@ -2,7 +2,7 @@
 
 use super::filter_maps::{configure, host_key, text_key};
 use super::skel::types::{container_case, filter_case, filter_flow, filter_text, filter_who, flow};
-use super::skel::{NetmonSkel, NetmonSkelBuilder};
+use super::skel::{NetmonSkel, NetmonSkelBuilder, OpenNetmonSkel};
 use crate::filter::predicate::unmap;
 use crate::filter::{Direction, Program, Subject, Verdict};
 use anyhow::{Context, Result, bail};
@@ -29,14 +29,7 @@ impl<'obj> FilterTestRun<'obj> {
     }
 
     fn load_one(wanted: &str, program: &Program, storage: &'obj mut MaybeUninit<OpenObject>) -> Result<Self> {
-        let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
-        for mut prog in open.open_object_mut().progs_mut() {
-            let wanted = prog.name() == wanted;
-            prog.set_autoload(wanted);
-        }
-        // The largest maps are not used here.
-        open.maps.conns.set_max_entries(1)?;
-        open.maps.ring.set_max_entries(4096)?;
+        let mut open = open_one(wanted, storage)?;
         let loader = configure(program, &mut open.maps)?;
         open.maps.filter_scratches.set_autocreate(true)?;
         let skel = open.load().context("load the classifier")?;
@@ -65,6 +58,22 @@ impl<'obj> FilterTestRun<'obj> {
         };
         Ok((verdict, output.duration.as_nanos() as u64))
     }
+}
+
+/// The object with one program, and without what the probes alone need.
+pub(super) fn open_one<'obj>(
+    wanted: &str,
+    storage: &'obj mut MaybeUninit<OpenObject>,
+) -> Result<OpenNetmonSkel<'obj>> {
+    let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
+    for mut prog in open.open_object_mut().progs_mut() {
+        let wanted = prog.name() == wanted;
+        prog.set_autoload(wanted);
+    }
+    // The largest maps are not used here.
+    open.maps.conns.set_max_entries(1)?;
+    open.maps.ring.set_max_entries(4096)?;
+    Ok(open)
 }
 
 /// The container of a cgroup, by the names of process/container.rs, as the kernel side knows it.

@@ -80,40 +80,46 @@ impl Place {
     }
 }
 
-fn every_example_works() {
-    let examples = [commands("QUESTIONS"), commands("EXAMPLES")].concat();
-    assert!(examples.len() >= 23, "{examples:#?}");
-    let place = &Place::new();
+/// Meanwhile there are connections, and some that fail.
+fn with_something_to_see(act: impl FnOnce()) {
     let (end, over) = channel::<()>();
     thread::scope(|scope| {
-        // Something to see: connections, and one that fails.
         scope.spawn(move || {
             while over.recv_timeout(Duration::from_millis(10)) == Err(RecvTimeoutError::Timeout) {
                 let port = Pair::new(V4).port();
                 let _ = TcpStream::connect((V4, port));
             }
         });
-        let check = |example: &str| {
-            let command = soon(example).replace("/usr/share/bash-completion/completions/", "completions.");
-            let output = place.run(&command);
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            // wget finds nobody listening: its status is the example's then
-            let allowed = if example.contains(" -- ") { 0..2 } else { 0..1 };
-            assert!(
-                output.status.code().is_some_and(|code| allowed.contains(&code)),
-                "{example}: {output:?}"
-            );
-            assert!(!stderr.contains("error"), "{example}: {stderr}");
-            let selects_nothing = ["latency_us >", "not) |", "_reset", "--container", "> ", " -o ", " -- "]
-                .iter()
-                .any(|word| example.contains(word));
-            assert!(selects_nothing || !output.stdout.is_empty(), "{example} prints nothing: {stderr}");
-        };
-        // At once: most of the time goes into waiting.
-        let running: Vec<_> = examples.iter().map(|example| scope.spawn(move || check(example))).collect();
-        let failed = running.into_iter().filter_map(|run| run.join().err()).count();
+        act();
         drop(end);
-        assert_eq!(failed, 0);
+    });
+}
+
+fn every_example_works() {
+    let examples = [commands("QUESTIONS"), commands("EXAMPLES")].concat();
+    assert!(examples.len() >= 23, "{examples:#?}");
+    let place = &Place::new();
+    let check = |example: &str| {
+        let command = soon(example).replace("/usr/share/bash-completion/completions/", "completions.");
+        let output = place.run(&command);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        // wget finds nobody listening: its status is the example's then
+        let allowed = if example.contains(" -- ") { 0..2 } else { 0..1 };
+        assert!(output.status.code().is_some_and(|code| allowed.contains(&code)), "{example}: {output:?}");
+        assert!(!stderr.contains("error"), "{example}: {stderr}");
+        let selects_nothing = ["latency_us >", "not) |", "_reset", "--container", "> ", " -o ", " -- "]
+            .iter()
+            .any(|word| example.contains(word));
+        assert!(selects_nothing || !output.stdout.is_empty(), "{example} prints nothing: {stderr}");
+    };
+    with_something_to_see(|| {
+        thread::scope(|scope| {
+            // At once: most of the time goes into waiting.
+            let running: Vec<_> =
+                examples.iter().map(|example| scope.spawn(move || check(example))).collect();
+            let failed = running.into_iter().filter_map(|run| run.join().err()).count();
+            assert_eq!(failed, 0);
+        });
     });
     let csv = fs::read_to_string(place.0.path("connections.csv")).expect("the spreadsheet");
     assert!(csv.lines().count() > 1, "{csv}");
@@ -129,17 +135,7 @@ fn the_recording_of_the_manual() {
         assert!(output.status.success(), "{example}: {output:?}");
         String::from_utf8(output.stdout).expect("UTF-8")
     };
-    let (end, over) = channel::<()>();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            while over.recv_timeout(Duration::from_millis(10)) == Err(RecvTimeoutError::Timeout) {
-                let port = Pair::new(V4).port();
-                let _ = TcpStream::connect((V4, port));
-            }
-        });
-        assert_eq!(run(record), "");
-        drop(end);
-    });
+    with_something_to_see(|| assert_eq!(run(record), ""));
     let failures = run(failed);
     assert!(failures.contains("ECONNREFUSED") && !failures.contains(" close "), "{failures}");
     let csv = run(csv);
