@@ -72,7 +72,7 @@ impl DnsTracker {
     /// The names of a connection that opens, which it keeps.
     fn keep(&mut self, event: &Event, ago: Option<Duration>) -> Names {
         let names = self.at(event, ago);
-        if names.names.is_empty() {
+        if names.all().is_empty() {
             self.open.remove(event.connection());
         } else {
             self.open.insert(event.connection(), names.clone());
@@ -86,7 +86,7 @@ impl DnsTracker {
         let then = event.time.0.saturating_sub(ago);
         let names = self.cache.names(event.netns, event.remote.ip(), then);
         // What was asked for has the name that somebody knew.
-        match event.asked.filter(|_| names.names.is_empty()) {
+        match event.asked.filter(|_| names.all().is_empty()) {
             Some(asked) => self.cache.names(event.netns, asked.ip(), then),
             None => names,
         }

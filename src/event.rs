@@ -1,6 +1,12 @@
 //! The vocabulary: what can happen to a connection and who can do it. Data only.
 
-use std::{fmt, net::SocketAddr, num::NonZero, time::Duration};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    net::SocketAddr,
+    num::NonZero,
+    time::Duration,
+};
 
 use nix::errno::Errno;
 
@@ -397,6 +403,15 @@ pub enum Failure {
     Errno(Errno),
     /// The caller closed the socket first.
     Aborted,
+}
+
+impl Hash for Failure {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Failure::Errno(errno) => (*errno as i32).hash(state),
+            Failure::Aborted => 0.hash(state),
+        }
+    }
 }
 
 /// The end of a connection.

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 
 use crate::host;
 
+mod append;
 mod community_id;
 mod csv;
 mod fields;
@@ -22,6 +23,7 @@ pub mod summary_render;
 mod table;
 pub mod target;
 mod text;
+mod timestamp;
 mod units;
 mod vocabulary;
 pub mod words;

@@ -1,10 +1,8 @@
 //! Who the image ids in events stand for.
 
-use std::{
-    cell::OnceCell,
-    collections::{HashMap, HashSet},
-    rc::Rc,
-};
+use std::{cell::OnceCell, collections::HashSet, rc::Rc};
+
+use foldhash::{HashMap, HashMapExt};
 
 use crate::{
     event::{BootTime, ImageId, Process},

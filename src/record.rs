@@ -10,10 +10,21 @@ use crate::{
 /// The names of one remote end, most recently answered first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    /// At most four, each the one a program asked for.
-    pub names: Rc<[Rc<str>]>,
+    names: Option<Rc<[Rc<str>]>>,
     /// Another network namespace got the answers: likely, not certain.
     pub guess: bool,
+}
+
+impl Names {
+    /// At most four, each the one a program asked for. Where there is none, nothing is guessed.
+    pub fn new(names: Vec<Rc<str>>, guess: bool) -> Names {
+        if names.is_empty() { Names::default() } else { Names { names: Some(names.into()), guess } }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Rc<str>] {
+        self.names.as_deref().unwrap_or_default()
+    }
 }
 
 /// A process image, with whatever a sink made of it once and for all.
@@ -93,7 +104,7 @@ impl Record {
             sport: event.local.port(),
             dport: event.remote.port(),
             direction: direction(&event.kind),
-            dns: self.names.names.iter().map(|name| name.to_string()).collect(),
+            dns: self.names.all().iter().map(|name| name.to_string()).collect(),
         }
     }
 

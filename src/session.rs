@@ -37,6 +37,9 @@ use stop::Stop;
 /// The kernel side does not wake us for each record; we come this often.
 const TICK: Duration = Duration::from_millis(20);
 
+/// Bytes of lines that wait for one write(2), at most: what a pipe takes at a time.
+const LINES_MAX: usize = 1 << 16;
+
 /// Sockets that exist at the start, printed between two looks at whether to stop.
 const CHUNK: usize = 512;
 
@@ -119,10 +122,10 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             self.sink.end(self.output.buffer());
             end = self.flush()?;
         }
-        let Lost { undecodable, bad_answers, .. } = summary.lost;
+        let Lost { undecodable, bad_answers, undelivered, .. } = summary.lost;
         summary.lost = Lost { undecodable, bad_answers, ..self.source.lost() };
         if end == Flushed::GaveUp {
-            summary.lost.undelivered = self.output.pending_lines() + self.abandon(&mut batch)?;
+            summary.lost.undelivered = undelivered + self.output.pending_lines() + self.abandon(&mut batch)?;
         }
         Ok(summary)
     }
@@ -162,11 +165,16 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
     fn take(&mut self, batch: &Batch, table: &mut ProcessTable, summary: &mut Summary) -> Result<Flushed> {
         let wall_offset = self.host.wall_offset();
         self.sink.begin_batch();
+        let mut end = Flushed::All;
         for bytes in batch.iter() {
             match decode(bytes) {
+                Ok(Decoded::Event(_)) if end != Flushed::All => summary.lost.undelivered += 1,
                 Ok(Decoded::Event(event)) if self.stop.wants_more() => {
                     table.passed(event.time);
                     self.show(event, table, wall_offset, summary);
+                    if self.output.buffer().len() >= LINES_MAX {
+                        end = self.flush()?;
+                    }
                 }
                 Ok(Decoded::Event(_)) => break,
                 Ok(Decoded::Process(id, process)) => {
@@ -180,7 +188,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
                 Err(_) => summary.lost.undecodable += 1,
             }
         }
-        self.flush()
+        if end == Flushed::All { self.flush() } else { Ok(end) }
     }
 
     fn flush(&mut self) -> Result<Flushed> {

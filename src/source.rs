@@ -48,10 +48,15 @@ impl Batch {
         self.ends.push(self.bytes.len());
     }
 
-    /// Exchange with an empty one.
-    pub fn swap(&mut self, other: &mut Batch) {
+    /// Drop all records, and keep their room.
+    pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+    }
+
+    /// Exchange with an empty one.
+    pub fn swap(&mut self, other: &mut Batch) {
+        self.clear();
         std::mem::swap(self, other);
     }
 

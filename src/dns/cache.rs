@@ -85,13 +85,13 @@ impl NameCache {
         let own = self.slots.get(&key).map(|slot| list(held(slot, at)));
         if let Some(names) = own.filter(|names| !names.is_empty()) {
             self.touch(key);
-            return Names { names, guess: false };
+            return Names::new(names, false);
         }
-        let names = if is_shared(key.0) { self.guess(key.0, at) } else { Rc::default() };
-        Names { guess: !names.is_empty(), names }
+        let names = if is_shared(key.0) { self.guess(key.0, at) } else { Vec::new() };
+        Names::new(names, true)
     }
 
-    fn guess(&self, addr: IpAddr, at: u64) -> Rc<[Rc<str>]> {
+    fn guess(&self, addr: IpAddr, at: u64) -> Vec<Rc<str>> {
         let everywhere = self.slots.range((addr, 0)..=(addr, u32::MAX)).take(GUESSES_MAX);
         let mut leases: Vec<_> = everywhere.flat_map(|(_, slot)| held(slot, at)).collect();
         leases.sort_by(|a, b| b.answered.cmp(&a.answered).then_with(|| a.name.cmp(&b.name)));
@@ -123,14 +123,14 @@ fn held(slot: &Entry, at: u64) -> impl Iterator<Item = &TimedName> {
     slot.leases.iter().filter(move |lease| lease.holds(at))
 }
 
-fn list<'a>(leases: impl IntoIterator<Item = &'a TimedName>) -> Rc<[Rc<str>]> {
+fn list<'a>(leases: impl IntoIterator<Item = &'a TimedName>) -> Vec<Rc<str>> {
     let mut names: Vec<Rc<str>> = Vec::with_capacity(NAMES_PER_ADDRESS);
     for lease in leases {
         if names.len() < NAMES_PER_ADDRESS && !names.contains(&lease.name) {
             names.push(lease.name.clone());
         }
     }
-    names.into()
+    names
 }
 
 /// Does the address mean the same host everywhere? Loopback and link-local ones do not.

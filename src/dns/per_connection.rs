@@ -1,6 +1,8 @@
 //! What was decided when a connection was opened, kept until it ends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::{HashMap, HashMapExt};
 
 use crate::event::ConnectionId;
 
@@ -45,7 +47,7 @@ impl<T> PerConnection<T> {
 
     /// Takes it out: the connection is closed.
     pub fn remove(&mut self, id: ConnectionId) -> Option<T> {
-        self.open.remove(&id)
+        if self.open.is_empty() { None } else { self.open.remove(&id) }
     }
 }
 

@@ -47,7 +47,7 @@ fn namer() -> DnsTracker {
 #[track_caller]
 fn assert_names(namer: &mut DnsTracker, what: EventKind, at: u64, expected: &[&str]) {
     let names = namer.names(&event(what, at));
-    let names: Vec<&str> = names.names.iter().map(|name| &**name).collect();
+    let names: Vec<&str> = names.all().iter().map(|name| &**name).collect();
     assert_eq!(names, expected);
 }
 

@@ -159,8 +159,8 @@ fn rules(command: Option<Pid>) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, Bac
     allow(libc::SYS_openat, vec![vec![lacks(2, writes)]])?;
     allow(libc::SYS_mmap, vec![vec![lacks(2, executable)]])?;
     allow(libc::SYS_mprotect, vec![vec![lacks(2, executable)]])?;
-    // the size of a terminal, and whether it is one: a progress bar asks each time
-    let requests = [libc::TIOCGWINSZ, libc::TCGETS, PERF_EVENT_IOC_DISABLE];
+    // the size of a terminal, and whether it is one: a progress bar asks each time; whether a pipe is empty
+    let requests = [libc::TIOCGWINSZ, libc::TCGETS, libc::FIONREAD, PERF_EVENT_IOC_DISABLE];
     allow(libc::SYS_ioctl, requests.map(|request| vec![is(1, request)]).into())?;
     allow(libc::SYS_bpf, BPF_READS.map(|command| vec![is(0, command)]).into())?;
     // standard library, built for debugging: is what I close open?

@@ -1,66 +1,75 @@
 //! Comma-separated values (RFC 4180), the same columns for all events.
 
-use std::borrow::Cow;
-
 use super::{
+    append::{address, number, put},
     community_id,
-    fields::{FIELDS, Scalar},
+    fields::FIELDS,
     sink::Sink,
-    vocabulary,
+    timestamp::Timestamps,
+    vocabulary::{self, escape},
 };
 use crate::{
     event::{Actor, Direction, EventKind, Process, State},
     record::Record,
 };
 
-/// A column's name, and its value of a record; a field without a value is empty.
-type Column = (&'static str, fn(&Row<'_>) -> Cow<'static, str>);
+/// A column's name, and what appends its value; a field without a value is empty.
+type Column<Put> = (&'static str, Put);
 
-/// The columns before the fields that JSON has too, in order.
+type OfEvent = fn(&Row<'_>, &mut Vec<u8>);
+type OfProcess = fn(&Process, &mut Vec<u8>);
+
+/// The columns between the timestamp and those of the process.
+static EVENT: [Column<OfEvent>; 3] = [
+    ("event", |row, out| word(out, Some(vocabulary::event(row.kind())))),
+    ("pid", |row, out| integer(out, row.owner().map(|owner| owner.pid))),
+    ("tid", |row, out| integer(out, row.owner().map(|owner| owner.tid))),
+];
+
+/// The columns that are the same for all events of a process.
+static PROCESS: [Column<OfProcess>; 11] = [
+    ("ppid", |process, out| number(out, process.ppid)),
+    ("uid", |process, out| number(out, process.uid)),
+    ("euid", |process, out| number(out, process.euid)),
+    ("gid", |process, out| number(out, process.gid)),
+    ("egid", |process, out| number(out, process.egid)),
+    ("auid", |process, out| number(out, process.auid)),
+    ("filename", |process, out| text(out, &process.filename)),
+    ("binary_path", |process, out| text(out, &process.binary_path)),
+    ("args", |process, out| text(out, process.args.as_deref().unwrap_or_default())),
+    ("container_id", |process, out| text(out, process.container_id.as_deref().unwrap_or_default())),
+    ("unit", |process, out| text(out, process.unit.as_deref().unwrap_or_default())),
+];
+
+/// The columns of the connection, before the fields that JSON has too.
 #[rustfmt::skip]
-static FIRST: [Column; 33] = [
-    ("timestamp", |row| vocabulary::time(row.record.wall_ns).into()),
-    ("event", |row| vocabulary::event(row.kind()).into()),
-    ("pid", |row| text(row.owner().map(|owner| owner.pid))),
-    ("tid", |row| text(row.owner().map(|owner| owner.tid))),
-    ("ppid", |row| text(row.process.map(|process| process.ppid))),
-    ("uid", |row| text(row.process.map(|process| process.uid))),
-    ("euid", |row| text(row.process.map(|process| process.euid))),
-    ("gid", |row| text(row.process.map(|process| process.gid))),
-    ("egid", |row| text(row.process.map(|process| process.egid))),
-    ("auid", |row| text(row.process.map(|process| process.auid))),
-    ("filename", |row| word(row.process.map(|process| process.filename.as_str()))),
-    ("binary_path", |row| word(row.process.map(|process| process.binary_path.as_str()))),
-    ("args", |row| word(row.process.and_then(|process| process.args.as_deref()))),
-    ("container_id", |row| word(row.process.and_then(|process| process.container_id.as_deref()))),
-    ("unit", |row| word(row.process.and_then(|process| process.unit.as_deref()))),
-    ("saddr", |row| text(Some(row.record.event.local.ip()))),
-    ("sport", |row| text(Some(row.record.event.local.port()))),
-    ("daddr", |row| text(Some(row.record.event.remote.ip()))),
-    ("dport", |row| text(Some(row.record.event.remote.port()))),
-    ("asked_daddr", |row| text(row.record.event.asked.map(|asked| asked.ip()))),
-    ("asked_dport", |row| text(row.record.event.asked.map(|asked| asked.port()))),
-    ("ifindex", |row| text(row.record.event.interface)),
-    ("dns", |row| row.record.names.names.join(" ").into()),
-    ("dns_guess", |row| text(row.record.names.guess.then_some(true))),
-    ("netns", |row| text(Some(row.record.event.netns))),
-    ("cookie", |row| text(Some(row.record.event.cookie))),
-    ("connection", |row| row.connection().into()),
-    ("community_id", |row| row.community_id().into()),
-    ("mptcp", |row| text(Some(row.record.event.mptcp))),
-    ("state", |row| text(row.states().0.map(vocabulary::state))),
-    ("old_state", |row| text(row.states().1.map(vocabulary::state))),
-    ("owners", |row| row.owners().into()),
-    ("direction", |row| text(row.direction().map(vocabulary::direction))),
+static CONNECTION: [Column<OfEvent>; 18] = [
+    ("saddr", |row, out| address(out, row.record.event.local.ip())),
+    ("sport", |row, out| number(out, row.record.event.local.port())),
+    ("daddr", |row, out| address(out, row.record.event.remote.ip())),
+    ("dport", |row, out| number(out, row.record.event.remote.port())),
+    ("asked_daddr", |row, out| row.record.event.asked.iter().for_each(|asked| address(out, asked.ip()))),
+    ("asked_dport", |row, out| integer(out, row.record.event.asked.map(|asked| asked.port()))),
+    ("ifindex", |row, out| integer(out, row.record.event.interface.map(|index| index.get()))),
+    ("dns", |row, out| list(out, row.record.names.all().iter().map(|name| |out: &mut _| text(out, name)))),
+    ("dns_guess", |row, out| word(out, row.record.names.guess.then_some("true"))),
+    ("netns", |row, out| number(out, row.record.event.netns)),
+    ("cookie", |row, out| number(out, row.record.event.cookie)),
+    ("connection", |row, out| row.connection(out)),
+    ("community_id", |row, out| row.community_id(out)),
+    ("mptcp", |row, out| word(out, Some(if row.record.event.mptcp { "true" } else { "false" }))),
+    ("state", |row, out| word(out, row.states().0.map(vocabulary::state))),
+    ("old_state", |row, out| word(out, row.states().1.map(vocabulary::state))),
+    ("owners", |row, out| list(out, row.record.owners.iter().map(|(actor, _)| |out: &mut _| number(out, actor.pid)))),
+    ("direction", |row, out| word(out, row.direction().map(vocabulary::direction))),
 ];
 
 /// The columns after the fields that JSON has too.
-#[rustfmt::skip]
-static LAST: [Column; 4] = [
-    ("backlog_len", |row| text(row.kind().backlog().map(|backlog| backlog.len))),
-    ("backlog_max", |row| text(row.kind().backlog().map(|backlog| backlog.max))),
-    ("backlog_drops", |row| text(row.kind().backlog().map(|backlog| backlog.drops))),
-    ("rule", |row| text(row.record.rule.as_deref())),
+static LAST: [Column<OfEvent>; 4] = [
+    ("backlog_len", |row, out| integer(out, row.kind().backlog().map(|backlog| backlog.len))),
+    ("backlog_max", |row, out| integer(out, row.kind().backlog().map(|backlog| backlog.max))),
+    ("backlog_drops", |row, out| integer(out, row.kind().backlog().map(|backlog| backlog.drops))),
+    ("rule", |row, out| text(out, row.record.rule.as_deref().unwrap_or_default())),
 ];
 
 /// Writes lines of values. Control characters are escaped as in the table: RFC 4180 has no place
@@ -69,19 +78,19 @@ static LAST: [Column; 4] = [
 pub struct Csv {
     header: bool,
     community_id: bool,
+    timestamps: Timestamps,
 }
 
 impl Csv {
     /// `header`: begin with the names of the columns; `community_id`: fill in the Community ID.
     pub fn new(header: bool, community_id: bool) -> Self {
-        Csv { header, community_id }
+        Csv { header, community_id, timestamps: Timestamps::default() }
     }
 }
 
 /// What the columns look at.
 struct Row<'a> {
     record: &'a Record,
-    process: Option<&'a Process>,
     community_id: bool,
 }
 
@@ -94,26 +103,17 @@ impl Row<'_> {
         Some(self.record.event.owner).filter(|owner| owner.pid != 0)
     }
 
-    fn owners(&self) -> String {
-        let pids: Vec<String> = self.record.owners.iter().map(|(actor, _)| actor.pid.to_string()).collect();
-        pids.join(" ")
-    }
-
     /// Before there is one, a request has none.
-    fn connection(&self) -> String {
-        match self.kind() {
-            EventKind::Request => String::new(),
-            _ => self.record.event.connection().to_string(),
+    fn connection(&self, out: &mut Vec<u8>) {
+        if !matches!(self.kind(), EventKind::Request) {
+            put(out, format_args!("{}", self.record.event.connection()));
         }
     }
 
-    fn community_id(&self) -> String {
-        match self.kind() {
-            EventKind::Request => None,
-            kind if kind.is_listener() || !self.community_id => None,
-            _ => community_id::of(self.record.event.local, self.record.event.remote),
+    fn community_id(&self, out: &mut Vec<u8>) {
+        if self.community_id && !matches!(self.kind(), EventKind::Request) && !self.kind().is_listener() {
+            word(out, community_id::of(self.record.event.local, self.record.event.remote).as_deref());
         }
-        .unwrap_or_default()
     }
 
     /// The state the socket is in, and the one it left.
@@ -131,15 +131,6 @@ impl Row<'_> {
             kind => kind.direction(),
         }
     }
-
-    /// A field that JSON has too.
-    fn field(&self, value: fn(&EventKind) -> Option<Scalar>) -> Cow<'static, str> {
-        match value(self.kind()) {
-            None => Cow::Borrowed(""),
-            Some(Scalar::Number(number)) => number.to_string().into(),
-            Some(Scalar::Word(word)) => word,
-        }
-    }
 }
 
 impl Sink for Csv {
@@ -147,36 +138,106 @@ impl Sink for Csv {
         if !self.header {
             return;
         }
-        let names = |columns: &'static [Column]| columns.iter().map(|(name, _)| *name);
-        put(out, names(&FIRST).chain(FIELDS.iter().map(|(name, _)| *name)).chain(names(&LAST)));
+        out.extend_from_slice(b"timestamp");
+        let all = names(&EVENT).chain(names(&PROCESS)).chain(names(&CONNECTION));
+        for name in all.chain(names(&FIELDS)).chain(names(&LAST)) {
+            out.push(b',');
+            out.extend_from_slice(name.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
     }
 
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
-        let process = record.process.as_deref().map(|entry| &entry.process);
-        let row = Row { record, process, community_id: self.community_id };
-        let values = |columns: &'static [Column]| columns.iter().map(|(_, value)| value(&row));
-        let fields = FIELDS.iter().map(|&(_, value)| row.field(value));
-        put(out, values(&FIRST).chain(fields).chain(values(&LAST)));
+        let row = Row { record, community_id: self.community_id };
+        self.timestamps.put(out, record.wall_ns);
+        columns(out, &EVENT, |put, out| put(&row, out));
+        match &record.process {
+            Some(known) => {
+                let of_process = || {
+                    let mut values = Vec::new();
+                    columns(&mut values, &PROCESS, |put, out| put(&known.process, out));
+                    String::from_utf8(values).expect("made of text")
+                };
+                let [values, _] = known.rendered.get_or_init(|| [of_process(), String::new()]);
+                out.extend_from_slice(values.as_bytes());
+            }
+            None => out.extend_from_slice(&[b','; PROCESS.len()]),
+        }
+        columns(out, &CONNECTION, |put, out| put(&row, out));
+        columns(out, &FIELDS, |value, out| value(row.kind()).iter().for_each(|value| value.put(out)));
+        columns(out, &LAST, |put, out| put(&row, out));
+        out.extend_from_slice(b"\r\n");
     }
 }
 
-/// Text from a process, which can neither move the cursor nor set a colour.
-fn word(text: Option<&str>) -> Cow<'static, str> {
-    vocabulary::escape(text.unwrap_or_default()).into()
+fn names<Put>(columns: &'static [Column<Put>]) -> impl Iterator<Item = &'static str> {
+    columns.iter().map(|(name, _)| *name)
 }
 
-fn text(value: Option<impl ToString>) -> Cow<'static, str> {
-    value.map_or_else(Default::default, |value| value.to_string()).into()
+/// The values, a comma before each.
+fn columns<Put>(out: &mut Vec<u8>, columns: &[Column<Put>], put: impl Fn(&Put, &mut Vec<u8>)) {
+    for (_, value) in columns {
+        out.push(b',');
+        put(value, out);
+    }
 }
 
-/// One line.
-fn put(out: &mut Vec<u8>, fields: impl IntoIterator<Item = impl AsRef<str>>) {
-    let mut writer =
-        csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).buffer_capacity(1024).from_writer(out);
-    let mut fields = fields.into_iter();
-    fields
-        .try_for_each(|field| writer.write_field(field.as_ref()))
-        .and_then(|()| writer.write_record(None::<&[u8]>))
-        .and_then(|()| Ok(writer.flush()?))
-        .expect("a Vec takes everything");
+/// Values with blanks between them.
+fn list(out: &mut Vec<u8>, values: impl Iterator<Item = impl FnOnce(&mut Vec<u8>)>) {
+    for (index, value) in values.enumerate() {
+        if index > 0 {
+            out.push(b' ');
+        }
+        value(out);
+    }
+}
+
+fn integer(out: &mut Vec<u8>, value: Option<impl itoa::Integer>) {
+    value.into_iter().for_each(|value| number(out, value));
+}
+
+/// A word of ours: nothing in it needs quoting.
+fn word(out: &mut Vec<u8>, word: Option<&str>) {
+    out.extend_from_slice(word.unwrap_or_default().as_bytes());
+}
+
+/// Text from a process, which can neither move the cursor nor set a colour; in quotes where the format needs them.
+fn text(out: &mut Vec<u8>, text: &str) {
+    let text = escape(text);
+    if !text.contains([',', '"', '\r', '\n']) {
+        return out.extend_from_slice(text.as_bytes());
+    }
+    out.push(b'"');
+    for byte in text.bytes() {
+        if byte == b'"' {
+            out.push(b'"');
+        }
+        out.push(byte);
+    }
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// What another library reads is what was written.
+        #[test]
+        fn text_is_read_back(values in prop::collection::vec("[ -~é名]{0,20}", 2..5)) {
+            let mut line = Vec::new();
+            for (index, value) in values.iter().enumerate() {
+                if index > 0 {
+                    line.push(b',');
+                }
+                text(&mut line, value);
+            }
+            let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&line[..]);
+            let row = reader.records().next().map(|row| row.expect("a row"));
+            let read: Vec<String> = row.iter().flatten().map(str::to_owned).collect();
+            prop_assert_eq!(read, if line == b"," { vec![String::new(); 2] } else { values });
+        }
+    }
 }

@@ -1,16 +1,30 @@
 //! The fields of an event's own kind that JSON and CSV have in common: one row each, for both.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
-use super::vocabulary;
+use super::{
+    append::{number, put},
+    vocabulary::{self, Word},
+};
 use crate::event::EventKind;
 
 /// What a field holds.
 pub enum Scalar {
     /// A count, or microseconds.
     Number(u64),
-    /// A word of the vocabulary: nothing in it needs quoting.
-    Word(Cow<'static, str>),
+    /// Nothing in it needs quoting.
+    Word(Word<'static>),
+}
+
+impl Scalar {
+    /// Append it, a word without quotes.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Scalar::Number(value) => number(out, *value),
+            Scalar::Word(Word::Known(word)) => out.extend_from_slice(word.as_bytes()),
+            Scalar::Word(word) => put(out, format_args!("{word}")),
+        }
+    }
 }
 
 /// A field's name, and its value in an event; none where events of this kind have no such field, or
@@ -23,7 +37,7 @@ pub static FIELDS: [Field; 11] = [
     ("duration_us", |kind| kind.duration().map(micros)),
     ("bytes_sent", |kind| Some(Scalar::Number(kind.close()?.bytes?.sent))),
     ("bytes_received", |kind| Some(Scalar::Number(kind.close()?.bytes?.received))),
-    ("segment", |kind| Some(Scalar::Word(vocabulary::segment(kind.retransmit()?.segment).into()))),
+    ("segment", |kind| Some(Scalar::Word(Word::Known(vocabulary::segment(kind.retransmit()?.segment))))),
     ("seq", |kind| Some(Scalar::Number(kind.retransmit()?.seq?.into()))),
     ("seq_len", |kind| Some(Scalar::Number(kind.retransmit()?.seq_len?.into()))),
     ("retransmits", |kind| Some(Scalar::Number(kind.retransmits()?.into()))),

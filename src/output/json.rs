@@ -4,10 +4,14 @@ mod encode;
 mod network_event;
 mod process;
 
-use encode::{put, text};
+use encode::{key, text};
 use network_event::network_event;
 
-use super::{sink::Sink, vocabulary};
+use super::{
+    append::{number, put},
+    sink::Sink,
+    timestamp::Timestamps,
+};
 use crate::{
     event::Actor,
     record::{ProcessEntry, Record},
@@ -17,12 +21,13 @@ use crate::{
 pub struct Json {
     all_capabilities: u64,
     community_id: bool,
+    timestamps: Timestamps,
 }
 
 impl Json {
     /// `all_capabilities`: every capability the kernel knows; `community_id`: with the Community ID.
     pub fn new(all_capabilities: u64, community_id: bool) -> Self {
-        Json { all_capabilities, community_id }
+        Json { all_capabilities, community_id, timestamps: Timestamps::default() }
     }
 
     /// A process object, or what little is known of a process whose record was lost, or null where
@@ -39,7 +44,11 @@ impl Json {
         let [before, after] = known
             .rendered
             .get_or_init(|| process::render(&known.process, self.all_capabilities, wall_offset));
-        put(out, format_args!("{before},\"tid\":{},{after}", actor.tid));
+        out.extend_from_slice(before.as_bytes());
+        key(out, "tid");
+        number(out, actor.tid);
+        out.push(b',');
+        out.extend_from_slice(after.as_bytes());
     }
 }
 
@@ -47,15 +56,11 @@ impl Sink for Json {
     fn begin(&mut self, _: &mut Vec<u8>) {}
 
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
-        put(
-            out,
-            format_args!(
-                "{{\"type\":\"NetworkEvent\",\"timestamp\":\"{}\",\"process\":",
-                vocabulary::time(record.wall_ns)
-            ),
-        );
+        out.extend_from_slice(b"{\"type\":\"NetworkEvent\",\"timestamp\":\"");
+        self.timestamps.put(out, record.wall_ns);
+        out.extend_from_slice(b"\",\"process\":");
         self.put_process(out, record.process.as_deref(), record.event.owner, record.wall_offset);
-        out.extend_from_slice(b",\"parent\":");
+        key(out, "parent");
         match &record.parent {
             Some(parent) => {
                 let pid = parent.process.pid;
@@ -69,10 +74,10 @@ impl Sink for Json {
                 _ => out.extend_from_slice(b"null"),
             },
         }
-        out.extend_from_slice(b",\"network_event\":");
+        key(out, "network_event");
         network_event(record, self.community_id, out);
         if let Some(rule) = &record.rule {
-            out.extend_from_slice(b",\"rule\":");
+            key(out, "rule");
             text(out, &**rule);
         }
         out.extend_from_slice(b"}\n");

@@ -2,16 +2,18 @@
 
 use std::{
     borrow::Borrow,
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     hash::Hash,
     net::IpAddr,
     rc::Rc,
     time::Duration,
 };
 
+use foldhash::{HashMap, HashMapExt};
+
 use super::vocabulary;
 use crate::{
-    event::{Direction, EventKind, Lifecycle},
+    event::{Direction, EventKind, Failure, Lifecycle},
     record::Record,
     source::Lost,
 };
@@ -26,7 +28,7 @@ pub struct Summary {
     /// Events by name.
     pub events: BTreeMap<&'static str, u64>,
     /// Failures by error.
-    pub failures: BTreeMap<String, u64>,
+    pub failures: HashMap<Failure, u64>,
     /// By executable.
     pub processes: Tally<String>,
     /// By remote end.
@@ -150,7 +152,7 @@ impl Summary {
         let event = &record.event;
         *self.events.entry(vocabulary::event(&event.kind)).or_default() += 1;
         if let EventKind::Fail { error, .. } = &event.kind {
-            *self.failures.entry(vocabulary::failure(*error).into_owned()).or_default() += 1;
+            *self.failures.entry(*error).or_default() += 1;
         }
         let direction = match event.kind.lifecycle() {
             Lifecycle::Open | Lifecycle::Fail | Lifecycle::Close => event.kind.direction(),
@@ -164,7 +166,7 @@ impl Summary {
         let port = (direction == Some(Direction::Egress)).then_some(event.remote.port());
         let address = event.remote.ip();
         self.remotes.add(&Remote { address, port }, &event.kind);
-        if let Some(name) = record.names.names.first()
+        if let Some(name) = record.names.all().first()
             && (self.names.len() < MAX_TRACKED_KEYS || self.names.contains_key(&address))
         {
             self.names.insert(address, Rc::clone(name));

@@ -1,6 +1,6 @@
 //! A [`Summary`] for people, and for programs.
 
-use std::{hash::Hash, rc::Rc};
+use std::{collections::BTreeMap, hash::Hash, rc::Rc};
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::{
     summary::{Remote, Summary, Tally, Traffic},
     text::{endpoint, shorten, width},
     units,
-    vocabulary::escape,
+    vocabulary::{self, escape},
 };
 use crate::source::Lost;
 
@@ -42,14 +42,20 @@ fn sentences(summary: &Summary) -> Vec<String> {
     kinds.sort_by_key(|(name, _)| KINDS.iter().position(|kind| kind == *name).unwrap_or(KINDS.len()));
     let total = summary.total();
     let events = if total == 1 { "event" } else { "events" };
-    let lasted = units::time(summary.elapsed, false);
+    let lasted = units::Time(summary.elapsed, false);
     let mut lines = vec![format!("{total} {events} in {lasted}{}", list(": ", kinds))];
     if !summary.failures.is_empty() {
-        let mut failures: Vec<_> = summary.failures.iter().collect();
+        let failures = failures(summary);
+        let mut failures: Vec<_> = failures.iter().collect();
         failures.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         lines.push(format!("failed{}", list(": ", failures)));
     }
     lines
+}
+
+/// How often each error came, by name.
+fn failures(summary: &Summary) -> BTreeMap<String, u64> {
+    summary.failures.iter().map(|(error, count)| (vocabulary::failure(*error).to_string(), *count)).collect()
 }
 
 fn list<T: std::fmt::Display>(before: &str, counts: Vec<(T, &u64)>) -> String {
@@ -60,7 +66,7 @@ fn list<T: std::fmt::Display>(before: &str, counts: Vec<(T, &u64)>) -> String {
 /// Who did most, and with whom; each after an empty line.
 fn tables(summary: &Summary, line: LineWidth) -> Vec<String> {
     let processes = summary.processes.top(SHOWN).into_iter();
-    let processes = processes.map(|(path, traffic)| (traffic, Name::Path(escape(path)))).collect();
+    let processes = processes.map(|(path, traffic)| (traffic, Name::Path(escape(path).into_owned()))).collect();
     let remotes = summary.remotes.top(SHOWN).into_iter();
     let remotes = remotes
         .map(|(end, traffic)| (traffic, Name::End(*end, summary.names.get(&end.address).cloned())))
@@ -80,19 +86,17 @@ enum Name {
 }
 
 impl Name {
-    fn text(&self, room: usize, cut: &str) -> String {
+    fn put(&self, line: &mut String, room: usize, cut: &str) {
         match self {
-            Name::Path(path) => shorten(path, room, cut).into_owned(),
+            Name::Path(path) => shorten(line, path, room, cut),
             Name::End(Remote { address, port: Some(port) }, name) => {
                 let address = address.to_string();
-                let Some(name) = name else { return endpoint(&address, *port, room, cut) };
+                let Some(name) = name else { return endpoint(line, &address, *port, room, cut) };
                 let both = format!("{name}:{port} ({address})");
-                if width(&both) <= room { both } else { endpoint(name, *port, room, cut) }
+                if width(&both) <= room { line.push_str(&both) } else { endpoint(line, name, *port, room, cut) }
             }
-            Name::End(Remote { address, port: None }, _) => {
-                shorten(&address.to_string(), room, cut).into_owned()
-            }
-            Name::Others => "(others)".to_owned(),
+            Name::End(Remote { address, port: None }, _) => shorten(line, &address.to_string(), room, cut),
+            Name::Others => line.push_str("(others)"),
         }
     }
 }
@@ -110,13 +114,14 @@ fn table(title: &str, mut rows: Vec<(Traffic, Name)>, others: Traffic, line: Lin
     let header = figures(["CONNECTIONS", "FAILED", "SENT", "RECEIVED"]);
     let left = line.columns.map_or(usize::MAX, |columns| columns.saturating_sub(header.len()));
     let rows = rows.iter().map(|(traffic, name)| {
-        let figures = figures([
+        let mut row = figures([
             &traffic.connections().to_string(),
             &traffic.failed.to_string(),
-            &units::bytes(traffic.bytes_sent, false),
-            &units::bytes(traffic.bytes_received, false),
+            &units::Bytes(traffic.bytes_sent, false).to_string(),
+            &units::Bytes(traffic.bytes_received, false).to_string(),
         ]);
-        figures + &name.text(left, line.cut)
+        name.put(&mut row, left, line.cut);
+        row
     });
     [String::new(), format!("{header}{title}")].into_iter().chain(rows).collect()
 }
@@ -126,8 +131,8 @@ struct Document<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     duration_us: u64,
-    events: &'a std::collections::BTreeMap<&'static str, u64>,
-    failures: &'a std::collections::BTreeMap<String, u64>,
+    events: &'a BTreeMap<&'static str, u64>,
+    failures: BTreeMap<String, u64>,
     processes: Vec<Row<ByProcess<'a>>>,
     remotes: Vec<Row<ByRemote<'a>>>,
     lost: &'a Lost,
@@ -168,7 +173,7 @@ pub fn json(summary: &Summary) -> String {
         kind: "Summary",
         duration_us: u64::try_from(summary.elapsed.as_micros()).unwrap_or(u64::MAX),
         events: &summary.events,
-        failures: &summary.failures,
+        failures: failures(summary),
         processes: rows(&summary.processes, |path| ByProcess { binary_path: path }),
         remotes: rows(&summary.remotes, remote),
         lost: &summary.lost,
@@ -192,12 +197,15 @@ fn rows<'a, K: Eq + Hash + Ord, R>(tally: &'a Tally<K>, key: impl Fn(&'a K) -> R
 mod tests {
     use std::{net::IpAddr, time::Duration};
 
+    use nix::errno::Errno;
+
     use super::*;
+    use crate::event::Failure;
 
     fn summary() -> Summary {
         let mut summary = Summary { elapsed: Duration::from_millis(3_661_000), ..Summary::default() };
         summary.events.extend([("fail", 3), ("accept", 1), ("state", 9), ("close", 2), ("connect", 1)]);
-        summary.failures.extend([("ECONNREFUSED".to_owned(), 1), ("ETIMEDOUT".to_owned(), 2)]);
+        summary.failures.extend([(Errno::ECONNREFUSED, 1), (Errno::ETIMEDOUT, 2)].map(|(error, count)| (Failure::Errno(error), count)));
         let did =
             Traffic { opened: 1, bytes_sent: 999_999, bytes_received: 123_456_789, ..Traffic::default() };
         summary.processes.insert("/usr/lib/jvm/java-25-openjdk-amd64/bin/java".to_owned(), did);

@@ -4,15 +4,18 @@ mod clock;
 mod details;
 mod layout;
 
+use std::fmt::Write;
+
 use owo_colors::{AnsiColors, OwoColorize, Style};
 
+use clock::Clock;
 pub use clock::Zone;
-use details::{Fact, facts};
-use layout::Layout;
+use details::{Facts, Look};
+use layout::{Layout, Needs, PID};
 
 use super::{
     sink::Sink,
-    text::{self, Glyphs, endpoint, pad, shorten, width},
+    text::{self, Glyphs, endpoint, endpoint_width, pad, shorten, width},
     vocabulary::{self, escape},
 };
 use crate::{
@@ -34,71 +37,70 @@ pub struct TableOptions {
 
 /// Writes the table.
 pub struct Table<S> {
-    options: TableOptions,
+    color: bool,
     glyphs: Glyphs,
+    clock: Clock,
     screen: S,
     /// Its size, where it has been asked for since the batch began.
     size: Option<Option<TerminalSize>>,
-    /// Lines since the header, and the size it was made for.
-    since_header: Option<(usize, Option<TerminalSize>)>,
+    /// How wide the lines so far would have liked their columns.
+    needs: Needs,
+    /// Lines since the header, the size it was made for, and its columns.
+    since_header: Option<(usize, Option<TerminalSize>, Layout)>,
+    line: Line,
+}
+
+/// What a line is made of, kept for its room.
+#[derive(Default)]
+struct Line {
+    command: String,
+    local: String,
+    remote: String,
+    facts: Facts,
+    text: String,
 }
 
 impl<S: Fn() -> Option<TerminalSize>> Table<S> {
     /// `screen` returns the terminal's current size; none where the output is no terminal, and then
     /// nothing is shortened.
     pub fn new(options: TableOptions, screen: S) -> Self {
-        let glyphs = if options.utf8 { text::UNICODE } else { text::ASCII };
-        Table { options, glyphs, screen, size: None, since_header: None }
+        let TableOptions { color, utf8, zone } = options;
+        Table {
+            color,
+            glyphs: if utf8 { text::UNICODE } else { text::ASCII },
+            clock: Clock::new(zone),
+            screen,
+            size: None,
+            needs: Needs::new(),
+            since_header: None,
+            line: Line::default(),
+        }
     }
 
-    /// The header: at the start, when it has scrolled away and when the terminal's size changed.
-    fn header(&mut self, size: Option<TerminalSize>, layout: &Layout, out: &mut Vec<u8>) {
-        let shown = self
-            .since_header
-            .is_some_and(|(lines, of)| of == size && size.is_none_or(|size| lines + 2 < size.rows));
+    /// The header: at the start, when it has scrolled away and when the columns have moved.
+    fn header(&mut self, size: Option<TerminalSize>, layout: Layout, out: &mut Vec<u8>) {
+        let shown = self.since_header.is_some_and(|(lines, of, columns)| {
+            of == size && columns == layout && size.is_none_or(|size| lines + 2 < size.rows)
+        });
         if !shown {
-            let line = layout.line(
-                self.options.zone.title(layout.time),
-                &pad("EVENT", layout.event),
-                "PID",
-                "COMMAND",
-                "LOCAL",
-                "REMOTE",
-            );
-            let line = format!("{line}DETAILS");
-            put(out, &if self.options.color { line.bold().to_string() } else { line });
-            self.since_header = Some((0, size));
+            let mut line = String::new();
+            for (title, columns) in [
+                (self.clock.title(layout.time), layout.time),
+                ("EVENT", layout.event),
+                ("    PID", PID),
+                ("COMMAND", layout.command),
+                ("LOCAL", layout.local),
+                ("REMOTE", layout.remote),
+            ] {
+                cell(&mut line, columns, |line| line.push_str(title));
+            }
+            line.push_str("DETAILS");
+            put(out, &if self.color { line.bold().to_string() } else { line });
+            self.since_header = Some((0, size, layout));
         }
-        if let Some((lines, _)) = &mut self.since_header {
+        if let Some((lines, ..)) = &mut self.since_header {
             *lines += 1;
         }
-    }
-
-    fn paint(&self, text: &str, style: Style) -> String {
-        if self.options.color { text.style(style).to_string() } else { text.to_owned() }
-    }
-
-    /// As many of the facts as fit, the first of them always.
-    fn details(&self, facts: &[Fact], room: Option<usize>, separator: &str) -> String {
-        let mut line = String::new();
-        let mut left = room.unwrap_or(usize::MAX);
-        for (index, fact) in facts.iter().enumerate() {
-            let separator = if index == 0 { "" } else { separator };
-            let text = if index == 0 {
-                shorten(&fact.text, left, self.glyphs.cut)
-            } else {
-                fact.text.as_str().into()
-            };
-            let needed = separator.len() + width(&text);
-            if needed > left {
-                break;
-            }
-            left -= needed;
-            line.push_str(separator);
-            let style = if fact.bad { Style::new().red() } else { Style::new() };
-            line.push_str(&self.paint(&text, style));
-        }
-        line
     }
 }
 
@@ -111,46 +113,63 @@ impl<S: Fn() -> Option<TerminalSize>> Sink for Table<S> {
     }
 
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
-        let size = *self.size.get_or_insert_with(&self.screen);
-        let layout = Layout::of(size.map(|size| size.columns));
-        self.header(size, &layout, out);
-
         let event = &record.event;
+        let listens = event.kind.is_listener();
+        let [local_port, remote_port] = [event.local.port(), event.remote.port()];
+        self.line.name(record);
+        let Line { command, local, remote, facts, text: line } = &mut self.line;
+
+        let size = *self.size.get_or_insert_with(&self.screen);
+        let remote_width = if listens { 0 } else { endpoint_width(remote, remote_port) };
+        self.needs.grow(width(command), endpoint_width(local, local_port), remote_width);
+        let layout = Layout::of(size.map(|size| size.columns), self.needs);
+
         let cut = self.glyphs.cut;
-        let command = command(record);
-        let pid = event.owner.pid;
+        line.clear();
+        cell(line, layout.time, |line| self.clock.put(line, record.wall_ns, layout.time));
         // The kind is what the eye looks for.
-        let kind = pad(&shorten(event_name(&event.kind), layout.event, cut), layout.event);
-        let (local, remote) = ends(record, &layout, cut);
-        let columns = layout.line(
-            &self.options.zone.clock(record.wall_ns, layout.time),
-            &self.paint(&kind, style(&event.kind)),
-            &if pid == 0 { "-".to_owned() } else { pid.to_string() },
-            &shorten(&command, layout.room(layout.command), cut),
-            &local,
-            &remote,
-        );
-        let brief = layout.details.is_some_and(|room| room < layout::VERBOSE_MIN);
-        let mut facts = facts(record, brief.then_some(&self.glyphs));
-        let address = event.local.ip().to_string();
-        if record.event.kind.is_listener() && !local.contains(&address) {
-            // Where it listens is half of what there is to say.
-            facts.insert(0, details::good(address));
+        kind(line, &event.kind, &layout, cut, self.color);
+        match event.owner.pid {
+            0 => write!(line, "{:>PID$} ", '-'),
+            pid => write!(line, "{pid:>PID$} "),
         }
-        let details = self.details(&facts, layout.details, if brief { " " } else { ", " });
-        put(out, format!("{columns}{details}").trim_end());
+        .expect("a String takes everything");
+        cell(line, layout.command, |line| shorten(line, command, layout.room(layout.command), cut));
+        let start = line.len();
+        cell(line, layout.local, |line| endpoint(line, local, local_port, layout.room(layout.local), cut));
+        let has_address = line[start..].contains(&**local);
+        cell(line, layout.remote, |line| match listens {
+            true => line.push('*'),
+            false => endpoint(line, remote, remote_port, layout.room(layout.remote), cut),
+        });
+        let brief = layout.brief.then_some(&self.glyphs);
+        // Where it listens is half of what there is to say.
+        facts.collect(record, brief, listens && !has_address);
+        facts.put(line, Look { brief, room: layout.details, cut, color: self.color });
+
+        self.header(size, layout, out);
+        put(out, self.line.text.trim_end());
     }
 }
 
-/// The two ends, as far as there is room for them.
-fn ends(record: &Record, layout: &Layout, cut: &str) -> (String, String) {
-    let event = &record.event;
-    let local = endpoint(&event.local.ip().to_string(), event.local.port(), layout.room(layout.local), cut);
-    let remote = match record.event.kind.is_listener() {
-        true => "*".to_owned(),
-        false => endpoint(&remote(record), event.remote.port(), layout.room(layout.remote), cut),
-    };
-    (local, remote)
+/// A column and the blank behind it.
+fn cell(line: &mut String, columns: usize, put: impl FnOnce(&mut String)) {
+    let start = line.len();
+    put(line);
+    pad(line, start, columns);
+    line.push(' ');
+}
+
+/// The kind of an event, in its colour, blanks included.
+fn kind(line: &mut String, kind: &EventKind, layout: &Layout, cut: &str, color: bool) {
+    let start = line.len();
+    shorten(line, event_name(kind), layout.event, cut);
+    pad(line, start, layout.event);
+    if color {
+        let name = line.split_off(start);
+        write!(line, "{}", name.style(style(kind))).expect("a String takes everything");
+    }
+    line.push(' ');
 }
 
 /// A kind of event in seven letters where that can be.
@@ -162,16 +181,26 @@ fn event_name(kind: &EventKind) -> &'static str {
     }
 }
 
-/// The owner's name, and how many more there are.
-fn command(record: &Record) -> String {
-    let name = match record.process.as_deref() {
-        Some(known) => escape(&known.process.filename),
-        None if record.event.owner.pid == 0 => "-".to_owned(),
-        None => "?".to_owned(),
-    };
-    match record.owners.len() {
-        0 | 1 => name,
-        owners => format!("{name} +{}", owners - 1),
+impl Line {
+    /// Who, here, with whom; as long as they are.
+    fn name(&mut self, record: &Record) {
+        let Line { command, local, remote, .. } = self;
+        [&mut *command, local, remote].into_iter().for_each(|text| text.clear());
+        match record.process.as_deref() {
+            Some(known) => command.push_str(&escape(&known.process.filename)),
+            None if record.event.owner.pid == 0 => command.push('-'),
+            None => command.push('?'),
+        }
+        if record.owners.len() > 1 {
+            write!(command, " +{}", record.owners.len() - 1).expect("a String takes everything");
+        }
+        write!(local, "{}", record.event.local.ip()).expect("a String takes everything");
+        // The name, if one is known, in the place of the address; `~` marks a guess.
+        match record.names.all().first() {
+            Some(name) => write!(remote, "{}{name}", if record.names.guess { "~" } else { "" }),
+            None => write!(remote, "{}", record.event.remote.ip()),
+        }
+        .expect("a String takes everything");
     }
 }
 
@@ -191,15 +220,6 @@ fn style(kind: &EventKind) -> Style {
             | Lifecycle::StopListening,
             _,
         ) => Style::new(),
-    }
-}
-
-/// The name, if one is known, in the place of the address; `~` marks a guess.
-fn remote(record: &Record) -> String {
-    match record.names.names.first() {
-        Some(name) if record.names.guess => format!("~{name}"),
-        Some(name) => name.to_string(),
-        None => record.event.remote.ip().to_string(),
     }
 }
 

@@ -52,7 +52,7 @@ fn records() -> Vec<Record> {
             | EventKind::StateChange { .. }
             | EventKind::Retransmit(_) => {}
         }
-        let names = Names { names: vec![Rc::from("www.example")].into(), guess: false };
+        let names = Names::new(vec![Rc::from("www.example")], false);
         let table = [process(1), process(2)];
         let get = |id: ImageId| table.iter().find(|entry| entry.id == id).cloned();
         Record { rule: Some("a rule".into()), ..Record::new(event, names, get, 1_700_000_000_000_000_000) }

@@ -1,7 +1,5 @@
 //! Text that fits: its width on a terminal, and what is left out of it.
 
-use std::borrow::Cow;
-
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// What stands for what.
@@ -25,46 +23,60 @@ const MIN_HOST_COLUMNS: usize = 5;
 
 /// Columns it takes.
 pub fn width(text: &str) -> usize {
-    UnicodeWidthStr::width(text)
+    if text.is_ascii() { text.len() } else { UnicodeWidthStr::width(text) }
 }
 
-/// With blanks up to `columns`.
-pub fn pad(text: &str, columns: usize) -> String {
-    let blanks = columns.saturating_sub(width(text));
-    format!("{text}{:blanks$}", "")
+/// Append blanks until what was added from `start` on is as wide as `columns`.
+pub fn pad(line: &mut String, start: usize, columns: usize) {
+    let blanks = columns.saturating_sub(width(&line[start..]));
+    line.extend(std::iter::repeat_n(' ', blanks));
 }
 
-/// Without its middle, where it is wider than `room`.
-pub fn shorten<'a>(text: &'a str, room: usize, cut: &str) -> Cow<'a, str> {
+/// Append a text without its middle, where it is wider than `room`.
+pub fn shorten(line: &mut String, text: &str, room: usize, cut: &str) {
     if width(text) <= room {
-        return text.into();
+        return line.push_str(text);
     }
     let room = room.saturating_sub(width(cut));
-    let head = fitting(text.chars(), room.div_ceil(2));
-    let tail = fitting(text.chars().rev(), room / 2);
-    let head: String = text.chars().take(head).collect();
-    let tail: String = text.chars().skip(text.chars().count() - tail).collect();
-    format!("{head}{cut}{tail}").into()
+    let head: usize = fitting(text.chars(), room.div_ceil(2));
+    let tail: usize = fitting(text.chars().rev(), room / 2);
+    line.push_str(&text[..head]);
+    line.push_str(cut);
+    line.push_str(&text[text.len() - tail..]);
 }
 
-/// How many of the first characters fit.
+/// The length in bytes of the first characters that fit.
 fn fitting(chars: impl Iterator<Item = char>, room: usize) -> usize {
-    let ends = chars.scan(0, |end, c| {
-        *end += c.width().unwrap_or_default();
-        Some(*end)
+    let mut columns = 0;
+    let fits = chars.take_while(|c| {
+        columns += c.width().unwrap_or_default();
+        columns <= room
     });
-    ends.take_while(|&end| end <= room).count()
+    fits.map(char::len_utf8).sum()
 }
 
-/// An address or a name with a port. The port is never shortened, nor left out.
-pub fn endpoint(host: &str, port: u16, room: usize, cut: &str) -> String {
-    let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-    let around = width(open) + width(close) + width(&format!(":{port}"));
+/// The columns that an address or a name and its port take.
+pub fn endpoint_width(host: &str, port: u16) -> usize {
+    let brackets = if host.contains(':') { 2 } else { 0 };
+    width(host) + brackets + ":".len() + digits(port)
+}
+
+/// Append an address or a name with a port. The port is never shortened, nor left out.
+pub fn endpoint(line: &mut String, host: &str, port: u16, room: usize, cut: &str) {
+    let around = endpoint_width(host, port) - width(host);
     let left = room.saturating_sub(around);
-    if left < MIN_HOST_COLUMNS && left < width(host) {
-        return format!(":{port}");
+    if left >= MIN_HOST_COLUMNS || left >= width(host) {
+        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        line.push_str(open);
+        shorten(line, host, left, cut);
+        line.push_str(close);
     }
-    format!("{open}{}{close}:{port}", shorten(host, left, cut))
+    line.push(':');
+    line.push_str(itoa::Buffer::new().format(port));
+}
+
+fn digits(port: u16) -> usize {
+    port.checked_ilog10().unwrap_or_default() as usize + 1
 }
 
 #[cfg(test)]
@@ -73,12 +85,26 @@ mod tests {
 
     use super::*;
 
+    fn shorten(text: &str, room: usize, cut: &str) -> String {
+        let mut line = String::new();
+        super::shorten(&mut line, text, room, cut);
+        line
+    }
+
+    fn endpoint(host: &str, port: u16, room: usize, cut: &str) -> String {
+        let mut line = String::new();
+        super::endpoint(&mut line, host, port, room, cut);
+        assert!(width(&line) <= endpoint_width(host, port));
+        line
+    }
+
     #[test]
     fn the_middle_is_left_out() {
         assert_eq!(shorten("systemd-resolved", 16, "…"), "systemd-resolved");
         assert_eq!(shorten("systemd-resolved", 9, "…"), "syst…lved");
         assert_eq!(shorten("systemd-resolved", 9, ".."), "syst..ved");
         assert_eq!(shorten("名前名前", 5, "…"), "名…前");
+        assert_eq!(shorten("名前", 0, "…"), "…");
     }
 
     #[test]

@@ -1,44 +1,58 @@
 //! Numbers as a person reads them.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-/// A value and its unit, with a blank between them where there is room.
-fn quantity(value: f64, unit: &str, brief: bool) -> String {
-    match (brief, value < 9.95) {
-        (false, _) => format!("{value:.1} {unit}"),
-        (true, true) => format!("{value:.1}{unit}"),
-        (true, false) => format!("{value:.0}{unit}"),
+/// A duration as `3.4 ms`; with `true`, where there is little room, `3.4ms`.
+#[derive(Debug, Clone, Copy)]
+pub struct Time(pub Duration, pub bool);
+
+/// A count of bytes as `1.2 MB`, or `1.2MB`. Powers of 1000, as network people count.
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes(pub u64, pub bool);
+
+/// A count of something, of which `size` make up one `unit`. Brief ones show tenths below ten only.
+fn quantity(f: &mut fmt::Formatter<'_>, count: u64, (size, unit): (u64, &str), brief: bool) -> fmt::Result {
+    let rounded = |parts: u128| (u128::from(count) * parts + u128::from(size) / 2) / u128::from(size);
+    let tenths = rounded(10);
+    if brief && tenths >= 100 {
+        return write!(f, "{}{unit}", rounded(1));
+    }
+    write!(f, "{}.{}{}{unit}", tenths / 10, tenths % 10, if brief { "" } else { " " })
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let &Time(duration, brief) = self;
+        let seconds = duration.as_secs();
+        // What is cut to 64 bits are days.
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        match us {
+            0..1000 => write!(f, "{us}{}us", if brief { "" } else { " " }),
+            // What would be rounded up to 1000 belongs to the next unit.
+            1000..999_500 => quantity(f, us, (1000, "ms"), brief),
+            999_500..59_950_000 => quantity(f, us, (1_000_000, "s"), brief),
+            _ if seconds < 3600 => write!(f, "{}m{:02}s", seconds / 60, seconds % 60),
+            _ if seconds < 86_400 => write!(f, "{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+            _ => write!(f, "{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+        }
     }
 }
 
-/// `3.4 ms`, or `3.4ms`.
-pub fn time(duration: Duration, brief: bool) -> String {
-    let us = duration.as_micros();
-    let seconds = duration.as_secs();
-    match us {
-        0..1000 => format!("{us}{}us", if brief { "" } else { " " }),
-        // What would be rounded up to 1000 belongs to the next unit.
-        1000..999_500 => quantity(us as f64 / 1e3, "ms", brief),
-        999_500..59_950_000 => quantity(us as f64 / 1e6, "s", brief),
-        _ if seconds < 3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        _ if seconds < 86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+        let &Bytes(count, brief) = self;
+        if count < 1000 {
+            return write!(f, "{count}{}B", if brief { "" } else { " " });
+        }
+        let (mut unit, mut size) = (0, 1000);
+        // As above: 999.5 kB is 1.0 MB.
+        while unit + 1 < UNITS.len() && count >= size / 10 * 9995 {
+            unit += 1;
+            size *= 1000;
+        }
+        quantity(f, count, (size, UNITS[unit]), brief)
     }
-}
-
-/// `1.2 MB`, or `1.2MB`. Powers of 1000, as network people count.
-pub fn bytes(count: u64, brief: bool) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if count < 1000 {
-        return format!("{count}{}B", if brief { "" } else { " " });
-    }
-    let mut value = count as f64 / 1e3;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1e3;
-        unit += 1;
-    }
-    quantity(value, UNITS[unit], brief)
 }
 
 #[cfg(test)]
@@ -48,28 +62,29 @@ mod tests {
     #[test]
     fn units_a_person_reads() {
         let us = Duration::from_micros;
-        assert_eq!(time(us(999), false), "999 us");
-        assert_eq!(time(us(3400), false), "3.4 ms");
-        assert_eq!(time(us(3400), true), "3.4ms");
-        assert_eq!(time(us(23_240), true), "23ms");
-        assert_eq!(time(us(999_499), true), "999ms");
-        assert_eq!(time(us(999_500), true), "1.0s");
-        assert_eq!(time(us(61_500_000), false), "1m01s");
-        assert_eq!(time(Duration::from_secs(3 * 3600 + 300), false), "3h05m");
-        assert_eq!(time(Duration::from_secs(90_000), false), "1d01h");
-        assert_eq!(bytes(999, false), "999 B");
-        assert_eq!(bytes(1_200_000, false), "1.2 MB");
-        assert_eq!(bytes(1_200_000, true), "1.2MB");
-        assert_eq!(bytes(999_499, true), "999kB");
-        assert_eq!(bytes(999_500, true), "1.0MB");
+        assert_eq!(Time(us(999), false).to_string(), "999 us");
+        assert_eq!(Time(us(3400), false).to_string(), "3.4 ms");
+        assert_eq!(Time(us(3400), true).to_string(), "3.4ms");
+        assert_eq!(Time(us(23_240), true).to_string(), "23ms");
+        assert_eq!(Time(us(999_499), true).to_string(), "999ms");
+        assert_eq!(Time(us(999_500), true).to_string(), "1.0s");
+        assert_eq!(Time(us(61_500_000), false).to_string(), "1m01s");
+        assert_eq!(Time(Duration::from_secs(3 * 3600 + 300), false).to_string(), "3h05m");
+        assert_eq!(Time(Duration::from_secs(90_000), false).to_string(), "1d01h");
+        assert_eq!(Bytes(999, false).to_string(), "999 B");
+        assert_eq!(Bytes(1_200_000, false).to_string(), "1.2 MB");
+        assert_eq!(Bytes(1_200_000, true).to_string(), "1.2MB");
+        assert_eq!(Bytes(999_499, true).to_string(), "999kB");
+        assert_eq!(Bytes(u64::MAX, false).to_string(), "18.4 EB");
+        assert_eq!(Bytes(999_500, true).to_string(), "1.0MB");
     }
 
     #[test]
     fn brief_ones_are_short() {
         for shift in 0..64 {
             let count = u64::MAX >> shift;
-            assert!(bytes(count, true).len() <= 5, "{count}");
-            assert!(time(Duration::from_micros(count >> 20), true).len() <= 7, "{count}");
+            assert!(Bytes(count, true).to_string().len() <= 5, "{count}");
+            assert!(Time(Duration::from_micros(count >> 20), true).to_string().len() <= 7, "{count}");
         }
     }
 }

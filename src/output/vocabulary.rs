@@ -1,6 +1,6 @@
 //! The words for what the kernel has as numbers.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use nix::errno::Errno;
 
@@ -77,30 +77,43 @@ pub fn secureexec(flags: SecureExec) -> String {
     words.iter().filter(|(set, _)| *set).map(|(_, word)| *word).collect::<Vec<_>>().join(" | ")
 }
 
-/// `ECONNREFUSED`.
-pub fn errno(errno: Errno) -> Cow<'static, str> {
-    format!("{errno:?}").into()
+/// A word of the vocabulary: nothing in it needs quoting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word<'a> {
+    /// One of ours.
+    Known(&'a str),
+    /// An error, by the kernel's name.
+    Errno(Errno),
+}
+
+impl fmt::Display for Word<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Word::Known(word) => f.write_str(word),
+            Word::Errno(errno) => write!(f, "{errno:?}"),
+        }
+    }
 }
 
 /// The errno's name, or `ABORTED`.
-pub fn failure(failure: Failure) -> Cow<'static, str> {
+pub fn failure(failure: Failure) -> Word<'static> {
     match failure {
-        Failure::Errno(error) => errno(error),
-        Failure::Aborted => "ABORTED".into(),
+        Failure::Errno(error) => Word::Errno(error),
+        Failure::Aborted => Word::Known("ABORTED"),
     }
 }
 
 /// `local_close` and its like, or the errno's name.
-pub fn reason(reason: CloseReason) -> Cow<'static, str> {
+pub fn reason(reason: CloseReason) -> Word<'static> {
     let word = match reason {
         CloseReason::LocalClose => "local_close",
         CloseReason::RemoteClose => "remote_close",
         CloseReason::LocalReset => "local_reset",
         CloseReason::RemoteReset => "remote_reset",
         CloseReason::Timeout => "timeout",
-        CloseReason::Errno(error) => return errno(error),
+        CloseReason::Errno(error) => return Word::Errno(error),
     };
-    word.into()
+    Word::Known(word)
 }
 
 /// `egress` or `ingress`.
@@ -181,10 +194,15 @@ pub fn time(wall_ns: i128) -> String {
 }
 
 /// Text from processes and the network can neither move the cursor nor set a colour.
-pub fn escape(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| if is_hostile(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
+pub fn escape(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hostile) {
+        return text.into();
+    }
+    let mut harmless = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_hostile(c) { harmless.extend(c.escape_default()) } else { harmless.push(c) }
+    }
+    harmless.into()
 }
 
 #[cfg(test)]
@@ -203,9 +221,9 @@ mod tests {
 
     #[test]
     fn errors_have_the_kernels_names() {
-        assert_eq!(failure(Failure::Errno(Errno::ECONNREFUSED)), "ECONNREFUSED");
-        assert_eq!(failure(Failure::Aborted), "ABORTED");
-        assert_eq!(reason(CloseReason::Errno(Errno::ECONNABORTED)), "ECONNABORTED");
+        assert_eq!(failure(Failure::Errno(Errno::ECONNREFUSED)).to_string(), "ECONNREFUSED");
+        assert_eq!(failure(Failure::Aborted).to_string(), "ABORTED");
+        assert_eq!(reason(CloseReason::Errno(Errno::ECONNABORTED)).to_string(), "ECONNABORTED");
     }
 
     #[test]

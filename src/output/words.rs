@@ -1,7 +1,7 @@
 //! The vocabulary read back: from the words of JSON to what they stand for.
 
 use super::vocabulary::{self, CAPABILITIES};
-pub use super::vocabulary::{errno, reason};
+pub use super::vocabulary::{Word, reason};
 use crate::event::{Direction, SecureExec, Segment, State};
 
 /// A state by netstat's name.

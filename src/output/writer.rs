@@ -9,7 +9,7 @@ use std::{
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::stat::{SFlag, fstat},
+    sys::stat::{SFlag, fstat, makedev},
     unistd::{Whence, ftruncate, lseek, write},
 };
 
@@ -36,16 +36,33 @@ pub enum Flushed {
 #[derive(Debug)]
 pub struct Writer<Fd> {
     fd: Fd,
-    regular: bool,
+    kind: Kind,
     buffer: Vec<u8>,
+}
+
+/// What a descriptor is of, as far as it matters for how much it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Takes everything, and can be cut.
+    File,
+    /// /dev/null takes everything.
+    Null,
+    /// Says how much is in it; so many bytes fit when it is empty.
+    Pipe(usize),
+    /// A terminal, a socket: may block whenever it is given more than a little.
+    Other,
 }
 
 impl<Fd: AsFd> Writer<Fd> {
     /// Write to `fd`.
     pub fn new(fd: Fd) -> Self {
-        let regular =
-            fstat(&fd).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits());
-        Writer { fd, regular, buffer: Vec::with_capacity(1 << 20) }
+        let kind = match fstat(&fd).map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT) {
+            Ok(SFlag::S_IFREG) => Kind::File,
+            Ok(SFlag::S_IFIFO) => Kind::Pipe(rustix::pipe::fcntl_getpipe_size(&fd).unwrap_or(PIPE_BUF)),
+            Ok(SFlag::S_IFCHR) if fstat(&fd).is_ok_and(|stat| stat.st_rdev == makedev(1, 3)) => Kind::Null,
+            _ => Kind::Other,
+        };
+        Writer { fd, kind, buffer: Vec::new() }
     }
 
     /// Where to append lines.
@@ -81,14 +98,13 @@ impl<Fd: AsFd> Writer<Fd> {
             if rest.is_empty() {
                 break Ok(Flushed::All);
             }
-            let chunk = if self.regular { rest } else { whole_lines(rest, PIPE_BUF) };
-            if !self.regular && !self.is_writable()? {
+            if !matches!(self.kind, Kind::File | Kind::Null) && !self.is_writable()? {
                 if give_up(stalled_since.get_or_insert_with(Instant::now).elapsed()) {
                     break Ok(Flushed::GaveUp);
                 }
                 continue;
             }
-            match write(&self.fd, chunk) {
+            match write(&self.fd, whole_lines(rest, self.room())) {
                 Ok(count) => {
                     written += count;
                     stalled_since = None;
@@ -103,6 +119,16 @@ impl<Fd: AsFd> Writer<Fd> {
         };
         self.buffer.drain(..written);
         outcome
+    }
+
+    /// How much it takes without blocking, once it is writable.
+    fn room(&self) -> usize {
+        match self.kind {
+            Kind::File | Kind::Null => usize::MAX,
+            // Where something is left, how much more fits depends on how it lies in the pipe's pages.
+            Kind::Pipe(size) if rustix::io::ioctl_fionread(&self.fd).is_ok_and(|waiting| waiting == 0) => size,
+            Kind::Pipe(_) | Kind::Other => PIPE_BUF,
+        }
     }
 
     fn is_writable(&self) -> io::Result<bool> {
@@ -122,7 +148,7 @@ impl<Fd: AsFd> Writer<Fd> {
     fn cut_to_whole_lines(&self, written: usize) {
         let part =
             written - self.buffer[..written].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        if part == 0 || !self.regular {
+        if part == 0 || self.kind != Kind::File {
             return;
         }
         // What another has appended in the meantime stays.

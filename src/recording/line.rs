@@ -221,10 +221,7 @@ impl Reader {
         if names.into_iter().flatten().any(|name| !name.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(Unreadable::Foreign);
         }
-        let names = Names {
-            names: names.map_or_else(Default::default, |names| names.as_slice().into()),
-            guess: net.dns_guess.unwrap_or_default(),
-        };
+        let names = Names::new(names.cloned().unwrap_or_default(), net.dns_guess.unwrap_or_default());
         let event = event(&net, time, owner, closer.as_ref().map(|entry| entry.id), &owners)?;
         let [first, last] = self.span.unwrap_or([wall_ns; 2]);
         self.span = Some([first.min(wall_ns), last.max(wall_ns)]);
@@ -430,7 +427,7 @@ fn begun(connection: &str) -> Option<u64> {
 /// The kernel's errors by name.
 static ERRORS: LazyLock<HashMap<String, Errno>> = LazyLock::new(|| {
     let all = (1..=133).map(Errno::from_raw).filter(|errno| *errno != Errno::UnknownErrno);
-    all.map(|errno| (words::errno(errno).into_owned(), errno)).collect()
+    all.map(|errno| (words::Word::Errno(errno).to_string(), errno)).collect()
 });
 
 fn failure(word: &str) -> Option<Failure> {
@@ -448,7 +445,7 @@ fn reason(word: &str) -> Option<CloseReason> {
         CloseReason::RemoteReset,
         CloseReason::Timeout,
     ];
-    let known = WORDS.into_iter().find(|&known| words::reason(known) == word);
+    let known = WORDS.into_iter().find(|&known| words::reason(known) == words::Word::Known(word));
     known.or_else(|| ERRORS.get(word).copied().map(CloseReason::Errno))
 }
 

@@ -287,7 +287,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "test-programs"))]
 pub mod samples;
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,8 @@ fn binding(name: &str, addr: &str, ttl: u32) -> Binding {
 }
 
 fn seen(cache: &mut NameCache, netns: u32, addr: &str, at: u64) -> (String, bool) {
-    let Names { names, guess } = cache.names(netns, addr.parse().unwrap(), at);
-    (names.join(" "), guess)
+    let names = cache.names(netns, addr.parse().unwrap(), at);
+    (names.all().join(" "), names.guess)
 }
 
 fn certain(names: &str) -> (String, bool) {
@@ -157,7 +157,7 @@ proptest::proptest! {
         let own = held(true);
         let expected = if own.is_empty() { (held(false), true) } else { (own, false) };
         let got = cache.names(netns, addr(host), at);
-        let got_names: Vec<String> = got.names.iter().map(|name| name.to_string()).collect();
+        let got_names: Vec<String> = got.all().iter().map(|name| name.to_string()).collect();
         proptest::prop_assert_eq!(&got_names, &expected.0);
         proptest::prop_assert_eq!(got.guess, expected.1 && !expected.0.is_empty());
     }

@@ -1,39 +1,52 @@
 //! Values as JSON text.
 
-use std::io::Write;
-
 use serde::Serialize;
 
-use crate::hostile::is_hostile;
+use crate::{hostile::is_hostile, output::append::put};
 
-/// Append formatted text that needs no quoting.
-pub fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
-    out.write_fmt(arguments).expect("a Vec takes everything");
+/// The one character of ASCII that JSON leaves as it is and a terminal does not.
+const DELETE: u8 = 0x7f;
+
+/// Append a member: its name in quotes, behind a comma, and a colon.
+pub fn key(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
 }
 
-/// Append a value whose serialisation cannot fail: strings, numbers and lists of them.
+/// Append a word that needs no escaping, in quotes.
+pub fn word(out: &mut Vec<u8>, word: &str) {
+    out.push(b'"');
+    out.extend_from_slice(word.as_bytes());
+    out.push(b'"');
+}
+
+/// Append a value whose serialisation cannot fail: strings, numbers and lists of them. What a terminal obeys stands
+/// there by number, as JSON allows: it is the same text for every parser, and harmless for whoever looks at the line.
 pub fn text<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
-    out.extend_from_slice(object(value).as_bytes());
-}
-
-/// The same as a string. What a terminal obeys stands there by number, as JSON allows: it is the same text for every
-/// parser, and harmless for whoever looks at the line.
-pub fn object<T: Serialize + ?Sized>(value: &T) -> String {
-    let text = serde_json::to_string(value).expect("strings and numbers always serialise");
-    if !text.contains(is_hostile) {
-        return text;
+    let start = out.len();
+    serde_json::to_writer(&mut *out, value).expect("strings and numbers always serialise");
+    if out[start..].is_ascii() && !out[start..].contains(&DELETE) {
+        return; // JSON has numbers for the others
     }
-    let mut harmless = String::with_capacity(text.len() + 16);
-    for character in text.chars() {
+    let plain = String::from_utf8_lossy(&out[start..]).into_owned();
+    out.truncate(start);
+    for character in plain.chars() {
         if is_hostile(character) {
             for unit in character.encode_utf16(&mut [0; 2]) {
-                harmless.push_str(&format!("\\u{unit:04x}"));
+                put(out, format_args!("\\u{unit:04x}"));
             }
         } else {
-            harmless.push(character);
+            out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
         }
     }
-    harmless
+}
+
+/// The same, of its own.
+pub fn object<T: Serialize + ?Sized>(value: &T) -> String {
+    let mut out = Vec::new();
+    text(&mut out, value);
+    String::from_utf8(out).expect("JSON is UTF-8")
 }
 
 #[cfg(test)]
@@ -42,11 +55,11 @@ mod tests {
 
     #[test]
     fn what_a_terminal_obeys_is_written_by_number() {
-        for text in ["plain", "naïve 名", "\u{1b}[2J", "\u{9b}31m", "\u{202e}gnp", "\u{7f}", "\u{e0001}tag"]
+        for original in ["plain", "naïve 名", "\u{1b}[2J", "\u{9b}31m", "\u{202e}gnp", "\u{7f}", "\u{e0001}tag"]
         {
-            let json = object(text);
+            let json = object(original);
             assert!(!json.contains(is_hostile), "{json:?}");
-            assert_eq!(serde_json::from_str::<String>(&json).expect("JSON"), text);
+            assert_eq!(serde_json::from_str::<String>(&json).expect("JSON"), original);
         }
         assert_eq!(object("naïve"), "\"naïve\"");
         assert_eq!(object("\u{202e}"), "\"\\u202e\"");

@@ -1,11 +1,12 @@
 //! The object `network_event`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::encode::{put, text};
+use super::encode::{key, text, word};
 use crate::{
     event::{Backlog, EventKind},
     output::{
+        append::{address, number, put},
         community_id,
         fields::{FIELDS, Scalar},
         vocabulary,
@@ -20,59 +21,69 @@ pub fn network_event(record: &Record, with_community_id: bool, out: &mut Vec<u8>
     if let EventKind::Request = kind {
         return net_tcp_connect(record, out);
     }
-    put(out, format_args!("{{\"type\":\"{}\"", vocabulary::type_name(kind)));
-    end(out, ["saddr", "sport"], event.local.ip(), event.local.port());
-    end(out, ["daddr", "dport"], event.remote.ip(), event.remote.port());
-    put(
-        out,
-        format_args!(
-            ",\"cookie\":{},\"connection\":\"{}\",\"netns\":{}",
-            event.cookie,
-            event.connection(),
-            event.netns
-        ),
-    );
+    out.extend_from_slice(b"{\"type\":");
+    word(out, vocabulary::type_name(kind));
+    end(out, ["saddr", "sport"], event.local);
+    end(out, ["daddr", "dport"], event.remote);
+    key(out, "cookie");
+    number(out, event.cookie);
+    key(out, "connection");
+    put(out, format_args!("\"{}\"", event.connection()));
+    key(out, "netns");
+    number(out, event.netns);
     let with_community_id = with_community_id && !kind.is_listener();
     if let Some(id) = with_community_id.then(|| community_id::of(event.local, event.remote)).flatten() {
-        put(out, format_args!(",\"community_id\":\"{id}\""));
+        key(out, "community_id");
+        word(out, &id);
     }
     if let Some(asked) = event.asked {
-        put(out, format_args!(",\"asked\":{{\"daddr\":\"{}\",\"dport\":{}}}", asked.ip(), asked.port()));
+        key(out, "asked");
+        out.extend_from_slice(b"{\"daddr\":");
+        quoted_address(out, asked.ip());
+        key(out, "dport");
+        number(out, asked.port());
+        out.push(b'}');
     }
     if let Some(interface) = event.interface {
-        put(out, format_args!(",\"ifindex\":{interface}"));
+        key(out, "ifindex");
+        number(out, interface.get());
     }
     if event.mptcp {
-        out.extend_from_slice(b",\"mptcp\":true");
+        key(out, "mptcp");
+        out.extend_from_slice(b"true");
     }
     states(kind, out);
     for (name, value) in &FIELDS {
-        match value(kind) {
-            None => {}
-            Some(Scalar::Number(number)) => put(out, format_args!(",\"{name}\":{number}")),
-            Some(Scalar::Word(word)) => put(out, format_args!(",\"{name}\":\"{word}\"")),
-        }
+        let Some(value) = value(kind) else { continue };
+        key(out, name);
+        let quote: &[u8] = if matches!(value, Scalar::Word(_)) { b"\"" } else { b"" };
+        out.extend_from_slice(quote);
+        value.put(out);
+        out.extend_from_slice(quote);
     }
     if let Some(Backlog { len, max, drops }) = kind.backlog() {
-        put(out, format_args!(",\"backlog\":{{\"len\":{len},\"max\":{max}"));
+        key(out, "backlog");
+        put(out, format_args!("{{\"len\":{len},\"max\":{max}"));
         if drops > 0 {
-            put(out, format_args!(",\"drops\":{drops}"));
+            key(out, "drops");
+            number(out, drops);
         }
         out.push(b'}');
     }
     if let Some(closer) = &record.closer {
-        out.extend_from_slice(b",\"closer\":");
+        key(out, "closer");
         process_ref(out, closer.process.pid, &closer.process.filename);
     }
     if record.owners.len() > 1 {
         owners(record, out);
     }
-    if !record.names.names.is_empty() {
-        out.extend_from_slice(b",\"dns\":");
-        text(out, &record.names.names);
+    if !record.names.all().is_empty() {
+        key(out, "dns");
+        text(out, record.names.all());
     }
     if record.names.guess {
-        out.extend_from_slice(b",\"dns_guess\":true");
+        key(out, "dns_guess");
+        out.extend_from_slice(b"true");
     }
     out.push(b'}');
 }
@@ -80,42 +91,50 @@ pub fn network_event(record: &Record, with_community_id: bool, out: &mut Vec<u8>
 /// An attempt to connect, in the form that Tracee gives such an event.
 fn net_tcp_connect(record: &Record, out: &mut Vec<u8>) {
     let to = record.event.remote;
-    put(
-        out,
-        format_args!(
-            "{{\"type\":\"NetTCPConnect\",\"dstIP\":\"{}\",\"dstPort\":{},\"results\":",
-            to.ip(),
-            to.port()
-        ),
-    );
-    text(out, &record.names.names);
+    out.extend_from_slice(b"{\"type\":\"NetTCPConnect\"");
+    end(out, ["dstIP", "dstPort"], to);
+    key(out, "results");
+    text(out, record.names.all());
     out.push(b'}');
 }
 
 /// One end of the connection.
-fn end(out: &mut Vec<u8>, [address, port]: [&str; 2], ip: IpAddr, number: u16) {
-    put(out, format_args!(",\"{address}\":\"{ip}\",\"{port}\":{number}"));
+fn end(out: &mut Vec<u8>, [ip, port]: [&str; 2], of: SocketAddr) {
+    key(out, ip);
+    quoted_address(out, of.ip());
+    key(out, port);
+    number(out, of.port());
+}
+
+fn quoted_address(out: &mut Vec<u8>, ip: IpAddr) {
+    out.push(b'"');
+    address(out, ip);
+    out.push(b'"');
 }
 
 /// The states of a change, or of what exists, and the direction where it does not follow from the type.
 fn states(kind: &EventKind, out: &mut Vec<u8>) {
-    if let Some(states) = kind.state_change() {
-        let [from, to] = states.map(vocabulary::state);
-        put(out, format_args!(",\"old_state\":\"{from}\",\"new_state\":\"{to}\""));
+    if let Some([from, to]) = kind.state_change() {
+        key(out, "old_state");
+        word(out, vocabulary::state(from));
+        key(out, "new_state");
+        word(out, vocabulary::state(to));
     }
     if let Some(state) = kind.lasting_state() {
-        put(out, format_args!(",\"state\":\"{}\"", vocabulary::state(state)));
+        key(out, "state");
+        word(out, vocabulary::state(state));
     }
     let follows_from_type =
         kind.close().is_none() && kind.existing().is_none() && kind.retransmit().is_none();
     if let Some(direction) = kind.direction().filter(|_| !follows_from_type) {
-        put(out, format_args!(",\"direction\":\"{}\"", vocabulary::direction(direction)));
+        key(out, "direction");
+        word(out, vocabulary::direction(direction));
     }
 }
 
 fn owners(record: &Record, out: &mut Vec<u8>) {
     let mut open = b'[';
-    out.extend_from_slice(b",\"owners\":");
+    key(out, "owners");
     for (actor, known) in &record.owners {
         out.push(std::mem::replace(&mut open, b','));
         process_ref(out, actor.pid, known.as_deref().map_or("", |known| &known.process.filename));

@@ -1,6 +1,10 @@
 //! The time of day, here or in UTC.
 
+use std::fmt::Write;
+
 use jiff::{Timestamp, tz::TimeZone};
+
+use crate::output::timestamp::milliseconds;
 
 /// Columns of a time with milliseconds.
 pub const LONG: usize = 12;
@@ -19,25 +23,48 @@ impl Zone {
     pub fn utc() -> Zone {
         Zone(TimeZone::UTC)
     }
+}
+
+/// Writes times of day. Most events are of the same second as the one before: its text is kept.
+#[derive(Debug)]
+pub struct Clock {
+    zone: TimeZone,
+    second: Option<i64>,
+    text: String,
+}
+
+impl Clock {
+    /// In this zone.
+    pub fn new(Zone(zone): Zone) -> Clock {
+        Clock { zone, second: None, text: String::new() }
+    }
 
     /// The header of a column so wide.
     pub fn title(&self, width: usize) -> &'static str {
-        match (self.0 == TimeZone::UTC, width >= LONG) {
+        match (self.zone == TimeZone::UTC, width >= LONG) {
             (false, _) => "TIME",
             (true, true) => "TIME (UTC)",
             (true, false) => "UTC",
         }
     }
 
-    /// `16:43:33.074`, or without the milliseconds where there is no room for them.
-    pub fn clock(&self, wall_ns: i128, width: usize) -> String {
+    /// Append `16:43:33.074`, or without the milliseconds where there is no room for them.
+    pub fn put(&mut self, line: &mut String, wall_ns: i128, width: usize) {
         let time = Timestamp::from_nanosecond(wall_ns).unwrap_or_default();
-        let time = self.0.to_datetime(time);
-        let mut text = format!("{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second());
-        if width >= LONG {
-            text.push_str(&format!(".{:03}", time.subsec_nanosecond() / 1_000_000));
+        // Whole seconds in every zone: no offset has a part of one.
+        if self.second != Some(time.as_second()) {
+            let local = self.zone.to_datetime(time);
+            self.text.clear();
+            write!(self.text, "{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second())
+                .expect("a String takes everything");
+            self.second = Some(time.as_second());
         }
-        text
+        line.push_str(&self.text);
+        if width >= LONG {
+            line.push('.');
+            let ns = u64::try_from(time.subsec_nanosecond()).unwrap_or_default();
+            line.extend(milliseconds(ns).map(char::from));
+        }
     }
 }
 
@@ -45,20 +72,30 @@ impl Zone {
 mod tests {
     use super::*;
 
+    fn india() -> Zone {
+        Zone(TimeZone::fixed(jiff::tz::offset(5).saturating_add(jiff::Span::new().minutes(30))))
+    }
+
     #[test]
     fn time_of_day() {
-        let utc = Zone::utc();
-        assert_eq!(utc.clock(86_399_999_000_000, LONG), "23:59:59.999");
-        assert_eq!(utc.clock(0, 8), "00:00:00");
-        assert_eq!(utc.clock(i128::MAX, 8), "00:00:00");
-        let india = Zone(TimeZone::fixed(jiff::tz::offset(5).saturating_add(jiff::Span::new().minutes(30))));
-        assert_eq!(india.clock(0, LONG), "05:30:00.000");
+        let mut utc = Clock::new(Zone::utc());
+        let mut india = Clock::new(india());
+        let text = |clock: &mut Clock, wall_ns, width| {
+            let mut line = String::new();
+            clock.put(&mut line, wall_ns, width);
+            line
+        };
+        assert_eq!(text(&mut utc, 86_399_999_000_000, LONG), "23:59:59.999");
+        assert_eq!(text(&mut utc, 86_399_001_000_000, LONG), "23:59:59.001");
+        assert_eq!(text(&mut utc, 0, 8), "00:00:00");
+        assert_eq!(text(&mut utc, i128::MAX, 8), "00:00:00");
+        assert_eq!(text(&mut india, 0, LONG), "05:30:00.000");
     }
 
     #[test]
     fn utc_is_said() {
-        assert_eq!(Zone::utc().title(LONG), "TIME (UTC)");
-        assert_eq!(Zone::utc().title(8), "UTC");
-        assert_eq!(Zone(TimeZone::fixed(jiff::tz::offset(2))).title(LONG), "TIME");
+        assert_eq!(Clock::new(Zone::utc()).title(LONG), "TIME (UTC)");
+        assert_eq!(Clock::new(Zone::utc()).title(8), "UTC");
+        assert_eq!(Clock::new(india()).title(LONG), "TIME");
     }
 }

@@ -1,126 +1,199 @@
 //! What the last column says of an event.
 
+use std::fmt::{Arguments, Write};
+
+use owo_colors::{OwoColorize, Style};
+
 use crate::{
     event::{Backlog, Close, CloseReason, Direction, EventKind, Retransmit},
     output::{
-        text::Glyphs,
-        units,
+        text::{Glyphs, shorten, width},
+        units::{Bytes, Time},
         vocabulary::{self, escape},
     },
     record::Record,
 };
 
-/// One thing to say. A narrow terminal shows the first few only, so what matters comes first.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Fact {
-    /// In a few words.
-    pub text: String,
+/// Things to say of one event, in the order in which they are said.
+#[derive(Debug, Default)]
+pub struct Facts {
+    text: String,
+    facts: Vec<Fact>,
+}
+
+/// Where it ends in the text, and how it is shown.
+#[derive(Debug)]
+struct Fact {
+    end: usize,
     /// Something went wrong.
-    pub bad: bool,
+    bad: bool,
+    /// Where there is no room for all, those with the highest go.
+    rank: usize,
 }
 
-/// A fact that is shown in plain colour.
-pub fn good(text: impl Into<String>) -> Fact {
-    Fact { text: text.into(), bad: false }
+/// How facts are shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Look<'a> {
+    /// Signs in place of words, where there is little room.
+    pub brief: Option<&'a Glyphs>,
+    /// Columns; none for no limit.
+    pub room: Option<usize>,
+    /// What marks that something is left out.
+    pub cut: &'a str,
+    /// With colour.
+    pub color: bool,
 }
 
-fn bad(text: impl Into<String>) -> Fact {
-    Fact { text: text.into(), bad: true }
-}
-
-/// In words, or with `brief` signs.
-pub fn facts(record: &Record, brief: Option<&Glyphs>) -> Vec<Fact> {
-    let time = |duration| good(units::time(duration, brief.is_some()));
-    let after = |duration| {
-        let after = if brief.is_some() { "" } else { "after " };
-        good(format!("{after}{}", units::time(duration, brief.is_some())))
-    };
-    let mut facts: Vec<Fact> = match &record.event.kind {
-        EventKind::Request => vec![],
-        EventKind::Connect { latency } => latency.map(time).into_iter().collect(),
-        EventKind::Accept { backlog } | EventKind::Listen { backlog } | EventKind::ListenStop { backlog } => {
-            backlog.map(queue).into_iter().collect()
+impl Facts {
+    /// What there is to say; `listens` adds the address of a listener, for which its own column has no room.
+    pub fn collect(&mut self, record: &Record, brief: Option<&Glyphs>, listens: bool) {
+        self.text.clear();
+        self.facts.clear();
+        if listens {
+            self.good(format_args!("{}", record.event.local.ip()));
         }
-        EventKind::ListenDrop { backlog } => {
-            backlog.map(|backlog| Fact { bad: true, ..queue(backlog) }).into_iter().collect()
+        let is_brief = brief.is_some();
+        let after = if is_brief { "" } else { "after " };
+        match &record.event.kind {
+            EventKind::Request => {}
+            EventKind::Connect { latency } => {
+                latency.iter().for_each(|&time| self.good(format_args!("{}", Time(time, is_brief))));
+            }
+            EventKind::Accept { backlog } | EventKind::Listen { backlog } | EventKind::ListenStop { backlog } => {
+                self.queue(*backlog, false);
+            }
+            EventKind::ListenDrop { backlog } => self.queue(*backlog, true),
+            EventKind::Retransmit(retransmit) => self.resent(retransmit),
+            EventKind::Fail { error, latency } => {
+                self.bad(format_args!("{}", vocabulary::failure(*error)));
+                // What failed at once took no time worth telling.
+                if let Some(latency) = latency.filter(|latency| latency.as_micros() > 0) {
+                    self.good(format_args!("{after}{}", Time(latency, is_brief)));
+                }
+            }
+            EventKind::Close(close) => self.closed(close, record, brief),
+            EventKind::StateChange { from, to, after: lasted, .. } => {
+                let arrow = if is_brief { ">" } else { " -> " };
+                self.good(format_args!("{}{arrow}{}", vocabulary::state(*from), vocabulary::state(*to)));
+                lasted.iter().for_each(|&time| self.good(format_args!("{after}{}", Time(time, is_brief))));
+            }
+            EventKind::Existing(existing) => {
+                self.good(format_args!("{}", vocabulary::state(existing.state)));
+                self.queue(existing.backlog, false);
+                existing.direction.into_iter().for_each(|direction| self.opener(direction));
+            }
         }
-        EventKind::Retransmit(retransmit) => resent(retransmit),
-        EventKind::Fail { error, latency } => {
-            // What failed at once took no time worth telling.
-            let latency = latency.filter(|latency| latency.as_micros() > 0);
-            [Some(bad(vocabulary::failure(*error))), latency.map(after)].into_iter().flatten().collect()
+        if let Some(asked) = record.event.asked {
+            self.good(format_args!("for {asked}"));
         }
-        EventKind::Close(close) => closed(close, record, brief),
-        EventKind::StateChange { from, to, after: lasted, .. } => {
-            let arrow = if brief.is_some() { ">" } else { " -> " };
-            let step = good(format!("{}{arrow}{}", vocabulary::state(*from), vocabulary::state(*to)));
-            [Some(step), lasted.map(after)].into_iter().flatten().collect()
+        if !record.names.all().is_empty() {
+            // A name stands in its column.
+            self.good(format_args!("{}", record.event.remote.ip()));
         }
-        EventKind::Existing(existing) => {
-            let state = good(vocabulary::state(existing.state).to_owned());
-            [Some(state), existing.backlog.map(queue), existing.direction.map(opener)]
-                .into_iter()
-                .flatten()
-                .collect()
-        }
-    };
-    if let Some(asked) = record.event.asked {
-        facts.push(good(format!("for {asked}")));
     }
-    if !record.names.names.is_empty() {
-        // A name stands in its column.
-        facts.push(good(record.event.remote.ip().to_string()));
-    }
-    facts
-}
 
-fn resent(retransmit: &Retransmit) -> Vec<Fact> {
-    let segment = bad(vocabulary::segment(retransmit.segment));
-    let count = good(format!("{} so far", retransmit.retransmits));
-    let state = good(vocabulary::state(retransmit.state));
-    let bytes = retransmit.seq_len.map(|bytes| good(format!("{bytes} B")));
-    [Some(segment), Some(count), Some(state), bytes].into_iter().flatten().collect()
-}
-
-fn closed(close: &Close, record: &Record, brief: Option<&Glyphs>) -> Vec<Fact> {
-    let is_brief = brief.is_some();
-    let mut facts = Vec::with_capacity(6);
-    let lasted = close.duration.map_or("?".to_owned(), |duration| units::time(duration, is_brief));
-    facts.push(good(lasted));
-    if let Some(bytes) = close.bytes {
-        let (sent, received) = (units::bytes(bytes.sent, is_brief), units::bytes(bytes.received, is_brief));
-        let (up, down) = brief.map_or(("sent ", "received "), |signs| (signs.sent, signs.received));
-        facts.extend([good(format!("{up}{sent}")), good(format!("{down}{received}"))]);
+    fn resent(&mut self, retransmit: &Retransmit) {
+        self.bad(format_args!("{}", vocabulary::segment(retransmit.segment)));
+        self.good(format_args!("{} so far", retransmit.retransmits));
+        self.good(format_args!("{}", vocabulary::state(retransmit.state)));
+        retransmit.seq_len.iter().for_each(|bytes| self.good(format_args!("{bytes} B")));
     }
-    match (close.reason, is_brief) {
-        (CloseReason::LocalClose, true) => facts.push(good("local".to_owned())),
-        (CloseReason::RemoteClose, true) => facts.push(good("remote".to_owned())),
-        (CloseReason::LocalClose | CloseReason::RemoteClose, false) => {
-            facts.push(good(vocabulary::reason(close.reason)));
+
+    fn closed(&mut self, close: &Close, record: &Record, brief: Option<&Glyphs>) {
+        let is_brief = brief.is_some();
+        // In order it stands where it does not catch the eye, and is as hard to do without.
+        let in_order = matches!(close.reason, CloseReason::LocalClose | CloseReason::RemoteClose);
+        if !in_order {
+            self.bad(format_args!("{}", vocabulary::reason(close.reason)));
         }
-        (reason, _) => facts.insert(0, bad(vocabulary::reason(reason))),
+        let lasted = usize::from(in_order) + self.facts.len();
+        match close.duration {
+            Some(duration) => self.add(false, lasted, format_args!("{}", Time(duration, is_brief))),
+            None => self.add(false, lasted, format_args!("?")),
+        }
+        if let Some(bytes) = close.bytes {
+            let (up, down) = brief.map_or(("sent ", "received "), |signs| (signs.sent, signs.received));
+            self.add(false, lasted + 1, format_args!("{up}{}", Bytes(bytes.sent, is_brief)));
+            self.add(false, lasted + 2, format_args!("{down}{}", Bytes(bytes.received, is_brief)));
+        }
+        match close.reason {
+            CloseReason::LocalClose if is_brief => self.add(false, 0, format_args!("local")),
+            CloseReason::RemoteClose if is_brief => self.add(false, 0, format_args!("remote")),
+            reason if in_order => self.add(false, 0, format_args!("{}", vocabulary::reason(reason))),
+            _ => {}
+        }
+        if close.retransmits > 0 {
+            let unit = if is_brief { "rx" } else { " retransmitted" };
+            self.bad(format_args!("{}{unit}", close.retransmits));
+        }
+        if let Some(closer) = &record.closer {
+            self.good(format_args!("by {}[{}]", escape(&closer.process.filename), closer.process.pid));
+        }
+        self.opener(close.direction);
     }
-    if close.retransmits > 0 {
-        facts.push(bad(match is_brief {
-            true => format!("{}rx", close.retransmits),
-            false => format!("{} retransmitted", close.retransmits),
-        }));
-    }
-    if let Some(closer) = &record.closer {
-        facts.push(good(format!("by {}[{}]", escape(&closer.process.filename), closer.process.pid)));
-    }
-    facts.push(opener(close.direction));
-    facts
-}
 
-fn opener(direction: Direction) -> Fact {
-    good(match direction {
-        Direction::Egress => "outgoing".to_owned(),
-        Direction::Ingress => "incoming".to_owned(),
-    })
-}
+    fn opener(&mut self, direction: Direction) {
+        self.good(match direction {
+            Direction::Egress => format_args!("outgoing"),
+            Direction::Ingress => format_args!("incoming"),
+        });
+    }
 
-fn queue(backlog: Backlog) -> Fact {
-    let text = format!("backlog {}/{}", backlog.len, backlog.max);
-    if backlog.drops == 0 { good(text) } else { bad(format!("{text}, {} dropped", backlog.drops)) }
+    fn queue(&mut self, backlog: Option<Backlog>, is_full: bool) {
+        let Some(Backlog { len, max, drops }) = backlog else { return };
+        let rank = self.facts.len();
+        self.add(is_full, rank + usize::from(drops > 0), format_args!("backlog {len}/{max}"));
+        if drops > 0 {
+            self.add(true, rank, format_args!("{drops} dropped"));
+        }
+    }
+
+    fn good(&mut self, text: Arguments<'_>) {
+        self.add(false, self.facts.len(), text);
+    }
+
+    fn bad(&mut self, text: Arguments<'_>) {
+        self.add(true, self.facts.len(), text);
+    }
+
+    fn add(&mut self, bad: bool, rank: usize, text: Arguments<'_>) {
+        self.text.write_fmt(text).expect("a String takes everything");
+        self.facts.push(Fact { end: self.text.len(), bad, rank });
+    }
+
+    /// Append as many as there is room for, the one of the lowest rank always.
+    pub fn put(&self, line: &mut String, look: Look<'_>) {
+        let separator = if look.brief.is_some() { " " } else { ", " };
+        let mut left = look.room.unwrap_or(usize::MAX);
+        let mut shown = 0;
+        for rank in 0..self.facts.len() {
+            let needed: usize = self.texts().filter(|(fact, _)| fact.rank == rank).map(|(_, text)| width(text)).sum();
+            let needed = needed + if rank > 0 { separator.len() } else { 0 };
+            if needed > left && rank > 0 {
+                break;
+            }
+            left = left.saturating_sub(needed);
+            shown = rank + 1;
+        }
+        let start = line.len();
+        for (fact, text) in self.texts().filter(|(fact, _)| fact.rank < shown) {
+            if line.len() > start {
+                line.push_str(separator);
+            }
+            let room = look.room.filter(|_| shown == 1).unwrap_or(usize::MAX);
+            match fact.bad && look.color {
+                true => {
+                    let mut part = String::new();
+                    shorten(&mut part, text, room, look.cut);
+                    write!(line, "{}", part.style(Style::new().red())).expect("a String takes everything");
+                }
+                false => shorten(line, text, room, look.cut),
+            }
+        }
+    }
+
+    fn texts(&self) -> impl Iterator<Item = (&Fact, &str)> {
+        let starts = std::iter::once(0).chain(self.facts.iter().map(|fact| fact.end));
+        starts.zip(&self.facts).map(|(start, fact)| (fact, &self.text[start..fact.end]))
+    }
 }

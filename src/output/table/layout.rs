@@ -1,13 +1,13 @@
 //! How wide the columns are.
 
-use super::{super::text::pad, clock};
+use super::clock;
 
 /// Columns of a process id.
-const PID: usize = 7;
-/// From so many columns on, the details are in words.
-pub const VERBOSE_MIN: usize = 50;
+pub const PID: usize = 7;
 /// Between the columns.
 const BLANKS: usize = 6;
+/// On terminals so wide the details are in words.
+const WORDS_MIN: usize = 160;
 
 /// The columns that grow.
 const TIME: usize = 0;
@@ -18,7 +18,7 @@ const REMOTE: usize = 4;
 const DETAILS: usize = 5;
 
 /// Which column gets what there is beyond the narrowest, and up to which width.
-const GROWTH: [(usize, usize); 12] = [
+const GROWTH: [(usize, usize); 13] = [
     (REMOTE, 21),
     // most IPv4 addresses, with a port
     (LOCAL, 16),
@@ -29,6 +29,7 @@ const GROWTH: [(usize, usize); 12] = [
     (EVENT, 8),
     (LOCAL, 21),
     (COMMAND, 16),
+    (DETAILS, 50),
     // as wide as IPv6 can be
     (REMOTE, 47),
     (LOCAL, 47),
@@ -37,6 +38,36 @@ const GROWTH: [(usize, usize); 12] = [
 
 /// Below this the lines are as on a terminal so wide.
 const NARROWEST: usize = 80;
+
+/// How wide a column has had to be so far: it gets no more, for others to have it. In steps, since each makes
+/// everything move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    command: usize,
+    local: usize,
+    remote: usize,
+}
+
+impl Needs {
+    const COMMAND: [usize; 2] = [10, 16];
+    const END: [usize; 4] = [16, 21, 32, 47];
+
+    /// Before the first line.
+    pub fn new() -> Needs {
+        Needs { command: Self::COMMAND[0], local: Self::END[0], remote: Self::END[0] }
+    }
+
+    /// A line with texts so wide.
+    pub fn grow(&mut self, command: usize, local: usize, remote: usize) {
+        let step = |steps: &[usize], width| {
+            let fits = steps.iter().find(|&&step| width <= step);
+            *fits.or(steps.last()).unwrap_or(&width)
+        };
+        self.command = self.command.max(step(&Self::COMMAND, command));
+        self.local = self.local.max(step(&Self::END, local));
+        self.remote = self.remote.max(step(&Self::END, remote));
+    }
+}
 
 /// The columns that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,26 +84,42 @@ pub struct Layout {
     pub remote: usize,
     /// What is left; none for no limit, nor for any other column.
     pub details: Option<usize>,
+    /// Details in signs rather than words.
+    pub brief: bool,
 }
 
 impl Layout {
     /// For a terminal so wide, or for a file.
-    pub fn of(columns: Option<usize>) -> Layout {
+    pub fn of(columns: Option<usize>, needs: Needs) -> Layout {
         let Some(columns) = columns else {
-            return Layout { time: clock::LONG, event: 8, command: 16, local: 21, remote: 21, details: None };
+            return Layout {
+                time: clock::LONG,
+                event: 8,
+                command: 16,
+                local: 21,
+                remote: 21,
+                details: None,
+                brief: false,
+            };
         };
-        let mut widths = [8, 7, 8, 6, 20, 0];
+        let mut widths = [8, 7, 8, 6, needs.remote.min(20), 0];
         widths[DETAILS] = NARROWEST - (PID + widths.iter().sum::<usize>() + BLANKS);
+        let needed = |column| match column {
+            COMMAND => needs.command,
+            LOCAL => needs.local,
+            REMOTE => needs.remote,
+            _ => usize::MAX,
+        };
         let mut extra = columns.saturating_sub(NARROWEST);
         for (column, most) in GROWTH {
-            let wanted = most - widths[column];
+            let wanted = most.min(needed(column)).saturating_sub(widths[column]);
             // a clock with half the milliseconds is none
             let step = if column == TIME && extra < wanted { 0 } else { extra.min(wanted) };
             widths[column] += step;
             extra -= step;
         }
         let [time, event, command, local, remote, details] = widths;
-        Layout { time, event, command, local, remote, details: Some(details) }
+        Layout { time, event, command, local, remote, details: Some(details), brief: columns < WORDS_MIN }
     }
 
     /// How much of a column's text may be shown.
@@ -80,24 +127,10 @@ impl Layout {
         if self.details.is_some() { column } else { usize::MAX }
     }
 
-    /// All but the details, each in its column; `event` is that wide already, with its colour.
-    pub fn line(
-        &self,
-        time: &str,
-        event: &str,
-        pid: &str,
-        command: &str,
-        local: &str,
-        remote: &str,
-    ) -> String {
-        format!(
-            "{} {} {pid:>PID$} {} {} {} ",
-            pad(time, self.time),
-            event,
-            pad(command, self.command),
-            pad(local, self.local),
-            pad(remote, self.remote),
-        )
+    /// Columns before the details.
+    #[cfg(test)]
+    fn before_details(&self) -> usize {
+        self.time + self.event + PID + self.command + self.local + self.remote + BLANKS
     }
 }
 
@@ -105,19 +138,50 @@ impl Layout {
 mod tests {
     use super::*;
 
+    /// What is needed for commands and ends of these widths.
+    fn needs(command: usize, end: usize) -> Needs {
+        let mut needs = Needs::new();
+        needs.grow(command, end, end);
+        needs
+    }
+
     #[test]
     fn every_column_of_the_terminal_is_used() {
         for columns in NARROWEST..300 {
-            let layout = Layout::of(Some(columns));
-            let line = layout.line("", &pad("", layout.event), "", "", "", "").len();
-            assert_eq!(line + layout.details.expect("a limit"), columns, "{layout:?}");
+            for needs in [Needs::new(), needs(16, 21), needs(100, 100)] {
+                let layout = Layout::of(Some(columns), needs);
+                let details = layout.details.expect("a limit");
+                assert_eq!(layout.before_details() + details, columns, "{layout:?}");
+            }
         }
     }
 
     #[test]
     fn at_two_hundred_nothing_needs_to_be_shortened() {
-        let layout = Layout::of(Some(200));
+        let layout = Layout::of(Some(200), needs(16, 47));
         assert!(layout.local >= 47 && layout.remote >= 47 && layout.time == clock::LONG);
-        assert!(layout.details >= Some(VERBOSE_MIN));
+        assert!(layout.details >= Some(50) && !layout.brief);
+    }
+
+    #[test]
+    fn details_have_what_ends_leave() {
+        let short = Layout::of(Some(120), needs(4, 15));
+        assert!(short.details >= Some(40), "{short:?}");
+        let long = Layout::of(Some(120), needs(4, 47));
+        assert!(long.local >= 21 && long.remote >= 21, "{long:?}");
+    }
+
+    #[test]
+    fn needs_grow_in_few_steps() {
+        let mut needs = Needs::new();
+        let mut seen = vec![needs];
+        for width in 0..100 {
+            needs.grow(width, width, width);
+            seen.push(needs);
+        }
+        seen.dedup();
+        assert_eq!(seen.len(), 5, "{seen:?}");
+        needs.grow(0, 0, 0);
+        assert_eq!(Some(&needs), seen.last());
     }
 }

@@ -80,7 +80,7 @@ fn record(what: EventKind, name: &str) -> Record {
         process: Some(Rc::new(ProcessEntry { id: ImageId(1), process, rendered: OnceCell::new() })),
         parent: None,
         closer: None,
-        names: Names { names: names.into(), guess: false },
+        names: Names::new(names, false),
         rule: None,
         owners: Vec::new(),
     }

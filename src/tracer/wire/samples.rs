@@ -54,7 +54,12 @@ pub fn raw_event(kind: netmon_kind, cookie: u64) -> netmon_event {
 
 /// The bytes of [`raw_event`].
 pub fn event(kind: netmon_kind, cookie: u64) -> Vec<u8> {
-    bytes_of(&raw_event(kind, cookie)).to_vec()
+    bytes(&raw_event(kind, cookie))
+}
+
+/// As it stands in the ring.
+pub fn bytes(raw: &netmon_event) -> Vec<u8> {
+    bytes_of(raw).to_vec()
 }
 
 /// A process record: `/usr/bin/curl -s` as pid 42.

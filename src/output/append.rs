@@ -1,0 +1,42 @@
+//! Numbers and addresses appended to a line: what formatting them one by one would cost adds up.
+
+use std::{io::Write, net::IpAddr};
+
+/// Append formatted text that needs no quoting.
+pub fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
+    out.write_fmt(arguments).expect("a Vec takes everything");
+}
+
+/// Append a number in decimal.
+pub fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Append an address without brackets.
+pub fn address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(ip) => {
+            let [first, rest @ ..] = ip.octets();
+            number(out, first);
+            for octet in rest {
+                out.push(b'.');
+                number(out, octet);
+            }
+        }
+        IpAddr::V6(ip) => put(out, format_args!("{ip}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_the_standard_library_writes_them() {
+        for text in ["0.0.0.0", "192.0.2.1", "255.255.255.255", "::", "2001:db8::1", "::ffff:192.0.2.1"] {
+            let mut out = Vec::new();
+            address(&mut out, text.parse().expect("an address"));
+            assert_eq!(String::from_utf8_lossy(&out), text);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A reader's work without a kernel: records of connections, from memory to a descriptor.
+
+use std::{
+    collections::HashSet,
+    ops::Range,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tcptrace::{
+    dns::DnsTracker,
+    event::{BootTime, ImageId, Process},
+    host::Host,
+    output::{Sink, summary::Summary, writer::Writer},
+    session::{Session, existing::ExistingSockets, stop::Stop},
+    source::{Batch, Lost, Source},
+    tracer::{
+        layout::{netmon_event, netmon_flag, netmon_kind},
+        wire::samples,
+    },
+};
+
+/// Executables that run, and processes with open connections.
+const PROCESSES: u64 = 100;
+/// Records in a batch: what the tracer takes from the ring at a time.
+const BATCH: usize = 4096;
+/// Events of each connection.
+pub const EVENTS: usize = 4;
+
+/// Connections over loopback: each is opened, accepted and closed at both ends.
+pub struct Connections {
+    batches: Vec<Vec<Vec<u8>>>,
+    /// How often each batch is given.
+    left: Range<usize>,
+    finished: Arc<AtomicBool>,
+    never_readable: OwnedFd,
+    _writer: OwnedFd,
+}
+
+impl Connections {
+    /// One batch of processes, and then so many of events.
+    pub fn new(batches: usize) -> Connections {
+        let (never_readable, _writer) = nix::unistd::pipe().expect("a pipe");
+        let processes = (1..=PROCESSES).map(samples::process).collect();
+        let events: Vec<_> = (0..(BATCH / EVENTS) as u64).flat_map(connection).collect();
+        Connections {
+            batches: vec![processes, events],
+            left: 0..batches + 1,
+            finished: Arc::default(),
+            never_readable,
+            _writer,
+        }
+    }
+
+    /// Events of so many batches.
+    pub const fn events(batches: usize) -> usize {
+        batches * BATCH
+    }
+
+    /// A whole run.
+    pub fn run(&mut self, sink: &mut dyn Sink, output: &mut Writer<OwnedFd>) -> Summary {
+        let stop = Stop::new(Arc::clone(&self.finished), None, None);
+        let session = Session {
+            source: self,
+            host: &Clock,
+            sink,
+            output,
+            stop,
+            existing: ExistingSockets::default(),
+            asked: Default::default(),
+            rules: Vec::new(),
+            dns: DnsTracker::default(),
+            dns_filter: None,
+        };
+        session.run().expect("a run")
+    }
+}
+
+/// The events of a connection, in the order in which the kernel sees them.
+fn connection(number: u64) -> [Vec<u8>; EVENTS] {
+    use netmon_kind as kinds;
+    let image = 1 + number % PROCESSES;
+    let end = |kind: netmon_kind, egress: bool| {
+        let mut raw = samples::raw_event(kind, 2 * number + u64::from(egress));
+        raw.time = 1_000_000 * number;
+        raw.image = image;
+        if !egress {
+            raw.flags = (netmon_flag::NETMON_FLAG_TIMED.0 | netmon_flag::NETMON_FLAG_BACKLOG.0) as u16;
+            std::mem::swap(&mut raw.flow.saddr, &mut raw.flow.daddr);
+            std::mem::swap(&mut raw.flow.sport, &mut raw.flow.dport);
+        }
+        netmon_event { retransmits: 0, ..raw }
+    };
+    [
+        end(kinds::NETMON_KIND_CONNECT, true),
+        end(kinds::NETMON_KIND_ACCEPT, false),
+        end(kinds::NETMON_KIND_CLOSE, true),
+        end(kinds::NETMON_KIND_CLOSE, false),
+    ]
+    .map(|raw| samples::bytes(&raw))
+}
+
+impl Source for Connections {
+    fn ready_fd(&self) -> BorrowedFd<'_> {
+        self.never_readable.as_fd()
+    }
+
+    fn read(&mut self, into: &mut Batch) -> anyhow::Result<()> {
+        into.clear();
+        match self.left.next() {
+            Some(turn) => self.batches[turn.min(1)].iter().for_each(|record| into.push(record)),
+            None => self.finished.store(true, Ordering::Relaxed),
+        }
+        Ok(())
+    }
+
+    fn visit_existing(&mut self) -> anyhow::Result<bool> {
+        Ok(false)
+    }
+
+    fn has_open(&self) -> bool {
+        true
+    }
+
+    fn detach(&mut self) {}
+
+    fn lost(&self) -> Lost {
+        Lost::default()
+    }
+
+    fn images_in_use(&mut self) -> anyhow::Result<HashSet<ImageId>> {
+        Ok(HashSet::new())
+    }
+}
+
+struct Clock;
+
+impl Host for Clock {
+    fn wall_offset(&self) -> i128 {
+        1_700_000_000_000_000_000
+    }
+
+    fn boot_time(&self) -> BootTime {
+        BootTime(0)
+    }
+
+    fn args(&self, _: &Process) -> Option<String> {
+        None
+    }
+}
