@@ -19,11 +19,20 @@ const RUNS: usize = 5;
 fn main() {
     let only = std::env::var("FORMAT").ok();
     let runs = if only.is_some() { 1 } else { RUNS };
-    let formats =
-        [("json", Some(Format::Json)), ("csv", Some(Format::Csv)), ("table", Some(Format::Table)), ("summary", None)];
-    for (name, format) in formats.into_iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name)) {
+    let formats = [
+        ("json", Some(Format::Json)),
+        ("csv", Some(Format::Csv)),
+        ("table", Some(Format::Table)),
+        ("summary", None),
+    ];
+    for (name, format) in
+        formats.into_iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name))
+    {
         let fastest = (0..runs).map(|_| run(format)).min().expect("runs");
-        println!("{name:<8} {:>6.0} ns an event", fastest.as_nanos() as f64 / Connections::events(BATCHES) as f64);
+        println!(
+            "{name:<8} {:>6.0} ns an event",
+            fastest.as_nanos() as f64 / Connections::events(BATCHES) as f64
+        );
     }
 }
 

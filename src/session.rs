@@ -125,7 +125,8 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         let Lost { undecodable, bad_answers, undelivered, .. } = summary.lost;
         summary.lost = Lost { undecodable, bad_answers, ..self.source.lost() };
         if end == Flushed::GaveUp {
-            summary.lost.undelivered = undelivered + self.output.pending_lines() + self.abandon(&mut batch)?;
+            summary.lost.undelivered =
+                undelivered + self.output.pending_lines() + self.abandon(&mut batch)?;
         }
         Ok(summary)
     }

@@ -124,7 +124,7 @@ fn held(slot: &Entry, at: u64) -> impl Iterator<Item = &TimedName> {
 }
 
 fn list<'a>(leases: impl IntoIterator<Item = &'a TimedName>) -> Vec<Rc<str>> {
-    let mut names: Vec<Rc<str>> = Vec::with_capacity(NAMES_PER_ADDRESS);
+    let mut names: Vec<Rc<str>> = Vec::new();
     for lease in leases {
         if names.len() < NAMES_PER_ADDRESS && !names.contains(&lease.name) {
             names.push(lease.name.clone());

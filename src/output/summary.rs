@@ -1,13 +1,6 @@
 //! What a run amounted to.
 
-use std::{
-    borrow::Borrow,
-    collections::BTreeMap,
-    hash::Hash,
-    net::IpAddr,
-    rc::Rc,
-    time::Duration,
-};
+use std::{borrow::Borrow, collections::BTreeMap, hash::Hash, net::IpAddr, rc::Rc, time::Duration};
 
 use foldhash::{HashMap, HashMapExt};
 

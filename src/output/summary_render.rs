@@ -66,7 +66,8 @@ fn list<T: std::fmt::Display>(before: &str, counts: Vec<(T, &u64)>) -> String {
 /// Who did most, and with whom; each after an empty line.
 fn tables(summary: &Summary, line: LineWidth) -> Vec<String> {
     let processes = summary.processes.top(SHOWN).into_iter();
-    let processes = processes.map(|(path, traffic)| (traffic, Name::Path(escape(path).into_owned()))).collect();
+    let processes =
+        processes.map(|(path, traffic)| (traffic, Name::Path(escape(path).into_owned()))).collect();
     let remotes = summary.remotes.top(SHOWN).into_iter();
     let remotes = remotes
         .map(|(end, traffic)| (traffic, Name::End(*end, summary.names.get(&end.address).cloned())))
@@ -93,7 +94,11 @@ impl Name {
                 let address = address.to_string();
                 let Some(name) = name else { return endpoint(line, &address, *port, room, cut) };
                 let both = format!("{name}:{port} ({address})");
-                if width(&both) <= room { line.push_str(&both) } else { endpoint(line, name, *port, room, cut) }
+                if width(&both) <= room {
+                    line.push_str(&both)
+                } else {
+                    endpoint(line, name, *port, room, cut)
+                }
             }
             Name::End(Remote { address, port: None }, _) => shorten(line, &address.to_string(), room, cut),
             Name::Others => line.push_str("(others)"),
@@ -205,7 +210,10 @@ mod tests {
     fn summary() -> Summary {
         let mut summary = Summary { elapsed: Duration::from_millis(3_661_000), ..Summary::default() };
         summary.events.extend([("fail", 3), ("accept", 1), ("state", 9), ("close", 2), ("connect", 1)]);
-        summary.failures.extend([(Errno::ECONNREFUSED, 1), (Errno::ETIMEDOUT, 2)].map(|(error, count)| (Failure::Errno(error), count)));
+        summary.failures.extend(
+            [(Errno::ECONNREFUSED, 1), (Errno::ETIMEDOUT, 2)]
+                .map(|(error, count)| (Failure::Errno(error), count)),
+        );
         let did =
             Traffic { opened: 1, bytes_sent: 999_999, bytes_received: 123_456_789, ..Traffic::default() };
         summary.processes.insert("/usr/lib/jvm/java-25-openjdk-amd64/bin/java".to_owned(), did);

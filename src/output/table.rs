@@ -15,7 +15,7 @@ use layout::{Layout, Needs, PID};
 
 use super::{
     sink::Sink,
-    text::{self, Glyphs, endpoint, endpoint_width, pad, shorten, width},
+    text::{self, Glyphs, endpoint, endpoint_width, pad, painted, shorten, width},
     vocabulary::{self, escape},
 };
 use crate::{
@@ -162,13 +162,12 @@ fn cell(line: &mut String, columns: usize, put: impl FnOnce(&mut String)) {
 
 /// The kind of an event, in its colour, blanks included.
 fn kind(line: &mut String, kind: &EventKind, layout: &Layout, cut: &str, color: bool) {
-    let start = line.len();
-    shorten(line, event_name(kind), layout.event, cut);
-    pad(line, start, layout.event);
-    if color {
-        let name = line.split_off(start);
-        write!(line, "{}", name.style(style(kind))).expect("a String takes everything");
-    }
+    let style = if color { style(kind) } else { Style::new() };
+    painted(line, style, |line| {
+        let start = line.len();
+        shorten(line, event_name(kind), layout.event, cut);
+        pad(line, start, layout.event);
+    });
     line.push(' ');
 }
 

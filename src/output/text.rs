@@ -1,5 +1,8 @@
 //! Text that fits: its width on a terminal, and what is left out of it.
 
+use std::fmt::Write;
+
+use owo_colors::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// What stands for what.
@@ -59,6 +62,13 @@ fn fitting(chars: impl Iterator<Item = char>, room: usize) -> usize {
 pub fn endpoint_width(host: &str, port: u16) -> usize {
     let brackets = if host.contains(':') { 2 } else { 0 };
     width(host) + brackets + ":".len() + digits(port)
+}
+
+/// Append what `put` appends, in this style.
+pub fn painted(line: &mut String, style: Style, put: impl FnOnce(&mut String)) {
+    write!(line, "{}", style.prefix_formatter()).expect("a String takes everything");
+    put(line);
+    write!(line, "{}", style.suffix_formatter()).expect("a String takes everything");
 }
 
 /// Append an address or a name with a port. The port is never shortened, nor left out.

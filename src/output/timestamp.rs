@@ -23,7 +23,8 @@ impl Timestamps {
         if self.second != Some(second) {
             self.text.clear();
             let time = UNIX_EPOCH + Duration::from_secs(second);
-            write!(self.text, "{}", humantime::format_rfc3339_seconds(time)).expect("a String takes everything");
+            write!(self.text, "{}", humantime::format_rfc3339_seconds(time))
+                .expect("a String takes everything");
             self.text.truncate(self.text.len() - "Z".len());
             self.second = Some(second);
         }

@@ -126,7 +126,9 @@ impl<Fd: AsFd> Writer<Fd> {
         match self.kind {
             Kind::File | Kind::Null => usize::MAX,
             // Where something is left, how much more fits depends on how it lies in the pipe's pages.
-            Kind::Pipe(size) if rustix::io::ioctl_fionread(&self.fd).is_ok_and(|waiting| waiting == 0) => size,
+            Kind::Pipe(size) if rustix::io::ioctl_fionread(&self.fd).is_ok_and(|waiting| waiting == 0) => {
+                size
+            }
             Kind::Pipe(_) | Kind::Other => PIPE_BUF,
         }
     }

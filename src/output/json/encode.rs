@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn what_a_terminal_obeys_is_written_by_number() {
-        for original in ["plain", "naïve 名", "\u{1b}[2J", "\u{9b}31m", "\u{202e}gnp", "\u{7f}", "\u{e0001}tag"]
+        for original in
+            ["plain", "naïve 名", "\u{1b}[2J", "\u{9b}31m", "\u{202e}gnp", "\u{7f}", "\u{e0001}tag"]
         {
             let json = object(original);
             assert!(!json.contains(is_hostile), "{json:?}");

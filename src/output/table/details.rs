@@ -2,12 +2,12 @@
 
 use std::fmt::{Arguments, Write};
 
-use owo_colors::{OwoColorize, Style};
+use owo_colors::Style;
 
 use crate::{
     event::{Backlog, Close, CloseReason, Direction, EventKind, Retransmit},
     output::{
-        text::{Glyphs, shorten, width},
+        text::{Glyphs, painted, shorten, width},
         units::{Bytes, Time},
         vocabulary::{self, escape},
     },
@@ -59,7 +59,9 @@ impl Facts {
             EventKind::Connect { latency } => {
                 latency.iter().for_each(|&time| self.good(format_args!("{}", Time(time, is_brief))));
             }
-            EventKind::Accept { backlog } | EventKind::Listen { backlog } | EventKind::ListenStop { backlog } => {
+            EventKind::Accept { backlog }
+            | EventKind::Listen { backlog }
+            | EventKind::ListenStop { backlog } => {
                 self.queue(*backlog, false);
             }
             EventKind::ListenDrop { backlog } => self.queue(*backlog, true),
@@ -167,7 +169,8 @@ impl Facts {
         let mut left = look.room.unwrap_or(usize::MAX);
         let mut shown = 0;
         for rank in 0..self.facts.len() {
-            let needed: usize = self.texts().filter(|(fact, _)| fact.rank == rank).map(|(_, text)| width(text)).sum();
+            let needed: usize =
+                self.texts().filter(|(fact, _)| fact.rank == rank).map(|(_, text)| width(text)).sum();
             let needed = needed + if rank > 0 { separator.len() } else { 0 };
             if needed > left && rank > 0 {
                 break;
@@ -181,14 +184,8 @@ impl Facts {
                 line.push_str(separator);
             }
             let room = look.room.filter(|_| shown == 1).unwrap_or(usize::MAX);
-            match fact.bad && look.color {
-                true => {
-                    let mut part = String::new();
-                    shorten(&mut part, text, room, look.cut);
-                    write!(line, "{}", part.style(Style::new().red())).expect("a String takes everything");
-                }
-                false => shorten(line, text, room, look.cut),
-            }
+            let style = if fact.bad && look.color { Style::new().red() } else { Style::new() };
+            painted(line, style, |line| shorten(line, text, room, look.cut));
         }
     }
 
