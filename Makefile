@@ -55,6 +55,14 @@ test-kernels:
 	tests/kernels/check
 	tests/kernels/run --again --limit 450
 
+# What tracing costs beside other tools: reader, start, end, loss, slowdown, memory; target/bench.json has the figures.
+# BENCH=smoke is one short round that fails when anything is lost.
+BENCH ?=
+bench:
+	@bench=$$(cargo bench --no-run --bench compare --target $(HOST) 2>&1 | sed -n 's/^ *Executable .* (\(.*\))$$/\1/p'); \
+	test -n "$$bench" || exec cargo bench --no-run --bench compare --target $(HOST); \
+	$(SUDO) env BENCH='$(BENCH)' "$$bench"
+
 # What tracing costs the kernel, in instructions, beside libbpf-tools: in a virtual machine that counts them. ONLY=tracepoints
 # leaves the rest out, EACH=1 shows each program.
 BENCH_KERNEL ?= 6.12
@@ -130,4 +138,4 @@ clean:
 	cargo clean
 
 FORCE:
-.PHONY: all deps test-deps run test test-kernels bench-kernel soak fuzz lint man install uninstall deb clean FORCE
+.PHONY: all deps test-deps run test test-kernels bench bench-kernel soak fuzz lint man install uninstall deb clean FORCE

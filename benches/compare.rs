@@ -1,225 +1,337 @@
-//! tcptrace beside bcc's tcplife on the same connections: nanoseconds in the kernel, CPU of the
-//! reader, start-up, loss. Run by `make bench`, as root.
+//! tcptrace beside its peers on the same connections: CPU of the reader for each line, loss, start and end, memory,
+//! slowdown of what is traced. Run by `make bench`, as root.
 //!
-//! Every figure comes from one run of both tools on one workload, so that the ratios hold where
-//! the numbers do not.
+//! Each tool has the same rounds, and in each round the same connections once without it and once with it, so that
+//! the ratios hold where the numbers do not. `BENCH=smoke` is one short round, to see that nothing is lost.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{BufRead, BufReader, Read},
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 mod bpf_stats;
 
-use bpf_stats::{BpfStats, field, is_idle, programs};
+use bpf_stats::{is_idle, programs};
 
-/// Loopback connections, one after the other; tcptrace reports four events of each.
-#[derive(Clone, Copy)]
-struct Load {
+/// Events of a connection over loopback: opened, accepted, and closed at both ends.
+const EVENTS: u32 = 4;
+/// Where figures go for other programs.
+const JSON: &str = "target/bench.json";
+
+struct Tool {
     name: &'static str,
-    connections: u32,
-    /// Between one and the next: a reader that is woken for each then sleeps.
-    pause: Duration,
+    /// Looked up in the path; the first is what is installed.
+    program: &'static str,
+    arguments: &'static [&'static str],
+    /// Lines for each connection, where the tool is held to it.
+    lines: Option<u32>,
 }
 
-const LOADS: [Load; 2] = [
-    Load { name: "as fast as they go", connections: 20_000, pause: Duration::ZERO },
-    Load { name: "with a millisecond in between", connections: 3_000, pause: Duration::from_millis(1) },
+const PEERS: [Tool; 4] = [
+    Tool { name: "tcplife", program: "tcplife", arguments: &[], lines: None },
+    Tool { name: "tcpstates", program: "tcpstates", arguments: &[], lines: None },
+    Tool { name: "tcptracer", program: "tcptracer", arguments: &[], lines: None },
+    Tool { name: "bpftrace tcplife", program: "tcplife.bt", arguments: &[], lines: None },
 ];
-const TCPLIFE: &str = "/usr/sbin/tcplife";
+
+const OURS: [Tool; 5] = [
+    Tool { name: "tcptrace -j", program: "", arguments: &["-j"], lines: Some(EVENTS) },
+    Tool { name: "tcptrace -f csv", program: "", arguments: &["-f", "csv"], lines: Some(EVENTS) },
+    Tool { name: "tcptrace (table)", program: "", arguments: &[], lines: Some(EVENTS) },
+    Tool { name: "tcptrace -j -e close", program: "", arguments: &["-j", "-e", "close"], lines: Some(2) },
+    Tool { name: "tcptrace --summary-only", program: "", arguments: &["--summary-only"], lines: None },
+];
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Extent {
+    rounds: usize,
+    connections: u32,
+}
 
 fn main() {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("the comparison needs root");
+        eprintln!("the comparison needs root: make bench");
         return;
     }
-    let _stats = BpfStats::enable();
-    LOADS.iter().for_each(|&load| compare(load));
+    let smoke = std::env::var("BENCH").is_ok_and(|bench| bench == "smoke");
+    let extent =
+        if smoke { Extent { rounds: 1, connections: 500 } } else { Extent { rounds: 5, connections: 5_000 } };
+    println!(
+        "{} rounds of {} connections over loopback, both ends traced; medians. Reader's CPU in us for each line, or event",
+        extent.rounds, extent.connections
+    );
+    println!(
+        "{:<24} {:>8} {:>6} {:>9} {:>6} {:>6} {:>9} {:>7} {:>9} {:>8}",
+        "", "to file", "ratio", "/dev/null", "ratio", "lost", "start ms", "end ms", "slowdown", "peak MB"
+    );
+    let mut rows: Vec<Row> = Vec::new();
+    for tool in PEERS.iter().chain(&OURS) {
+        let is_peer = !tool.program.is_empty();
+        if is_peer && smoke {
+            continue;
+        }
+        if is_peer && !is_installed(tool.program) {
+            println!("{:<24} is not installed", tool.name);
+            continue;
+        }
+        match measure(tool, extent) {
+            Some(row) => {
+                row.print(rows.first());
+                rows.push(row);
+            }
+            None if is_peer => println!("{:<24} does not run on this kernel", tool.name),
+            None => panic!("{} does not start", tool.name),
+        }
+    }
+    let document = json!({
+        "rounds": extent.rounds,
+        "connections": extent.connections,
+        "tools": rows.iter().map(|row| row.json(rows.first())).collect::<Vec<_>>(),
+    });
+    fs::create_dir_all("target").expect("target");
+    fs::write(JSON, format!("{document:#}\n")).expect("write the figures");
+    println!("{JSON} has the figures");
+    let lost: u32 = rows.iter().filter(|row| row.is_ours).filter_map(|row| row.lost).sum();
+    if lost > 0 {
+        eprintln!("tcptrace lost {lost} events");
+        std::process::exit(1);
+    }
 }
 
-fn compare(load: Load) {
-    let mut rows = Vec::new();
-    if fs::exists(TCPLIFE).unwrap_or(false) {
-        rows.push(measure("tcplife", tcplife(), None, load));
-    } else {
-        eprintln!("{TCPLIFE} is missing (package libbpf-tools): no side by side");
-    }
-    let variants: [(&str, &[&str]); 3] =
-        [("tcptrace", &[]), ("tcptrace -j", &["-j"]), ("tcptrace -j -e close", &["-j", "-e", "close"])];
-    for (name, arguments) in variants {
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+    path.split(':').any(|folder| Path::new(folder).join(program).exists())
+}
+
+/// A tool, its lines in a file. Some need tracefs at its usual place; a mount namespace leaves nothing behind.
+fn command(tool: &Tool) -> Command {
+    if tool.program.is_empty() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
-        command.args(arguments);
-        rows.push(measure(name, command, Some("tcptrace: ready"), load));
+        command.args(tool.arguments);
+        return command;
     }
-    report(&rows, load);
-}
-
-/// It needs tracefs at its usual place; a mount namespace of its own leaves nothing behind.
-fn tcplife() -> Command {
     let mut command = Command::new("unshare");
-    let script = format!("mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; exec {TCPLIFE}");
-    command.args(["--mount", "sh", "-c", &script]);
+    let script = "mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; PATH=$PATH:/usr/sbin exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script, "sh", tool.program]).args(tool.arguments);
     command
 }
 
-struct Row {
-    name: &'static str,
-    kernel_ns: f64,
-    runs: f64,
-    misses: u64,
-    cpu_us: f64,
+/// Of one round.
+struct Sample {
+    cpu: Duration,
+    lines: u32,
     start: Duration,
-    rate: f64,
-    lines: usize,
+    end: Duration,
+    slowdown: f64,
+    peak_kb: u64,
 }
 
-fn measure(name: &'static str, mut command: Command, ready: Option<&str>, load: Load) -> Row {
+/// Of all rounds of a tool.
+struct Row {
+    name: &'static str,
+    is_ours: bool,
+    /// CPU of the reader, in microseconds, for each line; for each event where there are no lines. To a file, and to
+    /// /dev/null.
+    cpu_us: [f64; 2],
+    start_ms: f64,
+    end_ms: f64,
+    slowdown: f64,
+    peak_mb: f64,
+    lost: Option<u32>,
+}
+
+/// None where it does not start.
+fn measure(tool: &Tool, extent: Extent) -> Option<Row> {
+    let mut samples = Vec::new();
+    let mut unread = Vec::new();
+    for _ in 0..extent.rounds {
+        let file = NamedTempFile::new().expect("a file");
+        let mut sample = round(tool, file.reopen().expect("the file"), extent.connections)?;
+        sample.lines = lines(file.path());
+        let null = File::options().write(true).open("/dev/null").expect("/dev/null");
+        unread.push(Sample { lines: sample.lines, ..round(tool, null, extent.connections)? });
+        samples.push(sample);
+    }
+    let median = |samples: &[Sample], of: &dyn Fn(&Sample) -> f64| {
+        let mut values: Vec<f64> = samples.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let expected = tool.lines.map(|lines| lines * extent.connections);
+    Some(Row {
+        name: tool.name,
+        is_ours: tool.program.is_empty(),
+        cpu_us: [&samples, &unread].map(|samples| {
+            median(samples, &|sample: &Sample| {
+                let has_lines = sample.lines > extent.connections;
+                let lines = if has_lines { sample.lines } else { EVENTS * extent.connections };
+                sample.cpu.as_secs_f64() * 1e6 / f64::from(lines)
+            })
+        }),
+        start_ms: median(&samples, &|sample| sample.start.as_secs_f64() * 1e3),
+        end_ms: median(&samples, &|sample| sample.end.as_secs_f64() * 1e3),
+        slowdown: median(&samples, &|sample| sample.slowdown),
+        peak_mb: median(&samples, &|sample| sample.peak_kb as f64 / 1e3),
+        lost: expected
+            .map(|expected| samples.iter().map(|sample| expected.saturating_sub(sample.lines)).sum()),
+    })
+}
+
+impl Row {
+    fn ratios(&self, peer: Option<&Row>) -> [f64; 2] {
+        [0, 1].map(|at| peer.map_or(1.0, |peer| self.cpu_us[at] / peer.cpu_us[at]))
+    }
+
+    fn print(&self, peer: Option<&Row>) {
+        let ([file, null], [file_ratio, null_ratio]) = (self.cpu_us, self.ratios(peer));
+        println!(
+            "{:<24} {file:>8.2} {file_ratio:>6.2} {null:>9.2} {null_ratio:>6.2} {:>6} {:>9.0} {:>7.0} {:>8.0}% {:>8.1}",
+            self.name,
+            self.lost.map_or("-".to_owned(), |lost| lost.to_string()),
+            self.start_ms,
+            self.end_ms,
+            (self.slowdown - 1.0) * 100.0,
+            self.peak_mb,
+        );
+    }
+
+    fn json(&self, peer: Option<&Row>) -> Value {
+        json!({
+            "name": self.name,
+            "cpu_us_per_line": { "file": self.cpu_us[0], "null": self.cpu_us[1] },
+            "cpu_ratio": { "file": self.ratios(peer)[0], "null": self.ratios(peer)[1] },
+            "lost": self.lost,
+            "start_ms": self.start_ms,
+            "end_ms": self.end_ms,
+            "slowdown": self.slowdown,
+            "peak_mb": self.peak_mb,
+        })
+    }
+}
+
+fn round(tool: &Tool, output: File, count: u32) -> Option<Sample> {
+    let alone = connections(count);
     let started = Instant::now();
-    let mut child = command
+    let mut child = command(tool)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(output)
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
-    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
-    match ready {
-        Some(word) => {
-            let mut line = String::new();
-            while stderr.read_line(&mut line).expect("stderr") > 0 && !line.contains(word) {
-                line.clear();
-            }
-        }
-        // It says nothing until its output buffer is full; it waits for events once it is attached.
-        None => {
-            while programs(child.id()).is_empty() || !is_idle(child.id()) {
-                assert!(child.try_wait().expect("wait").is_none(), "{name} does not start");
-            }
-        }
-    }
+        .unwrap_or_else(|error| panic!("{}: {error}", tool.name));
+    let said = wait_until_ready(&mut child, tool)?;
     let start = started.elapsed();
-    let counter = thread::spawn(move || {
-        let mut text = Vec::new();
-        stdout.read_to_end(&mut text).expect("stdout");
-        text.iter().filter(|&&byte| byte == b'\n').count()
-    });
-    let said = thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default());
-
-    let before = Totals::of(&child);
-    let took = connections(load);
+    let before = cpu(&child);
+    let traced = connections(count);
     wait_until_read(&child);
-    let after = Totals::of(&child);
-
+    let used = cpu(&child) - before;
+    let peak_kb = peak_kb(&child);
+    let stopped = Instant::now();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("interrupt");
     child.wait().expect("wait");
+    let end = stopped.elapsed();
     for line in said.join().expect("stderr").lines().filter(|line| line.contains("lost")) {
-        println!("{name}: {line}");
+        println!("{}: {line}", tool.name);
     }
-    let each = |total: u64| total as f64 / f64::from(load.connections);
-    Row {
-        name,
-        kernel_ns: each(after.ns - before.ns),
-        runs: each(after.runs - before.runs),
-        misses: after.misses - before.misses,
-        cpu_us: each(after.cpu_us - before.cpu_us),
-        start,
-        rate: f64::from(load.connections) / took.as_secs_f64(),
-        lines: counter.join().expect("stdout"),
+    let slowdown = traced.as_secs_f64() / alone.as_secs_f64();
+    Some(Sample { cpu: used, lines: 0, start, end, slowdown, peak_kb })
+}
+
+/// Lines, without the header, which has no digits.
+fn lines(path: &Path) -> u32 {
+    let lines = BufReader::new(File::open(path).expect("the file")).split(b'\n');
+    lines.map(|line| line.expect("a line")).filter(|line| line.iter().any(u8::is_ascii_digit)).count() as u32
+}
+
+/// Until it traces; what it says on stderr is read by a thread from there on. None where it ends instead.
+fn wait_until_ready(child: &mut Child, tool: &Tool) -> Option<thread::JoinHandle<String>> {
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    if tool.program.is_empty() {
+        let mut line = String::new();
+        while !line.contains("tcptrace: ready") {
+            line.clear();
+            if stderr.read_line(&mut line).expect("stderr") == 0 {
+                child.wait().expect("wait");
+                return None;
+            }
+        }
+    } else {
+        // It says nothing until its output buffer is full; it waits for events once it is attached.
+        while programs(child.id()).is_empty() || !is_idle(child.id()) {
+            if child.try_wait().expect("wait").is_some() {
+                return None;
+            }
+        }
     }
+    Some(thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default()))
 }
 
 /// Open and close connections. The server closes first and keeps the
-/// TIME_WAIT, so that ports do not run out.
-fn connections(load: Load) -> Duration {
+/// TIME_WAIT, so that ports do not run out. Both ends share a CPU: whether they do is chance otherwise, and makes more
+/// of a difference than any tracer.
+fn connections(count: u32) -> Duration {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
+    let mut cpu = CpuSet::new();
+    cpu.set(0).expect("a CPU");
+    let all = sched_getaffinity(Pid::from_raw(0)).expect("the CPUs");
+    sched_setaffinity(Pid::from_raw(0), &cpu).expect("one CPU");
     let started = Instant::now();
     let server = thread::spawn(move || {
-        for _ in 0..load.connections {
+        for _ in 0..count {
             drop(listener.accept().expect("accept"));
         }
     });
-    for _ in 0..load.connections {
+    for _ in 0..count {
         let mut stream = TcpStream::connect(address).expect("connect");
         let _ = stream.read(&mut [0]);
-        thread::sleep(load.pause);
     }
     server.join().expect("the server");
-    started.elapsed()
+    let took = started.elapsed();
+    sched_setaffinity(Pid::from_raw(0), &all).expect("all CPUs");
+    took
 }
 
-/// The reader has caught up when its CPU time stands still.
+/// The reader has caught up when its CPU time stands still, but for looking whether there is more.
 fn wait_until_read(child: &Child) {
-    let mut before = cpu_us(child);
+    const LOOKS: Duration = Duration::from_millis(1);
+    let mut before = cpu(child);
     loop {
         thread::sleep(Duration::from_millis(100));
-        let now = cpu_us(child);
-        if now == before {
+        let now = cpu(child);
+        if now - before < LOOKS {
             return;
         }
         before = now;
     }
 }
 
-/// What the BPF programs and the reader have used so far.
-struct Totals {
-    ns: u64,
-    runs: u64,
-    misses: u64,
-    cpu_us: u64,
+/// User and system time of all threads (/proc/PID/task/TID/schedstat).
+fn cpu(child: &Child) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("a running child");
+    let ns = tasks.flatten().filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(ns.sum())
 }
 
-impl Totals {
-    fn of(child: &Child) -> Totals {
-        let programs = programs(child.id());
-        let sum = |name: &str| programs.iter().map(|program| field(program, name)).sum();
-        Totals {
-            ns: sum("run_time_ns"),
-            runs: sum("run_cnt"),
-            misses: sum("recursion_misses"),
-            cpu_us: cpu_us(child),
-        }
-    }
-}
-
-/// User and system time (/proc/PID/stat), in steps of 10 ms.
-fn cpu_us(child: &Child) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("a running child");
-    let fields: Vec<&str> = stat.rsplit(") ").next().expect("a name").split(' ').collect();
-    [11, 12].iter().map(|&at| fields[at].parse::<u64>().expect("ticks") * 10_000).sum()
-}
-
-fn report(rows: &[Row], load: Load) {
-    println!("{} loopback connections {}, both ends traced; per connection:", load.connections, load.name);
-    println!(
-        "{:<22} {:>10} {:>6} {:>9} {:>9} {:>9} {:>8} {:>7}",
-        "", "kernel ns", "runs", "CPU us", "start ms", "conn/s", "lines", "missed"
-    );
-    for row in rows {
-        println!(
-            "{:<22} {:>10.0} {:>6.1} {:>9.1} {:>9.1} {:>9.0} {:>8} {:>7}",
-            row.name,
-            row.kernel_ns,
-            row.runs,
-            row.cpu_us,
-            row.start.as_secs_f64() * 1e3,
-            row.rate,
-            row.lines,
-            row.misses
-        );
-    }
-    if let [peer, ours, ..] = rows
-        && peer.name == "tcplife"
-    {
-        println!("tcptrace / tcplife in the kernel: {:.2}", ours.kernel_ns / peer.kernel_ns);
-    }
+/// The most memory it has had resident.
+fn peak_kb(child: &Child) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("a running child");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

@@ -56,7 +56,7 @@ pub use programs::ProbeSet;
 use skel::{NetmonSkel, NetmonSkelBuilder, types};
 
 /// Records taken from the ring at a time: bounds memory, and how late a stop can be noticed.
-const BATCH: usize = 4096;
+const BATCH: usize = 1024;
 
 /// Room for the two attempts at loading, one for each probe set. Belongs to `main`.
 pub type Storage = [MaybeUninit<OpenObject>; 2];
