@@ -4,6 +4,10 @@ use std::{fmt, net::SocketAddr, num::NonZero, time::Duration};
 
 use nix::errno::Errno;
 
+mod container;
+
+pub use container::Container;
+
 /// Nanoseconds of CLOCK_BOOTTIME, the kernel's time in every record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BootTime(pub u64);

@@ -18,6 +18,7 @@ use crate::{
 use sudo_user::SudoUser;
 
 pub mod command;
+pub mod containers;
 mod facts;
 mod netns;
 pub mod ready;
