@@ -1,6 +1,6 @@
 //! The vocabulary: what can happen to a connection and who can do it. Data only.
 
-use std::{fmt, net::SocketAddr, num::NonZero, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZero, rc::Rc, time::Duration};
 
 use nix::errno::Errno;
 
@@ -524,6 +524,8 @@ pub struct Process {
     pub argv_len: u16,
     /// The container it runs in.
     pub container_id: Option<String>,
+    /// What that is called.
+    pub container: Option<Rc<Container>>,
     /// The systemd unit it belongs to.
     pub unit: Option<String>,
 }

@@ -9,7 +9,7 @@ use super::{
     vocabulary,
 };
 use crate::{
-    event::{Actor, Direction, EventKind, Process, State},
+    event::{Actor, Container, Direction, EventKind, Process, State},
     record::Record,
 };
 
@@ -18,7 +18,7 @@ type Column = (&'static str, fn(&Row<'_>) -> Cow<'static, str>);
 
 /// The columns before the fields that JSON has too, in order.
 #[rustfmt::skip]
-static FIRST: [Column; 33] = [
+static FIRST: [Column; 37] = [
     ("timestamp", |row| vocabulary::time(row.record.wall_ns).into()),
     ("event", |row| vocabulary::event(row.kind()).into()),
     ("pid", |row| text(row.owner().map(|owner| owner.pid))),
@@ -33,6 +33,10 @@ static FIRST: [Column; 33] = [
     ("binary_path", |row| word(row.process.map(|process| process.binary_path.as_str()))),
     ("args", |row| word(row.process.and_then(|process| process.args.as_deref()))),
     ("container_id", |row| word(row.process.and_then(|process| process.container_id.as_deref()))),
+    ("container_name", |row| word(row.container().and_then(|container| container.name.as_deref()))),
+    ("container_image", |row| word(row.container().and_then(|container| container.image.as_deref()))),
+    ("pod", |row| word(row.container().and_then(|container| container.pod.as_deref()))),
+    ("namespace", |row| word(row.container().and_then(|container| container.namespace.as_deref()))),
     ("unit", |row| word(row.process.and_then(|process| process.unit.as_deref()))),
     ("saddr", |row| text(Some(row.record.event.local.ip()))),
     ("sport", |row| text(Some(row.record.event.local.port()))),
@@ -92,6 +96,10 @@ impl Row<'_> {
 
     fn owner(&self) -> Option<Actor> {
         Some(self.record.event.owner).filter(|owner| owner.pid != 0)
+    }
+
+    fn container(&self) -> Option<&Container> {
+        self.process?.container.as_deref()
     }
 
     fn owners(&self) -> String {

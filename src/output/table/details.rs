@@ -1,12 +1,13 @@
 //! What the last column says of an event.
 
 use crate::{
-    event::{Backlog, Close, CloseReason, Direction, EventKind, Retransmit},
+    event::{Backlog, Close, CloseReason, Direction, EventKind, Process, Retransmit},
     output::{
         text::Glyphs,
         units,
         vocabulary::{self, escape},
     },
+    process::container::is_hex_id,
     record::Record,
 };
 
@@ -71,7 +72,19 @@ pub fn facts(record: &Record, brief: Option<&Glyphs>) -> Vec<Fact> {
         // A name stands in its column.
         facts.push(good(record.event.remote.ip().to_string()));
     }
+    facts.extend(record.process.as_deref().and_then(|entry| container(&entry.process)));
     facts
+}
+
+/// Where it runs: its pod, or its container by the best name there is.
+fn container(process: &Process) -> Option<Fact> {
+    /// As runtimes shorten an id.
+    const ID_SHOWN: usize = 12;
+    let id = process.container_id.as_deref()?;
+    let named = process.container.as_deref();
+    let name = named.and_then(|named| named.pod.as_deref().or(named.name.as_deref()));
+    let name = name.unwrap_or(if is_hex_id(id) { &id[..ID_SHOWN] } else { id });
+    Some(good(format!("in {}", escape(name))))
 }
 
 fn resent(retransmit: &Retransmit) -> Vec<Fact> {
