@@ -118,6 +118,10 @@ pub struct Args {
     #[arg(long, hide = true, requires = "command")]
     pub become_command: bool,
 
+    /// Read the files of container runtimes: what tcptrace starts for that
+    #[arg(long, hide = true)]
+    pub read_containers: bool,
+
     /// Print a completion script for SHELL
     #[arg(long, value_enum, value_name = "SHELL", exclusive = true, help_heading = "Docs")]
     pub completions: Option<Shell>,

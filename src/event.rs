@@ -5,10 +5,15 @@ use std::{
     hash::{Hash, Hasher},
     net::SocketAddr,
     num::NonZero,
+    rc::Rc,
     time::Duration,
 };
 
 use nix::errno::Errno;
+
+mod container;
+
+pub use container::Container;
 
 /// Nanoseconds of CLOCK_BOOTTIME, the kernel's time in every record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -535,6 +540,8 @@ pub struct Process {
     pub argv_len: u16,
     /// The container it runs in.
     pub container_id: Option<String>,
+    /// What that is called.
+    pub container: Option<Rc<Container>>,
     /// The systemd unit it belongs to.
     pub unit: Option<String>,
 }

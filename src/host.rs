@@ -4,6 +4,7 @@ use std::{
     fs,
     os::{fd::AsFd, unix::fs::MetadataExt},
     path::PathBuf,
+    rc::Rc,
     time::Duration,
 };
 
@@ -11,13 +12,15 @@ use nix::time::{ClockId, clock_gettime};
 use terminal_size::{Height, Width};
 
 use crate::{
-    event::{BootTime, Process},
+    event::{BootTime, Container, Process},
     process::procfs,
 };
 
+use containers::reader::Reader;
 use sudo_user::SudoUser;
 
 pub mod command;
+pub mod containers;
 mod facts;
 mod netns;
 pub mod ready;
@@ -44,18 +47,21 @@ pub trait Host {
     fn boot_time(&self) -> BootTime;
     /// The arguments of a process, if it is still the one that is meant.
     fn args(&self, process: &Process) -> Option<String>;
+    /// What the container with this id is called.
+    fn container(&self, id: &str) -> Option<Rc<Container>>;
 }
 
 /// The machine tcptrace runs on.
 pub struct Machine<F> {
     is_current: F,
+    containers: Reader,
     boot_offset: i128,
 }
 
 impl<F> Machine<F> {
-    /// `is_current`: whether a process has exec'd nothing since its record was made.
-    pub fn new(is_current: F) -> Machine<F> {
-        Machine { is_current, boot_offset: facts::boot_offset() }
+    /// `is_current`: whether a process has exec'd nothing since its record was made; `containers`: who knows their names.
+    pub fn new(is_current: F, containers: Reader) -> Machine<F> {
+        Machine { is_current, containers, boot_offset: facts::boot_offset() }
     }
 }
 
@@ -80,6 +86,10 @@ impl<F: Fn(&Process) -> bool> Host for Machine<F> {
 
     fn args(&self, process: &Process) -> Option<String> {
         procfs::args(process, self.boot_offset, &self.is_current)
+    }
+
+    fn container(&self, id: &str) -> Option<Rc<Container>> {
+        self.containers.container(id)
     }
 }
 

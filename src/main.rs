@@ -25,8 +25,9 @@ use tcptrace::{
     dns::DnsTracker,
     filter::{Filter, Program, predicate::Attribute},
     host::{
-        self, Host, Machine,
+        self, Machine,
         command::{self, Running, Started},
+        containers::reader::{self, Reader},
         sandbox,
     },
     output::{
@@ -55,6 +56,10 @@ fn main() -> ExitCode {
         messages::line(&mut stderr(), &format!("{error:#}"));
         return ExitCode::from(code);
     }
+    if args.read_containers {
+        let served = reader::serve(!args.no_sandbox, host::invoker().as_ref());
+        return if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let filter = match compile(&args) {
         Ok(compiled) => compiled,
         Err(error) => {
@@ -81,7 +86,7 @@ fn compile(args: &Args) -> Result<(Filter, Program)> {
     for note in notes.iter().filter(|_| !args.quiet) {
         messages::line(&mut stderr(), note);
     }
-    if filter.needs_names() && args.no_dns {
+    if filter.mentions(|attribute| attribute == Attribute::Dns) && args.no_dns {
         bail!("the filter uses dns, which --no-dns disables; remove one of them");
     }
     if args.read.is_empty() && filter.mentions(Attribute::is_process_number) && host::in_pid_namespace() {
@@ -106,6 +111,8 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     // Beside a command they are the command's.
     let signalled = if plan.command.is_empty() { catch_signals()? } else { Arc::default() };
 
+    // While the programs are loaded, it gets ready.
+    let containers = Reader::start(plan.sandbox)?;
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
     let facts = host::facts();
     let config = TracerConfig {
@@ -124,8 +131,8 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         messages::log(&mut stderr(), &tracer::take_log());
     }
     let mut tracer = started.map_err(|error| load_error::explain(error, &facts, plan.probes))?;
-    let machine = Machine::new(tracer.image_check()?);
-    let existing = ExistingSockets::read(&mut tracer, |process| machine.args(process))?;
+    let machine = Machine::new(tracer.image_check()?, containers);
+    let existing = ExistingSockets::read(&mut tracer, &machine)?;
     let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut stop = Stop::new(signalled, deadline, plan.count);
     if plan.at_start == AtStart::PrintOnly {

@@ -3,7 +3,7 @@
 use std::{cell::OnceCell, rc::Rc};
 
 use crate::{
-    event::{Actor, Direction, Event, EventKind, ImageId, Process},
+    event::{Actor, Container, Direction, Event, EventKind, ImageId, Process},
     filter::Subject,
 };
 
@@ -82,6 +82,9 @@ impl Record {
         let process = self.process.as_deref().map(|entry| &entry.process);
         let parent = self.parent.as_deref().map(|entry| &entry.process);
         let bytes = |text: Option<&String>| text.map(|text| text.clone().into_bytes()).unwrap_or_default();
+        let container = |of: fn(&Container) -> Option<&String>| {
+            bytes(process.and_then(|p| p.container.as_deref()).and_then(of))
+        };
         let number = |of: fn(&Process) -> u32| process.map_or(0, of);
         Subject {
             binary_name: bytes(process.map(|p| &p.filename)),
@@ -96,6 +99,9 @@ impl Record {
             pid: event.owner.pid,
             ppid: number(|p| p.ppid),
             container_id: bytes(process.and_then(|p| p.container_id.as_ref())),
+            container_name: container(|c| c.name.as_ref()),
+            pod: container(|c| c.pod.as_ref()),
+            namespace: container(|c| c.namespace.as_ref()),
             // --cgroup stands for itself: the kernel has seen to it.
             in_cgroup: true,
             netns: event.netns,

@@ -31,7 +31,7 @@ pub mod existing;
 pub mod stop;
 
 use dns_filter::DnsFilter;
-use existing::ExistingSockets;
+use existing::{ExistingSockets, insert};
 use stop::Stop;
 
 /// The kernel side does not wake us for each record; we come this often.
@@ -180,7 +180,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
                 Ok(Decoded::Event(_)) => break,
                 Ok(Decoded::Process(id, process)) => {
                     summary.images += 1;
-                    table.insert(id, *process, |process| self.host.args(process));
+                    insert(table, id, *process, self.host);
                 }
                 Ok(Decoded::Asked(connection, address)) => self.asked.insert(connection, address),
                 Ok(Decoded::Answer(answer)) => {

@@ -35,7 +35,13 @@ fn error(arguments: &[&str]) -> String {
 }
 
 fn curl() -> Subject {
-    Subject { gid: 5, egid: 6, container_id: b"0123abcd".to_vec(), dns: Vec::new(), ..subject::curl() }
+    Subject {
+        gid: 5,
+        egid: 6,
+        container_id: b"0123abcd4567ef89".to_vec(),
+        dns: Vec::new(),
+        ..subject::curl()
+    }
 }
 
 fn address(text: &str) -> IpAddr {
@@ -74,12 +80,59 @@ fn each_option_alone() {
         ("-4", true, false),
         ("-6", false, true),
         ("-4 -6", true, true),
-        ("--container 0123", true, true),
-        ("--container 123", false, false),
+        ("--container 0123abcd4567", true, true),
+        ("--container 123abcd4567e", false, false),
     ] {
         let options: Vec<&str> = options.split_whitespace().collect();
         assert_eq!(admits(&options, &curl()), curls, "{options:?}");
         assert_eq!(admits(&options, &v6), v6s, "{options:?} over IPv6");
+    }
+}
+
+/// What may be a name, the kernel leaves to user space.
+#[test]
+fn a_container_has_a_name_and_an_id() {
+    let subject = Subject {
+        container_name: b"cafe".to_vec(),
+        pod: b"web-0".to_vec(),
+        namespace: b"shop".to_vec(),
+        ..curl()
+    };
+    for (arguments, by_name, expected) in [
+        (&["--container", "cafe"][..], true, true),
+        (&["--container", "caf"], true, false),
+        (&["--container", "ca*"], true, true),
+        (&["--container", "0123"], true, true),
+        (&["--container", "123"], true, false),
+        (&["--container", "0123abcd4567"], false, true),
+        (&["--container", "0123abcd456"], true, true),
+        (&["--container", "0123ABCD4567"], true, false),
+        (&["--container", "ffffffffffff", "--container", "cafe"], true, true),
+        (&["--container", "cafe", "--dport", "1"], true, false),
+        (&[r#"container_name == "cafe""#], true, true),
+        (&[r#"container_name != "cafe""#], true, false),
+        (&[r#"pod == "web-*" AND namespace == "shop""#], true, true),
+        (&[r#"pod in ["web", "db-*"]"#], true, false),
+        (&[r#"NOT namespace == "*""#], true, false),
+        (&[r#"pod == "web-1" OR port_dst == 443"#], true, true),
+    ] {
+        let args =
+            Args::try_parse_from([&["tcptrace"], arguments].concat()).unwrap_or_else(|e| panic!("{e}"));
+        let filter = args.filter.filter().unwrap_or_else(|e| panic!("{arguments:?}: {e:#}"));
+        assert_eq!(filter.needs_names(), by_name, "{arguments:?}");
+        assert_eq!(filter.evaluate(&subject) == Verdict::Admitted(None), expected, "{arguments:?}");
+        let kernels = filter.compile().expect("a program").evaluate(&subject);
+        assert!(kernels != Verdict::Rejected || !expected, "{arguments:?}");
+        // on the host nothing has a name
+        let host = Subject { container_id: Vec::new(), ..subject::curl() };
+        let negated =
+            arguments.iter().any(|text| text.contains("!=") || text.contains("NOT") || text.contains("OR"));
+        assert_eq!(filter.evaluate(&host) == Verdict::Admitted(None), negated, "{arguments:?}");
+    }
+    for arguments in
+        [&["--container", "a*b"][..], &[r#"pod == "*a""#], &[r#"namespace == """#], &["pod == 1"]]
+    {
+        assert!(!error(arguments).is_empty(), "{arguments:?}");
     }
 }
 

@@ -184,6 +184,10 @@ fn filters_apply_to_a_recording() {
     assert_eq!(types(&["--dport", "444"]), [""; 0]);
     assert_eq!(types(&["dns == \"*.example\""]).len(), all);
     assert_eq!(types(&["dns == \"other.example\""]), [""; 0]);
+    assert_eq!(types(&["--container", "app"]).len(), all);
+    assert_eq!(types(&["--container", "other"]), [""; 0]);
+    assert_eq!(types(&["--container", "3f4a9c5e1b2d"]).len(), all);
+    assert_eq!(types(&["pod == \"web-*\" AND namespace == \"shop\""]).len(), all);
     assert_eq!(types(&["pid", "==", "42", "AND", "parent_binary_name", "!=", "\"sh\""]).len(), all);
     let summary = printed(&["--summary-only"], &json);
     assert!(summary.contains("/usr/bin/curl"), "{summary}");
@@ -227,6 +231,7 @@ fn record(subject: &Subject) -> Record {
                 filename: text(name),
                 binary_path: text(path),
                 container_id: Some(text(&subject.container_id)).filter(|id| !id.is_empty()),
+                container: None,
                 ..Process::default()
             },
             rendered: OnceCell::new(),

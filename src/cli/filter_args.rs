@@ -62,8 +62,8 @@ pub struct FilterArgs {
     /// Only fail events: connections that did not come up
     #[arg(long)]
     pub failed: bool,
-    /// Only processes of this container, by id or the beginning of it
-    #[arg(long, value_name = "ID", value_parser = parse_container)]
+    /// Only processes of this container, by name, or by id or the beginning of it
+    #[arg(long, value_name = "NAME|ID", value_parser = parse_container)]
     pub container: Vec<String>,
     /// Only processes in this cgroup (of the cgroup2 tree) and below
     #[arg(long, value_name = "PATH")]
@@ -153,7 +153,7 @@ fn binary(text: &[u8]) -> Result<BinaryPattern> {
 }
 
 fn parse_container(text: &str) -> Result<String, String> {
-    check_text(Attribute::ContainerId, text.as_bytes()).map(|()| text.to_owned())
+    check_text(Attribute::ContainerName, text.as_bytes()).map(|()| text.to_owned())
 }
 
 fn read_config(path: &Path) -> Result<NetMonConfig> {

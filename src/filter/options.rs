@@ -75,6 +75,7 @@ pub struct FilterOptions {
     pub dport: Vec<PortRange>,
     /// 4, 6 or both.
     pub family: Vec<u32>,
+    /// Ids, or beginnings of ids, or names: see `container`.
     pub container: Vec<Vec<u8>>,
     /// Ids in the cgroup2 tree.
     pub cgroup: Vec<u64>,
@@ -82,7 +83,26 @@ pub struct FilterOptions {
     pub netns: Vec<u32>,
 }
 
+/// So many hexadecimal digits are the beginning of an id, as runtimes print it, and no name.
+const ID_SHOWN: usize = 12;
+
 impl FilterOptions {
+    /// `--container`. What cannot be a name is left to the kernel alone: it knows ids.
+    fn containers(&self) -> Option<Predicate> {
+        let is_id = |text: &[u8]| {
+            text.len() >= ID_SHOWN && text.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let names: Vec<_> = self.container.iter().filter(|text| !is_id(text)).cloned().collect();
+        let id = Predicate::Test(A::ContainerId, Set::Texts(self.container.clone()));
+        match (self.container.is_empty(), names.is_empty()) {
+            (true, _) => None,
+            (false, true) => Some(id),
+            (false, false) => {
+                Some(Predicate::Any(vec![id, Predicate::Test(A::ContainerName, Set::Texts(names))]))
+            }
+        }
+    }
+
     /// One clause per option in use.
     fn clauses(&self) -> Vec<Clause> {
         let test = |origin: &str, attribute, set: Set| {
@@ -100,13 +120,18 @@ impl FilterOptions {
             test("--sport", A::PortSrc, Set::Ports(self.sport.clone())),
             test("--dport", A::PortDst, Set::Ports(self.dport.clone())),
             test("-4 or -6", A::Family, Set::Numbers(self.family.clone())),
-            test("--container", A::ContainerId, Set::Texts(self.container.clone())),
             test("--cgroup", A::Cgroup, Set::Numbers(cgroup)),
             test("--netns", A::Netns, Set::Numbers(self.netns.clone())),
         ];
         let used =
             tests.into_iter().filter(|(_, test)| !matches!(test, Predicate::Test(_, set) if set.is_empty()));
-        process.into_iter().chain(used).map(|(origin, predicate)| Clause { predicate, origin }).collect()
+        let container = self.containers().map(|predicate| ("--container".to_owned(), predicate));
+        process
+            .into_iter()
+            .chain(used)
+            .chain(container)
+            .map(|(origin, predicate)| Clause { predicate, origin })
+            .collect()
     }
 }
 

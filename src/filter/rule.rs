@@ -45,8 +45,8 @@ pub enum Verdict {
 }
 
 impl Filter {
-    /// Does it mention `dns`? Then the kernel admits whatever the names could still admit, and
-    /// user space evaluates it once more ([`crate::session::dns_filter`]).
+    /// Does it mention a name that only user space knows? Then the kernel admits whatever the names could still
+    /// admit, and user space evaluates it once more ([`crate::session::dns_filter`]).
     pub fn needs_names(&self) -> bool {
         self.mentions(Attribute::is_name)
     }

@@ -1,7 +1,7 @@
 //! What a filter looks at, and the reference evaluator: predicates applied to it by the book.
 //!
 //! The compiled program and the kernel must agree with this file; property tests compare them.
-//! It also evaluates the one attribute that only user space knows, `dns`.
+//! It also evaluates what only user space knows: `dns`, and the names of containers.
 
 use super::{
     domain_pattern,
@@ -28,6 +28,10 @@ pub struct Subject {
     pub ppid: u32,
     /// Empty on the host.
     pub container_id: Vec<u8>,
+    /// Empty where it is not known, as are `pod` and `namespace`.
+    pub container_name: Vec<u8>,
+    pub pod: Vec<u8>,
+    pub namespace: Vec<u8>,
     /// In one of the cgroups of `--cgroup`, or below it.
     pub in_cgroup: bool,
     pub netns: u32,
@@ -124,6 +128,13 @@ impl Subject {
             A::BinaryPrefix | A::ParentBinaryPrefix | A::ContainerId => {
                 self.text(attribute).starts_with(text)
             }
+            A::ContainerName | A::Pod | A::Namespace => match text.strip_suffix(b"*") {
+                Some(beginning) => {
+                    let name = self.text(attribute);
+                    !name.is_empty() && name.starts_with(beginning)
+                }
+                None => self.text(attribute) == text,
+            },
             _ => self.text(attribute) == text,
         }
     }
@@ -135,6 +146,9 @@ impl Subject {
             A::ParentBinaryName => &self.parent_binary_name,
             A::ParentBinaryPath | A::ParentBinaryPrefix => &self.parent_binary_path,
             A::ContainerId => &self.container_id,
+            A::ContainerName => &self.container_name,
+            A::Pod => &self.pod,
+            A::Namespace => &self.namespace,
             _ => &[],
         }
     }

@@ -3,12 +3,12 @@
 //!
 //! SECURITY.md has the table of what is needed when; tests/live/sandbox.rs compares the two.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, os::fd::AsFd};
 
 use anyhow::{Context, Result};
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
-    path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, Scope, make_bitflags, path_beneath_rules,
 };
 use libc::c_long;
 use nix::unistd::Pid;
@@ -23,6 +23,8 @@ use seccompiler::{
 
 use super::sudo_user::SudoUser;
 
+pub mod reader;
+
 /// What Landlock knew of when this was written; an older kernel confines less.
 const LANDLOCK: ABI = ABI::V6;
 
@@ -34,6 +36,18 @@ const LANDLOCK: ABI = ABI::V6;
 /// # Errors
 /// When the kernel refuses a step.
 pub fn drop_privileges(invoker: Option<&SudoUser>, reads_maps: impl Fn() -> bool) -> Result<()> {
+    let permitted = give_up_all_but_permitted(invoker)?;
+    let for_maps = [CapabilitySet::BPF, CapabilitySet::SYS_ADMIN]
+        .into_iter()
+        .find(|&one| permitted.contains(one))
+        .unwrap_or(CapabilitySet::empty());
+    keep(CapabilitySet::empty(), for_maps)?;
+    let kept = if reads_maps() { CapabilitySet::empty() } else { for_maps };
+    keep(kept, kept)
+}
+
+/// The first half of it: become the invoking user, with the capabilities that are permitted, which are returned.
+fn give_up_all_but_permitted(invoker: Option<&SudoUser>) -> Result<CapabilitySet> {
     for capability in CapabilitySet::all() {
         // Refused without CAP_SETPCAP, and then there is little to take away.
         let _ = remove_capability_from_bounding_set(capability);
@@ -43,18 +57,13 @@ pub fn drop_privileges(invoker: Option<&SudoUser>, reads_maps: impl Fn() -> bool
         set_keep_capabilities(true).context("keep capabilities for a moment")?;
         invoker.take_over().context("become the invoking user")?;
     }
-    let permitted = capabilities(None).context("read the capabilities")?.permitted;
-    let for_maps = [CapabilitySet::BPF, CapabilitySet::SYS_ADMIN]
-        .into_iter()
-        .find(|&one| permitted.contains(one))
-        .unwrap_or(CapabilitySet::empty());
-    let keep = |effective, permitted| {
-        let sets = CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() };
-        set_capabilities(None, sets).context("drop the capabilities")
-    };
-    keep(CapabilitySet::empty(), for_maps)?;
-    let kept = if reads_maps() { CapabilitySet::empty() } else { for_maps };
-    keep(kept, kept)
+    Ok(capabilities(None).context("read the capabilities")?.permitted)
+}
+
+/// The second: only these.
+fn keep(effective: CapabilitySet, permitted: CapabilitySet) -> Result<()> {
+    let sets = CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).context("drop the capabilities")
 }
 
 /// Never gain a privilege again, and of all files see /proc only, to read: whatever is written to
@@ -63,6 +72,16 @@ pub fn drop_privileges(invoker: Option<&SudoUser>, reads_maps: impl Fn() -> bool
 /// # Errors
 /// When the kernel refuses a step. It is no error where it has no Landlock.
 pub fn restrict_files(signals: bool) -> Result<()> {
+    restrict_files_to(path_beneath_rules(["/proc"], READS), signals)
+}
+
+/// To read a file, or a directory.
+const READS: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+
+fn restrict_files_to<F: AsFd>(
+    allowed: impl IntoIterator<Item = Result<PathBeneath<F>, RulesetError>>,
+    signals: bool,
+) -> Result<()> {
     set_no_new_privs(true).context("set no_new_privs")?;
     let mut scope = BitFlags::from(Scope::AbstractUnixSocket);
     if !signals {
@@ -73,9 +92,7 @@ pub fn restrict_files(signals: bool) -> Result<()> {
         .and_then(|rules| rules.handle_access(AccessNet::from_all(LANDLOCK)))
         .and_then(|rules| rules.scope(scope))
         .and_then(Ruleset::create)
-        .and_then(|rules| {
-            rules.add_rules(path_beneath_rules(["/proc"], AccessFs::ReadFile | AccessFs::ReadDir))
-        })
+        .and_then(|rules| rules.add_rules(allowed))
         .and_then(|rules| rules.restrict_self())
         .context("restrict the files with Landlock")?;
     Ok(())
@@ -94,6 +111,7 @@ pub fn restrict_calls(command: Option<Pid>) -> Result<()> {
 macro_rules! calls {
     ($($name:ident)*) => { &[$((stringify!($name), libc::$name)),*] };
 }
+use calls;
 
 /// Allowed whatever their arguments are.
 const CALLS: &[(&str, c_long)] = calls! {
@@ -134,31 +152,54 @@ const BPF_READS: [u64; 4] = [
 
 /// The list, for seccomp.
 fn filter(command: Option<Pid>) -> Result<BpfProgram> {
+    compile(rules(command)?)
+}
+
+fn compile(rules: Rules) -> Result<BpfProgram> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).context("seccomp on this architecture")?;
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
-    let filter = SeccompFilter::new(rules(command)?, refuse, SeccompAction::Allow, arch)?;
+    let filter = SeccompFilter::new(rules, refuse, SeccompAction::Allow, arch)?;
     Ok(filter.try_into()?)
 }
 
 /// What is allowed of each call; no rule: all.
-fn rules(command: Option<Pid>) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
-    let mut calls: BTreeMap<c_long, Vec<SeccompRule>> =
-        CALLS.iter().chain(OLD_CALLS).map(|&(_, call)| (call, Vec::new())).collect();
-    let own = u64::from(std::process::id());
+type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
+
+/// One argument's condition.
+type Condition = Result<Arg, BackendError>;
+
+fn is(number: u8, value: u64) -> Condition {
+    Arg::new(number, Len::Dword, Is::Eq, value)
+}
+
+fn lacks(number: u8, bits: u64) -> Condition {
+    Arg::new(number, Len::Dword, Is::MaskedEq(bits), 0)
+}
+
+/// Any of these conjunctions.
+fn allow(rules: &mut Rules, call: c_long, any: Vec<Vec<Condition>>) -> Result<(), BackendError> {
+    for all in any {
+        let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
+        rules.entry(call).or_default().push(SeccompRule::new(all)?);
+    }
+    Ok(())
+}
+
+/// These, and of memory and files what changes neither.
+fn reading(calls: impl Iterator<Item = c_long>) -> Result<Rules, BackendError> {
+    let mut rules: Rules = calls.map(|call| (call, Vec::new())).collect();
     let writes = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
-    let is = |number, value| Arg::new(number, Len::Dword, Is::Eq, value);
-    let lacks = |number, bits| Arg::new(number, Len::Dword, Is::MaskedEq(bits), 0);
     let executable = libc::PROT_EXEC as u64;
-    let mut allow = |call, conditions: Vec<Vec<Result<Arg, BackendError>>>| -> Result<(), BackendError> {
-        for all in conditions {
-            let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
-            calls.entry(call).or_default().push(SeccompRule::new(all)?);
-        }
-        Ok(())
-    };
-    allow(libc::SYS_openat, vec![vec![lacks(2, writes)]])?;
-    allow(libc::SYS_mmap, vec![vec![lacks(2, executable)]])?;
-    allow(libc::SYS_mprotect, vec![vec![lacks(2, executable)]])?;
+    allow(&mut rules, libc::SYS_openat, vec![vec![lacks(2, writes)]])?;
+    allow(&mut rules, libc::SYS_mmap, vec![vec![lacks(2, executable)]])?;
+    allow(&mut rules, libc::SYS_mprotect, vec![vec![lacks(2, executable)]])?;
+    Ok(rules)
+}
+
+fn rules(command: Option<Pid>) -> Result<Rules, BackendError> {
+    let mut rules = reading(CALLS.iter().chain(OLD_CALLS).map(|&(_, call)| call))?;
+    let mut allow = |call, any| allow(&mut rules, call, any);
+    let own = u64::from(std::process::id());
     // the size of a terminal, and whether it is one: a progress bar asks each time; whether a pipe is empty
     let requests = [libc::TIOCGWINSZ, libc::TCGETS, libc::FIONREAD, PERF_EVENT_IOC_DISABLE];
     allow(libc::SYS_ioctl, requests.map(|request| vec![is(1, request)]).into())?;
@@ -175,7 +216,7 @@ fn rules(command: Option<Pid>) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, Bac
         let to = |signal| vec![is(0, pid.as_raw() as u64), is(1, signal as u64)];
         allow(libc::SYS_kill, signals.map(to).into())?;
     }
-    Ok(calls)
+    Ok(rules)
 }
 
 #[cfg(test)]
@@ -183,6 +224,13 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    /// The system calls in one section of SECURITY.md.
+    pub fn listed(title: &str) -> BTreeSet<&'static str> {
+        let (_, section) = include_str!("../../SECURITY.md").split_once(title).expect("a section");
+        let section = section.split("\n#").next().unwrap_or_default();
+        section.split('`').skip(1).step_by(2).collect()
+    }
 
     #[test]
     fn the_list_compiles_to_few_instructions() {
@@ -196,9 +244,7 @@ mod tests {
         let known = || CALLS.iter().chain(OLD_CALLS).chain(CHECKED);
         let allowed = rules(Some(Pid::from_raw(2))).expect("rules");
         assert!(allowed.keys().eq(known().map(|(_, number)| number).collect::<BTreeSet<_>>()));
-        let (_, section) =
-            include_str!("../../SECURITY.md").split_once("### While it traces").expect("a list");
-        let listed: BTreeSet<&str> = section.split('`').skip(1).step_by(2).collect();
+        let listed = listed("### While it traces\n");
         let names = known().filter_map(|(name, _)| name.strip_prefix("SYS_"));
         assert_eq!(listed, names.chain(["poll"]).collect());
     }

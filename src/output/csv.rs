@@ -9,7 +9,7 @@ use super::{
     vocabulary::{self, escape},
 };
 use crate::{
-    event::{Actor, Direction, EventKind, Process, State},
+    event::{Actor, Container, Direction, EventKind, Process, State},
     record::Record,
 };
 
@@ -27,7 +27,7 @@ static EVENT: [Column<OfEvent>; 3] = [
 ];
 
 /// The columns that are the same for all events of a process.
-static PROCESS: [Column<OfProcess>; 11] = [
+static PROCESS: [Column<OfProcess>; 15] = [
     ("ppid", |process, out| number(out, process.ppid)),
     ("uid", |process, out| number(out, process.uid)),
     ("euid", |process, out| number(out, process.euid)),
@@ -38,6 +38,10 @@ static PROCESS: [Column<OfProcess>; 11] = [
     ("binary_path", |process, out| text(out, &process.binary_path)),
     ("args", |process, out| text(out, process.args.as_deref().unwrap_or_default())),
     ("container_id", |process, out| text(out, process.container_id.as_deref().unwrap_or_default())),
+    ("container_name", |process, out| container(out, process, |container| &container.name)),
+    ("container_image", |process, out| container(out, process, |container| &container.image)),
+    ("pod", |process, out| container(out, process, |container| &container.pod)),
+    ("namespace", |process, out| container(out, process, |container| &container.namespace)),
     ("unit", |process, out| text(out, process.unit.as_deref().unwrap_or_default())),
 ];
 
@@ -199,6 +203,11 @@ fn integer(out: &mut Vec<u8>, value: Option<impl itoa::Integer>) {
 /// A word of ours: nothing in it needs quoting.
 fn word(out: &mut Vec<u8>, word: Option<&str>) {
     out.extend_from_slice(word.unwrap_or_default().as_bytes());
+}
+
+/// One of the names of the container.
+fn container(out: &mut Vec<u8>, of: &Process, name: fn(&Container) -> &Option<String>) {
+    text(out, of.container.as_deref().and_then(|container| name(container).as_deref()).unwrap_or_default());
 }
 
 /// Text from a process, which can neither move the cursor nor set a colour; in quotes where the format needs them.

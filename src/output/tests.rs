@@ -9,7 +9,7 @@ use std::{
 
 use super::{csv::Csv, json::Json, odr::Odr, table::Table, *};
 use crate::{
-    event::{Backlog, EventKind, ImageId, State},
+    event::{Backlog, Container, EventKind, ImageId, Process, State},
     record::{Names, ProcessEntry, Record},
     tracer::wire::{
         Decoded, decode,
@@ -20,7 +20,16 @@ use crate::{
 fn process(id: u64) -> Rc<ProcessEntry> {
     let bytes = samples::process(id);
     let Ok(Decoded::Process(id, process)) = decode(&bytes) else { panic!("a process") };
-    Rc::new(ProcessEntry { id, process: *process, rendered: OnceCell::new() })
+    let container = |name: &str, pod: &str| Container {
+        name: Some(name.to_owned()),
+        image: Some("example/image:1".to_owned()),
+        pod: (!pod.is_empty()).then(|| pod.to_owned()),
+        namespace: (!pod.is_empty()).then(|| "shop".to_owned()),
+    };
+    let container_id = Some("3f4a9c5e1b2d7f80".repeat(4));
+    let container = Some(Rc::new(if id.0 == 1 { container("app", "web-0") } else { container("web", "") }));
+    let process = Process { container_id, container, ..*process };
+    Rc::new(ProcessEntry { id, process, rendered: OnceCell::new() })
 }
 
 /// One of each kind, all that can be known of it filled in.

@@ -1,5 +1,7 @@
 //! From the cgroup a process is in to the container it runs in.
 
+pub mod metadata;
+
 /// The container id in a cgroup path, or none.
 ///
 /// `names` are NUL-ended names, last name first: the cgroup2 path, an empty name, the path in a
@@ -36,8 +38,12 @@ fn of_name(name: &str) -> Option<String> {
     let whole = unit.unwrap_or(name);
     let at = whole.rfind([':', '-']).map_or(0, |separator| separator + 1);
     let (before, id) = whole.split_at(at);
-    let is_id = id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    (is_id && !before.contains("conmon")).then(|| id.to_owned())
+    (is_hex_id(id) && !before.contains("conmon")).then(|| id.to_owned())
+}
+
+/// Whether it is what every runtime but systemd-nspawn calls a container: 64 hexadecimal digits.
+pub fn is_hex_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Undo systemd's escaping of unit names: `\x2d` is a dash.

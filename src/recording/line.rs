@@ -151,6 +151,14 @@ struct ProcessObject<'a> {
     args: Cow<'a, str>,
     #[serde(borrow)]
     container_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    container_name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    container_image: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pod: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    namespace: Option<Cow<'a, str>>,
     #[serde(default)]
     exec_id: &'a str,
     #[serde(default)]
@@ -288,6 +296,12 @@ const NOBODY: Actor = Actor { image: None, pid: 0, tid: 0 };
 
 fn process(object: ProcessObject<'_>) -> Process {
     let caps = words::capabilities;
+    let container = Container {
+        name: object.container_name.map(Into::into),
+        image: object.container_image.map(Into::into),
+        pod: object.pod.map(Into::into),
+        namespace: object.namespace.map(Into::into),
+    };
     let start = exec_id(object.exec_id).map_or(0, |(_, start)| start);
     Process {
         // Its own id is not in the line.
@@ -315,6 +329,7 @@ fn process(object: ProcessObject<'_>) -> Process {
         args: Some(object.args.into()),
         argv_len: 0,
         container_id: object.container_id.map(Into::into),
+        container: (!container.is_empty()).then(|| Rc::new(container)),
         unit: None,
     }
 }

@@ -1,6 +1,6 @@
-//! The filter on `dns`, the attribute that only user space knows: one verdict a connection.
+//! The filter on `dns` and the names of containers, which only user space knows: one verdict a connection.
 //!
-//! The kernel treats every comparison with `dns`, negated or not, as true: it admits too much,
+//! The kernel treats every comparison with them, negated or not, as true: it admits too much,
 //! never too little, and what it has decided without the names stays decided.
 
 use crate::{
@@ -22,7 +22,7 @@ pub struct DnsFilter {
     kept: PerConnection<Verdict>,
 }
 
-/// For the rule that the kernel chose only the `dns` part is undecided, for later rules everything.
+/// For the rule that the kernel chose only the part on names is undecided, for later rules everything.
 #[derive(Debug)]
 struct SplitRule {
     open: Predicate,

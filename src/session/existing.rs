@@ -8,7 +8,8 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    event::{Event, EventKind, Existing, Lifecycle, Process, State},
+    event::{Event, EventKind, Existing, ImageId, Lifecycle, Process, State},
+    host::Host,
     process::ProcessTable,
     source::{Batch, Source},
     tracer::wire::{Decoded, decode},
@@ -30,10 +31,7 @@ impl ExistingSockets {
     ///
     /// # Errors
     /// When an iterator or the ring cannot be read.
-    pub fn read(
-        source: &mut impl Source,
-        read_args: impl Fn(&Process) -> Option<String>,
-    ) -> Result<ExistingSockets> {
+    pub fn read(source: &mut impl Source, host: &impl Host) -> Result<ExistingSockets> {
         let mut existing = ExistingSockets::default();
         let mut by_socket = HashMap::new();
         let mut batch = Batch::default();
@@ -47,7 +45,7 @@ impl ExistingSockets {
                 }
                 for bytes in batch.iter() {
                     match decode(bytes) {
-                        Ok(Decoded::Process(id, process)) => existing.table.insert(id, *process, &read_args),
+                        Ok(Decoded::Process(id, process)) => insert(&mut existing.table, id, *process, host),
                         Ok(Decoded::Event(event)) if matches!(event.kind, EventKind::Existing(_)) => {
                             existing.add(event, &mut by_socket);
                         }
@@ -96,6 +94,12 @@ impl ExistingSockets {
             })
             .collect()
     }
+}
+
+/// Take a process record, with what the kernel side does not know of it.
+pub fn insert(table: &mut ProcessTable, id: ImageId, mut process: Process, host: &impl Host) {
+    process.container = process.container_id.as_deref().and_then(|id| host.container(id));
+    table.insert(id, process, |process| host.args(process));
 }
 
 /// A cookie, and where it leads: an accepted MPTCP socket may have its listener's cookie, and an MPTCP listener may have

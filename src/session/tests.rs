@@ -14,7 +14,7 @@ use std::{
 
 use super::*;
 use crate::{
-    event::{BootTime, ImageId, Process},
+    event::{BootTime, Container, ImageId, Process},
     process::SWEEP_AT,
     tracer::{layout::netmon_kind as kinds, wire::samples},
 };
@@ -107,6 +107,10 @@ impl Host for Clock {
     }
 
     fn args(&self, _: &Process) -> Option<String> {
+        None
+    }
+
+    fn container(&self, _: &str) -> Option<Rc<Container>> {
         None
     }
 }

@@ -265,6 +265,7 @@ fn process(bytes: &[u8]) -> Result<(ImageId, Process), Undecodable> {
         args,
         argv_len: raw.argv_len,
         container_id: container::id(cgroup),
+        container: None,
         unit: systemd_unit::name(cgroup),
     };
     Ok((ImageId(raw.id), process))

@@ -51,8 +51,20 @@ fn programs_are_cheap_to_verify() {
 
 /// What is not asked for is not even verified.
 fn everything_that_can_be_asked_for_loads() {
-    let filter =
-        ["-b", "curl", "-b", "/usr/", "-u", "0", "--container", "a", "--sport", "1", "--addr", "::1"];
+    let filter = [
+        "-b",
+        "curl",
+        "-b",
+        "/usr/",
+        "-u",
+        "0",
+        "--container",
+        "0123456789ab",
+        "--sport",
+        "1",
+        "--addr",
+        "::1",
+    ];
     verify(&[&["-e", "all"], &filter[..]].concat(), 10 * MOST);
 }
 

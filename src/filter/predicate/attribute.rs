@@ -20,6 +20,9 @@ pub enum Attribute {
     Pid,
     Ppid,
     ContainerId,
+    ContainerName,
+    Pod,
+    Namespace,
     Netns,
     Ipv4Src,
     Ipv4Dst,
@@ -67,6 +70,8 @@ enum Of {
     Connection,
     /// The names that resolved to the remote address: only user space knows them.
     Names,
+    /// The process, but only user space knows it.
+    Container,
 }
 
 /// All there is to know of an attribute, but for its value.
@@ -97,7 +102,7 @@ use Attribute as A;
 /// Every attribute, in the order of the documentation. Names, parsing, what is compiled and what
 /// belongs to the process follow from here.
 #[rustfmt::skip]
-static ATTRIBUTES: [Spec; 29] = [
+static ATTRIBUTES: [Spec; 32] = [
     spec(A::BinaryName, "binary_name", ValueKind::Text, Of::Process, &[A::BinaryName]),
     spec(A::BinaryPath, "binary_path", ValueKind::Text, Of::Process, &[A::BinaryPath]),
     spec(A::BinaryPrefix, "binary_prefix", ValueKind::Text, Of::Process, &[A::BinaryPrefix]),
@@ -112,6 +117,9 @@ static ATTRIBUTES: [Spec; 29] = [
     spec(A::Pid, "pid", ValueKind::Number, Of::Process, &[A::Pid]),
     spec(A::Ppid, "ppid", ValueKind::Number, Of::Process, &[A::Ppid]),
     spec(A::ContainerId, "container_id", ValueKind::Text, Of::Process, &[A::ContainerId]),
+    spec(A::ContainerName, "container_name", ValueKind::Text, Of::Container, &[]),
+    spec(A::Pod, "pod", ValueKind::Text, Of::Container, &[]),
+    spec(A::Namespace, "namespace", ValueKind::Text, Of::Container, &[]),
     spec(A::Netns, "netns", ValueKind::Number, Of::Connection, &[A::Netns]),
     spec(A::Ipv4Src, "ipv4_src", ValueKind::Net4, Of::Connection, &[A::Saddr]),
     spec(A::Ipv4Dst, "ipv4_dst", ValueKind::Net4, Of::Connection, &[A::Daddr]),
@@ -131,7 +139,7 @@ static ATTRIBUTES: [Spec; 29] = [
 ];
 
 /// Spellings of other tools, and the one that is meant.
-const OTHER_NAMES: [(&str, &str); 12] = [
+const OTHER_NAMES: [(&str, &str); 13] = [
     ("sport", "port_src"),
     ("dport", "port_dst"),
     ("src_port", "port_src"),
@@ -142,7 +150,8 @@ const OTHER_NAMES: [(&str, &str); 12] = [
     ("name", "binary_name"),
     ("path", "binary_path"),
     ("exe", "binary_path"),
-    ("container", "container_id"),
+    ("container", "container_name"),
+    ("pod_name", "pod"),
     ("host", "dns"),
 ];
 
@@ -180,12 +189,12 @@ impl Attribute {
 
     /// Is it one of the process, not of the connection?
     pub fn is_of_process(self) -> bool {
-        self.spec().of == Of::Process
+        matches!(self.spec().of, Of::Process | Of::Container)
     }
 
     /// Is it known to user space only?
     pub fn is_name(self) -> bool {
-        self.spec().of == Of::Names
+        matches!(self.spec().of, Of::Names | Of::Container)
     }
 
     /// The attributes whose tables a comparison is compiled into.

@@ -178,6 +178,11 @@ pub fn check_text(attribute: Attribute, text: &[u8]) -> Result<(), String> {
                 name.replace("_path", "_name").replace("_prefix", "_name")
             ))
         }
+        Attribute::ContainerName | Attribute::Pod | Attribute::Namespace
+            if text[..text.len() - 1].contains(&b'*') =>
+        {
+            Err(format!("{name} takes a * at the end only, where it stands for any end; not \"{shown}\""))
+        }
         _ => Ok(()),
     }
 }

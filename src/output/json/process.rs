@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::encode::object;
 use crate::{
-    event::{BootTime, Process},
+    event::{BootTime, Container, Process},
     output::vocabulary,
 };
 
@@ -33,6 +33,14 @@ struct AfterTid<'a> {
     args: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     container_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container_image: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
     exec_id: String,
     parent_exec_id: String,
 }
@@ -41,6 +49,9 @@ struct AfterTid<'a> {
 pub fn render(process: &Process, all_capabilities: u64, wall_offset: i128) -> [String; 2] {
     let &Process { pid, ppid, start, parent_start, .. } = process;
     let caps = |set| vocabulary::capabilities(set, all_capabilities);
+    let container = |name: fn(&Container) -> &Option<String>| {
+        process.container.as_deref().and_then(|container| name(container).as_deref())
+    };
     let before = BeforeTid {
         start_time: vocabulary::time(i128::from(start.0) + wall_offset),
         cloned: process.cloned,
@@ -61,6 +72,10 @@ pub fn render(process: &Process, all_capabilities: u64, wall_offset: i128) -> [S
         binary_path: &process.binary_path,
         args: process.args.as_deref().unwrap_or_default(),
         container_id: process.container_id.as_deref(),
+        container_name: container(|container| &container.name),
+        container_image: container(|container| &container.image),
+        pod: container(|container| &container.pod),
+        namespace: container(|container| &container.namespace),
         exec_id: exec_id(pid, start),
         parent_exec_id: if ppid == 0 { String::new() } else { exec_id(ppid, parent_start) },
     };

@@ -5,12 +5,13 @@ use std::fmt::{Arguments, Write};
 use owo_colors::Style;
 
 use crate::{
-    event::{Backlog, Close, CloseReason, Direction, EventKind, Retransmit},
+    event::{Backlog, Close, CloseReason, Direction, EventKind, Process, Retransmit},
     output::{
         text::{Glyphs, painted, shorten, width},
         units::{Bytes, Time},
         vocabulary::{self, escape},
     },
+    process::container::is_hex_id,
     record::Record,
 };
 
@@ -92,6 +93,20 @@ impl Facts {
             // A name stands in its column.
             self.good(format_args!("{}", record.event.remote.ip()));
         }
+        if let Some(known) = &record.process {
+            self.container(&known.process);
+        }
+    }
+
+    /// Where it runs: its pod, or its container by the best name there is.
+    fn container(&mut self, process: &Process) {
+        /// As runtimes shorten an id.
+        const ID_SHOWN: usize = 12;
+        let Some(id) = process.container_id.as_deref() else { return };
+        let named = process.container.as_deref();
+        let name = named.and_then(|named| named.pod.as_deref().or(named.name.as_deref()));
+        let name = name.unwrap_or(if is_hex_id(id) { &id[..ID_SHOWN] } else { id });
+        self.good(format_args!("in {}", escape(name)));
     }
 
     fn resent(&mut self, retransmit: &Retransmit) {

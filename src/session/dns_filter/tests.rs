@@ -5,7 +5,8 @@ use std::{cell::OnceCell, rc::Rc};
 use super::*;
 use crate::{
     event::{
-        Actor, BootTime, Close, Direction, Event, EventKind, Failure, ImageId, Process, SecureExec, State,
+        Actor, BootTime, Close, Container, Direction, Event, EventKind, Failure, ImageId, Process,
+        SecureExec, State,
     },
     filter::{FilterOptions, netmon_yaml::NetMonConfig, predicate::parse},
     record::{Names, ProcessEntry},
@@ -58,6 +59,7 @@ fn record(what: EventKind, name: &str) -> Record {
         args: None,
         argv_len: 0,
         container_id: None,
+        container: None,
         unit: None,
     };
     Record {
@@ -183,6 +185,30 @@ fn the_first_rule_that_holds_names_the_event() {
     assert_eq!(rule(EventKind::Request, "a.example", Some(2)), None);
     assert_eq!(rule(EventKind::Request, "b.example", Some(1)), Some(Some(1)));
     assert_eq!(rule(EventKind::Request, "b.example", None), Some(Some(2)));
+}
+
+#[test]
+fn names_of_containers_are_the_owners() {
+    for (predicate, expected) in [
+        (r#"container_name == "web""#, true),
+        (r#"container_name != "web""#, false),
+        (r#"pod == "shop-*" AND dns == "a.example""#, true),
+        (r#"pod == "shop-*" AND dns == "b.example""#, false),
+        (r#"namespace == "other" OR uid == 1000"#, true),
+    ] {
+        let text = |text: &str| Some(text.to_owned());
+        let container =
+            Container { name: text("web"), image: None, pod: text("shop-1"), namespace: text("shop") };
+        let mut record = record(CONNECT, "a.example");
+        let process = record.process.take().expect("an owner").process.clone();
+        let process = Process { container: Some(Rc::new(container)), ..process };
+        record.process = Some(Rc::new(ProcessEntry { id: ImageId(1), process, rendered: OnceCell::new() }));
+        let admitted = named(predicate).evaluate(&record) != Verdict::Rejected;
+        assert_eq!(admitted, expected, "{predicate}");
+        // It meets no condition on a container either, negated or not.
+        record.process = None;
+        assert_eq!(named(predicate).evaluate(&record), Verdict::Rejected, "{predicate}");
+    }
 }
 
 #[test]
