@@ -258,7 +258,7 @@ fn record(subject: &Subject) -> Record {
     let parent = process(2, &subject.parent_binary_name, &subject.parent_binary_path);
     let child = process(1, &subject.binary_name, &subject.binary_path);
     let get = |id: ImageId| Some(if id == ImageId(1) { child.clone() } else { parent.clone() });
-    Record::new(event, Names { names: names.into(), guess: false }, get, 1_700_000_000_000_000_000)
+    Record::new(event, Names::new(names, false), get, 1_700_000_000_000_000_000)
 }
 
 fn as_json(record: &Record) -> Vec<u8> {

@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +13,7 @@ use std::{
 
 use tcptrace::{
     dns::DnsTracker,
-    event::{BootTime, ImageId, Process},
+    event::{BootTime, Container, ImageId, Process},
     host::Host,
     output::{Sink, summary::Summary, writer::Writer},
     session::{Session, existing::ExistingSockets, stop::Stop},
@@ -148,6 +149,10 @@ impl Host for Clock {
     }
 
     fn args(&self, _: &Process) -> Option<String> {
+        None
+    }
+
+    fn container(&self, _: &str) -> Option<Rc<Container>> {
         None
     }
 }
