@@ -8,6 +8,7 @@
 mod common;
 
 mod arguments;
+mod container_names;
 mod containers;
 mod hostile;
 mod images;
@@ -37,6 +38,7 @@ fn main() {
         InTurn(arguments::tests()),
         InTurn(paths::tests()),
         InTurn(containers::tests()),
+        InTurn(container_names::tests()),
         InTurn(hostile::tests()),
         InTurn(losses),
     ]);
