@@ -58,9 +58,10 @@ test-kernels:
 # What tracing costs beside other tools: reader, start, end, loss, slowdown, memory; target/bench.json has the figures.
 # BENCH=smoke is one short round that fails when anything is lost.
 BENCH ?=
+bench: COMPARE = cargo bench --no-run --bench compare --target $(HOST) $(if $(BENCH),--profile dev)
 bench:
-	@bench=$$(cargo bench --no-run --bench compare --target $(HOST) 2>&1 | sed -n 's/^ *Executable .* (\(.*\))$$/\1/p'); \
-	test -n "$$bench" || exec cargo bench --no-run --bench compare --target $(HOST); \
+	@bench=$$($(COMPARE) 2>&1 | sed -n 's/^ *Executable .* (\(.*\))$$/\1/p'); \
+	test -n "$$bench" || exec $(COMPARE); \
 	$(SUDO) env BENCH='$(BENCH)' "$$bench"
 
 # What tracing costs the kernel, in instructions, beside libbpf-tools: in a virtual machine that counts them. ONLY=tracepoints

@@ -90,7 +90,7 @@ fn main() {
         }
         match measure(tool, extent) {
             Some(row) => {
-                row.print(rows.first());
+                row.print(peer(&rows));
                 rows.push(row);
             }
             None if is_peer => println!("{:<24} does not run on this kernel", tool.name),
@@ -100,7 +100,7 @@ fn main() {
     let document = json!({
         "rounds": extent.rounds,
         "connections": extent.connections,
-        "tools": rows.iter().map(|row| row.json(rows.first())).collect::<Vec<_>>(),
+        "tools": rows.iter().map(|row| row.json(peer(&rows))).collect::<Vec<_>>(),
     });
     fs::create_dir_all("target").expect("target");
     fs::write(JSON, format!("{document:#}\n")).expect("write the figures");
@@ -110,6 +110,11 @@ fn main() {
         eprintln!("tcptrace lost {lost} events");
         std::process::exit(1);
     }
+}
+
+/// Whom the others are compared with: tcplife, where it is.
+fn peer(rows: &[Row]) -> Option<&Row> {
+    rows.first().filter(|row| !row.is_ours)
 }
 
 fn is_installed(program: &str) -> bool {
