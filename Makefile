@@ -75,6 +75,14 @@ bench-kernel:
 	tests/kernels/run --kernel $(BENCH_KERNEL) --count-instructions --limit 900 --add "$$bench" --add "$${bench%/deps/*}/tcptrace" \
 		$(PEERS:%=--add %) --exec "ONLY='$(ONLY)' EACH=$(EACH) $$(realpath $$bench)"
 
+# docs/fleet.md on this machine: real connections, EVENTS made of them in ClickHouse as a library, and ten questions.
+EVENTS ?= 2000000
+FLEET  := target/fleet
+fleet-demo: all
+	@test -x $(FLEET)/bin/python || python3 -m venv $(FLEET)
+	@$(FLEET)/bin/python -c 'import chdb' 2>/dev/null || $(FLEET)/bin/pip install -q chdb
+	$(SUDO) $(FLEET)/bin/python docs/fleet/demo $(BINARY) $(EVENTS) $(FLEET)/data
+
 # Half an hour of 2,000 connections a second, as root: does anything grow, is anything lost? MINUTES shortens it.
 MINUTES ?= 30
 soak: all
@@ -94,7 +102,7 @@ lint:
 	cargo test --quiet --target $(HOST) --test structure
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --document-private-items --target $(HOST)
 	tests/msrv
-	shellcheck .ci/run fuzz/run tests/headers tests/msrv $(addprefix tests/kernels/,run check fetch init)
+	shellcheck .ci/run docs/fleet/workload fuzz/run tests/headers tests/msrv $(addprefix tests/kernels/,run check fetch init)
 
 # The manual page, after a change of an option, of the schema or of man/*.in.
 man:
@@ -139,4 +147,4 @@ clean:
 	cargo clean
 
 FORCE:
-.PHONY: all deps test-deps run test test-kernels bench bench-kernel soak fuzz lint man install uninstall deb clean FORCE
+.PHONY: all deps test-deps run test test-kernels bench bench-kernel fleet-demo soak fuzz lint man install uninstall deb clean FORCE
