@@ -30,7 +30,8 @@ fn collect(name: &str, shape: &Value, root: &Value, found: &mut Fields) {
             collect(name, choice, root, found);
         }
     } else {
-        let kind = if shape["const"] == true { "boolean" } else { shape["type"].as_str().unwrap_or("string") };
+        let kind =
+            if shape["const"] == true { "boolean" } else { shape["type"].as_str().unwrap_or("string") };
         found.insert(name.to_owned(), kind.to_owned());
     }
 }
@@ -82,7 +83,8 @@ fn kind(column: &str) -> &'static str {
 
 #[test]
 fn the_table_has_a_column_for_each_field() {
-    let ddl = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/fleet/schema.sql")).expect("the DDL");
+    let ddl =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/fleet/schema.sql")).expect("the DDL");
     let schema: Value = serde_json::from_str(SCHEMA).expect("JSON");
     let mut fields = Fields::new();
     collect("", &schema["$defs"]["NetworkEvent"], &schema, &mut fields);
