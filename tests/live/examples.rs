@@ -68,11 +68,11 @@ impl Place {
         Place(folder)
     }
 
-    /// A shell takes the quotes off, as it does for the reader.
+    /// A shell takes the quotes off, as it does for the reader. An example that does not end fails.
     fn run(&self, command: &str) -> Output {
         let path = std::env::var("PATH").expect("PATH");
-        Command::new("sh")
-            .args(["-c", command])
+        Command::new("timeout")
+            .args(["60", "sh", "-c", command])
             .current_dir(self.0.root())
             .env("PATH", format!("{}:{path}", self.0.name("bin")))
             .output()
