@@ -5,15 +5,12 @@
 #[path = "../tests/common/recorded.rs"]
 mod recorded;
 
-use std::{
-    os::fd::OwnedFd,
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
-use recorded::Connections;
-use tcptrace::output::{self, Format, Options, writer::Writer};
+use recorded::Run;
+use tcptrace::output::Format;
 
-const BATCHES: usize = 100;
+const BATCHES: usize = 400;
 const RUNS: usize = 5;
 
 fn main() {
@@ -28,31 +25,15 @@ fn main() {
     for (name, format) in
         formats.into_iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name))
     {
-        let fastest = (0..runs).map(|_| run(format)).min().expect("runs");
-        println!(
-            "{name:<8} {:>6.0} ns an event",
-            fastest.as_nanos() as f64 / Connections::events(BATCHES) as f64
-        );
+        let fastest = (0..runs).map(|_| run(format)).fold(f64::INFINITY, f64::min);
+        println!("{name:<8} {fastest:>6.0} ns an event");
     }
 }
 
-fn run(format: Option<Format>) -> Duration {
-    let null = || OwnedFd::from(std::fs::File::options().write(true).open("/dev/null").expect("/dev/null"));
-    let options = Options {
-        color: false,
-        utc: true,
-        all_capabilities: u64::MAX,
-        community_id: false,
-        continues: false,
-        one_document: false,
-    };
-    let metadata = || unreachable!("none of these formats has an envelope");
-    let mut sink = output::sink(format, options, metadata, &null()).expect("a sink");
-    let mut output = Writer::new(null());
-    let mut source = Connections::new(BATCHES);
+/// Nanoseconds for each event.
+fn run(format: Option<Format>) -> f64 {
+    let run = Run::new(format, false, BATCHES);
     let started = Instant::now();
-    let summary = source.run(&mut *sink, &mut output);
-    let took = started.elapsed();
-    assert_eq!(summary.total(), Connections::events(BATCHES) as u64);
-    took
+    let events = run.finish();
+    started.elapsed().as_nanos() as f64 / events as f64
 }

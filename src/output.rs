@@ -49,7 +49,7 @@ pub enum Format {
 }
 
 /// What the formats need to know.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// With colour.
     pub color: bool,

@@ -3,34 +3,19 @@
 #[path = "common/recorded.rs"]
 mod recorded;
 
-use std::os::fd::OwnedFd;
-
 use allocation_counter::measure;
-use recorded::Connections;
-use tcptrace::output::{self, Format, Options, writer::Writer};
+use recorded::Run;
+use tcptrace::output::Format;
 
 const FORMATS: [Option<Format>; 4] = [None, Some(Format::Table), Some(Format::Json), Some(Format::Csv)];
 
 /// Allocations of a run over so many batches of events.
 fn allocations(format: Option<Format>, color: bool, batches: usize) -> u64 {
-    let null = || OwnedFd::from(std::fs::File::options().write(true).open("/dev/null").expect("/dev/null"));
-    let options = Options {
-        color,
-        utc: true,
-        all_capabilities: u64::MAX,
-        community_id: false,
-        continues: false,
-        one_document: false,
-    };
-    let metadata = || unreachable!("none of these formats has an envelope");
-    let mut sink = output::sink(format, options, metadata, &null()).expect("a sink");
-    let mut output = Writer::new(null());
-    let mut source = Connections::new(batches);
-    let counted = measure(|| {
-        let summary = source.run(&mut *sink, &mut output);
-        assert_eq!(summary.total(), Connections::events(batches) as u64);
-    });
-    counted.count_total
+    let run = Run::new(format, color, batches);
+    measure(|| {
+        run.finish();
+    })
+    .count_total
 }
 
 #[test]

@@ -262,14 +262,7 @@ fn record(subject: &Subject) -> Record {
 }
 
 fn as_json(record: &Record) -> Vec<u8> {
-    let options = output::Options {
-        color: false,
-        utc: true,
-        all_capabilities: u64::MAX,
-        community_id: false,
-        continues: false,
-        one_document: false,
-    };
+    let options = output::Options { all_capabilities: u64::MAX, ..Default::default() };
     let null = File::open("/dev/null").expect("/dev/null").into();
     let mut sink =
         output::sink(Some(Format::Json), options, || unreachable!("no envelope"), &null).expect("a sink");

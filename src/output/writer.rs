@@ -56,10 +56,11 @@ enum Kind {
 impl<Fd: AsFd> Writer<Fd> {
     /// Write to `fd`.
     pub fn new(fd: Fd) -> Self {
-        let kind = match fstat(&fd).map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT) {
-            Ok(SFlag::S_IFREG) => Kind::File,
-            Ok(SFlag::S_IFIFO) => Kind::Pipe(rustix::pipe::fcntl_getpipe_size(&fd).unwrap_or(PIPE_BUF)),
-            Ok(SFlag::S_IFCHR) if fstat(&fd).is_ok_and(|stat| stat.st_rdev == makedev(1, 3)) => Kind::Null,
+        let stat = fstat(&fd).ok();
+        let kind = match stat.map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT) {
+            Some(SFlag::S_IFREG) => Kind::File,
+            Some(SFlag::S_IFIFO) => Kind::Pipe(rustix::pipe::fcntl_getpipe_size(&fd).unwrap_or(PIPE_BUF)),
+            Some(SFlag::S_IFCHR) if stat.is_some_and(|stat| stat.st_rdev == makedev(1, 3)) => Kind::Null,
             _ => Kind::Other,
         };
         Writer { fd, kind, buffer: Vec::new() }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fs::File,
     ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
@@ -15,7 +16,7 @@ use tcptrace::{
     dns::DnsTracker,
     event::{BootTime, Container, ImageId, Process},
     host::Host,
-    output::{Sink, summary::Summary, writer::Writer},
+    output::{self, Format, Options, Sink, writer::Writer},
     session::{Session, existing::ExistingSockets, stop::Stop},
     source::{Batch, Lost, Source},
     tracer::{
@@ -27,12 +28,55 @@ use tcptrace::{
 /// Executables that run, and processes with open connections.
 const PROCESSES: u64 = 100;
 /// Records in a batch: what the tracer takes from the ring at a time.
-const BATCH: usize = 4096;
+const BATCH: usize = 1024;
 /// Events of each connection.
-pub const EVENTS: usize = 4;
+const EVENTS: usize = 4;
+
+/// A run that prints to /dev/null.
+pub struct Run {
+    source: Connections,
+    sink: Box<dyn Sink>,
+    output: Writer<OwnedFd>,
+    events: usize,
+}
+
+impl Run {
+    /// In this format, or for a summary alone; over so many batches of events.
+    pub fn new(format: Option<Format>, color: bool, batches: usize) -> Run {
+        let null = || OwnedFd::from(File::options().write(true).open("/dev/null").expect("/dev/null"));
+        let options = Options { color, utc: true, all_capabilities: u64::MAX, ..Default::default() };
+        let metadata = || unreachable!("none of these formats has an envelope");
+        Run {
+            source: Connections::new(batches),
+            sink: output::sink(format, options, metadata, &null()).expect("a sink"),
+            output: Writer::new(null()),
+            events: batches * BATCH,
+        }
+    }
+
+    /// To its end; returns how many events it has shown, which are all.
+    pub fn finish(mut self) -> usize {
+        let stop = Stop::new(Arc::clone(&self.source.finished), None, None);
+        let session = Session {
+            source: &mut self.source,
+            host: &Clock,
+            sink: &mut *self.sink,
+            output: &mut self.output,
+            stop,
+            existing: ExistingSockets::default(),
+            asked: Default::default(),
+            rules: Vec::new(),
+            dns: DnsTracker::default(),
+            dns_filter: None,
+        };
+        let summary = session.run().expect("a run");
+        assert_eq!(summary.total(), self.events as u64);
+        self.events
+    }
+}
 
 /// Connections over loopback: each is opened, accepted and closed at both ends.
-pub struct Connections {
+struct Connections {
     batches: Vec<Vec<Vec<u8>>>,
     /// How often each batch is given.
     left: Range<usize>,
@@ -43,7 +87,7 @@ pub struct Connections {
 
 impl Connections {
     /// One batch of processes, and then so many of events.
-    pub fn new(batches: usize) -> Connections {
+    fn new(batches: usize) -> Connections {
         let (never_readable, _writer) = nix::unistd::pipe().expect("a pipe");
         let processes = (1..=PROCESSES).map(samples::process).collect();
         let events: Vec<_> = (0..(BATCH / EVENTS) as u64).flat_map(connection).collect();
@@ -54,29 +98,6 @@ impl Connections {
             never_readable,
             _writer,
         }
-    }
-
-    /// Events of so many batches.
-    pub const fn events(batches: usize) -> usize {
-        batches * BATCH
-    }
-
-    /// A whole run.
-    pub fn run(&mut self, sink: &mut dyn Sink, output: &mut Writer<OwnedFd>) -> Summary {
-        let stop = Stop::new(Arc::clone(&self.finished), None, None);
-        let session = Session {
-            source: self,
-            host: &Clock,
-            sink,
-            output,
-            stop,
-            existing: ExistingSockets::default(),
-            asked: Default::default(),
-            rules: Vec::new(),
-            dns: DnsTracker::default(),
-            dns_filter: None,
-        };
-        session.run().expect("a run")
     }
 }
 
