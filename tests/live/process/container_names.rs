@@ -19,8 +19,8 @@ use crate::{
 };
 
 /// Puts the folder `$0` where runtimes have theirs, for what it becomes alone.
-const ELSEWHERE: &str = "mount -t tmpfs none /var/lib && mount -t tmpfs none /run && cp -a \"$0/lib/.\" /var/lib && \
-     cp -a \"$0/run/.\" /run && mount --bind \"$0/passwd\" /etc/passwd && exec \"$@\"";
+const ELSEWHERE: &str = "mount --bind \"$0/lib\" /var/lib && mount --bind \"$0/run\" /run && \
+     mount --bind \"$0/passwd\" /etc/passwd && exec \"$@\"";
 
 const ANN: u32 = 54321;
 
@@ -126,7 +126,7 @@ fn event_in(id: &str, port: u16, trace: &mut Trace) -> Value {
 fn names_of_every_runtime() {
     let port = open_door();
     let fixture = all_runtimes();
-    for user in [None, Some(65534)] {
+    for (user, later) in [(None, '6'), (Some(65534), '7')] {
         let mut launch = fixture.launch(&["--dport", &port.to_string()]);
         if let Some(user) = user {
             launch = launch.env("SUDO_UID", &user.to_string()).env("SUDO_GID", "65534");
@@ -149,14 +149,13 @@ fn names_of_every_runtime() {
             assert_eq!(names(&event["parent"]), [None; 4]);
         }
         // one that starts while we trace
-        let later = format!("/proc/{}/root/var/lib/docker/containers/{}", trace.pid(), id('6'));
-        fs::create_dir(&later).expect("create a folder");
-        fs::write(format!("{later}/config.v2.json"), docker("later")).expect("write");
-        let event = event_in(&id('6'), port, &mut trace);
+        let file = format!("lib/docker/containers/{}/config.v2.json", id(later));
+        fixture.write(&file, &docker("later"));
+        let event = event_in(&id(later), port, &mut trace);
         assert_eq!(names(&event["process"])[0], Some("later"));
         // it is not asked for again
-        fs::remove_file(format!("{later}/config.v2.json")).expect("remove");
-        let event = event_in(&id('6'), port, &mut trace);
+        fs::remove_file(fixture.path(&file)).expect("remove");
+        let event = event_in(&id(later), port, &mut trace);
         assert_eq!(names(&event["process"])[0], Some("later"));
         trace.stop();
     }
