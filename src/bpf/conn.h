@@ -186,32 +186,40 @@ static __always_inline int closed_meanwhile(struct sock *sk)
 }
 
 /*
- * The tracepoint set: connections that were taken from their listener's queue and are closed,
+ * The tracepoint set: connections that were taken from their listener's queue and have ended,
  * although their accept() was not seen to return. It may still be about to; what is left when
- * tracing ends are the returns that the kernel skipped. Beside each close (`closing`) stands whose
- * it is, and whose accept came after all.
+ * tracing ends are the returns that the kernel skipped. Each table has one connection for a
+ * remainder, by unique_of():
+ *   queued     ended before a process had its socket; it may still be accepted
+ *   unclaimed  has ended, and a process had its socket
+ *   late       its accept() returned after its end
  */
+__u64 queued[CLOSING] = {};
 __u64 unclaimed[CLOSING] = {};
 __u64 late[CLOSING] = {};
 __u64 unclaimed_closes = 0;
 
-/* One of us sees what the other has written, and takes it back. */
-static __always_inline void take_back(__u64 unique)
+static __always_inline bool take_back(__u64 *table, __u64 unique)
 {
-	__u64 *whose = &unclaimed[unique & (CLOSING - 1)];
+	__u64 *entry = &table[unique & (CLOSING - 1)];
 
-	if (__sync_val_compare_and_swap(whose, unique, 0) == unique)
-		__sync_fetch_and_add(&unclaimed_closes, -1);
+	return *entry == unique && __sync_val_compare_and_swap(entry, unique, 0) == unique;
+}
+
+/* Both sides write first and then look: one of them takes the entry back. */
+static __always_inline bool note_unless_late(__u64 *table, __u64 unique)
+{
+	__u32 at = unique & (CLOSING - 1);
+
+	__sync_lock_test_and_set(&table[at], unique);
+	return !(__sync_fetch_and_add(&late[at], 0) == unique && take_back(table, unique));
 }
 
 static __always_inline void count_unclaimed(__u64 unique)
 {
-	__u32 at = unique & (CLOSING - 1);
-
 	__sync_fetch_and_add(&unclaimed_closes, 1);
-	__sync_lock_test_and_set(&unclaimed[at], unique);
-	if (__sync_fetch_and_add(&late[at], 0) == unique)
-		take_back(unique);
+	if (!note_unless_late(unclaimed, unique))
+		__sync_fetch_and_add(&unclaimed_closes, -1);
 }
 
 static __always_inline void claim_late(__u64 unique)
@@ -219,7 +227,9 @@ static __always_inline void claim_late(__u64 unique)
 	if (!config.tracepoints)
 		return;
 	__sync_lock_test_and_set(&late[unique & (CLOSING - 1)], unique);
-	take_back(unique);
+	take_back(queued, unique);
+	if (take_back(unclaimed, unique))
+		__sync_fetch_and_add(&unclaimed_closes, -1);
 }
 
 /* The slot of the cookie, which another connection may occupy. */

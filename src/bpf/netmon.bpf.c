@@ -350,10 +350,21 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 
 	if ((!accepts && !connects) || is_compat())
 		return 0;
+	if (CAN_STAY)
+		bpf_preempt_disable();
 	if (connects)
 		handle_connect_exit(regs, nr, ret);
 	else if (ret >= 0)
 		handle_accept_exit(ret);
+	if (CAN_STAY)
+		bpf_preempt_enable();
+	return 0;
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(on_destroy, struct sock *sk)
+{
+	handle_destroyed(sk);
 	return 0;
 }
 

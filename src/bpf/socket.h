@@ -302,9 +302,13 @@ static __always_inline void count_unopened(struct sock *sk, int oldstate)
 	    !(config.existing & NETMON_EXISTING_TRACK) || !(config.want & NETMON_WANT_CLOSE))
 		return;
 	if (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV || oldstate == TCP_LISTEN ||
-	    oldstate == TCP_CLOSE || !is_tcp(sk) ||
-	    (!READ(sock, sk, sk_socket) && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD))))
+	    oldstate == TCP_CLOSE || !is_tcp(sk))
 		return;
+	if (!READ(sock, sk, sk_socket) && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD))) {
+		if (config.tracepoints)
+			note_unless_late(queued, unique_of(sk));
+		return;
+	}
 	egress = !is_passive(sk);
 	if (!egress && config.tracepoints) {
 		count_unclaimed(unique_of(sk));
@@ -313,6 +317,18 @@ static __always_inline void count_unopened(struct sock *sk, int oldstate)
 	count_lost(NETMON_LOST_SKIPPED);
 	if (config.want & (egress ? NETMON_WANT_CONNECT : NETMON_WANT_ACCEPT))
 		count_lost(NETMON_LOST_SKIPPED);
+}
+
+/*
+ * The memory of a connection is about to be freed. Where a task has locked it, it had its socket:
+ * a listener that goes frees what is in its queue with only the spinlock held.
+ */
+static __always_inline void handle_destroyed(struct sock *sk)
+{
+	__u64 unique = cookie_now(sk);
+
+	if (sk->sk_lock.owned && unique && take_back(queued, unique))
+		count_unclaimed(unique);
 }
 
 /* Send the last event. A function of its own, for what is on its stack. */

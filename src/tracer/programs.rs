@@ -126,7 +126,7 @@ macro_rules! program {
 }
 
 /// Every program there is: loading, attaching and detaching follow from this table.
-static PROGRAMS: [Entry; 24] = [
+static PROGRAMS: [Entry; 25] = [
     program!(on_dns, Names, |needs| needs.tracing && needs.dns),
     program!(on_exec, Follow, |needs| needs.tracing),
     program!(on_fork, Follow, |needs| needs.tracing),
@@ -145,6 +145,7 @@ static PROGRAMS: [Entry; 24] = [
     program!(on_uring, Calls, Needs::tracepoint),
     program!(on_connect_enter, Calls, |needs| needs.tracepoint() && needs.requests),
     program!(on_sys_exit, Calls, Needs::tracepoint),
+    program!(on_destroy, Follow, Needs::tracepoint),
     program!(on_attempt_v4, Attempts, |needs| needs.tracepoint() && needs.net_admin),
     program!(on_attempt_v6, Attempts, |needs| needs.tracepoint() && needs.net_admin),
     program!(on_orphan, Iterator, |needs| needs.tracing),
