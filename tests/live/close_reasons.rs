@@ -3,7 +3,10 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
 };
 
 use crate::common::{
@@ -168,15 +171,17 @@ fn a_child_closes_what_it_inherited() {
     let mut trace = Trace::start(&[]);
     let mut pair = Pair::new(V4);
     let port = pair.port();
-    // A descriptor that survives exec, under a number both sides know.
+    // In the child alone: a descriptor of this program's would reach the children of other tests too.
+    let client = pair.client.as_raw_fd();
+    let mut program =
+        Actor::program(std::env::current_exe().expect("this program"), "close what was inherited");
     #[allow(unsafe_code)]
-    // SAFETY: dup2 onto a number that nothing else uses.
-    let handed = unsafe {
-        assert_eq!(libc::dup2(pair.client.as_raw_fd(), HANDED_OVER), HANDED_OVER);
-        OwnedFd::from_raw_fd(HANDED_OVER)
-    };
-    let mut child = Actor::start("close what was inherited");
-    drop(handed);
+    // SAFETY: dup2 may be called between fork and exec.
+    unsafe {
+        program
+            .pre_exec(move || Errno::result(libc::dup2(client, HANDED_OVER)).map(drop).map_err(Into::into));
+    }
+    let mut child = Actor::spawn(&mut program);
     drop(pair.client);
     child.tell("go on");
     assert_eq!(child.hear(), "closed");
