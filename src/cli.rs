@@ -1,4 +1,4 @@
-//! What was typed.
+//! Command-line arguments, as typed.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -16,7 +16,7 @@ pub mod plan;
 use filter_args::FilterArgs;
 use odr::OdrArgs;
 
-/// Shown below the options.
+/// Shown below the options in `--help`.
 const EXAMPLES: &str = "\
 Examples:
   sudo tcptrace                            every connection of this host, until Ctrl-C
@@ -87,7 +87,7 @@ pub struct Args {
     #[arg(short, long, value_enum, value_delimiter = ',', value_name = "LIST", help_heading = "Events")]
     pub events: Vec<EventName>,
 
-    /// What to report.
+    /// The options that select connections.
     #[command(flatten)]
     pub filter: FilterArgs,
     /// Print existing connections and listeners first
@@ -114,11 +114,11 @@ pub struct Args {
     #[arg(last = true, value_name = "COMMAND", help_heading = "Command")]
     pub command: Vec<OsString>,
 
-    /// Become COMMAND: how tcptrace starts it
+    /// Run as COMMAND: how tcptrace starts a command
     #[arg(long, hide = true, requires = "command")]
     pub become_command: bool,
 
-    /// Read the files of container runtimes: what tcptrace starts for that
+    /// Read the files of container runtimes: tcptrace's helper process
     #[arg(long, hide = true)]
     pub read_containers: bool,
 
@@ -134,7 +134,7 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = ring_size, help_heading = "Tuning")]
     pub ring_size: u32,
 
-    /// The envelope of the odr format.
+    /// The envelope options of the odr format.
     #[command(flatten)]
     pub envelope: OdrArgs,
 
@@ -142,7 +142,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Probes::Auto, value_name = "SET", help_heading = "Tuning")]
     pub probes: Probes,
 
-    /// Write a line to descriptor N and close it once the probes are attached; sd_notify(3) is told as well
+    /// Once the probes are attached, write a line to descriptor N and close it; sd_notify(3) is sent in any case
     #[arg(
         long,
         value_name = "N",
@@ -158,10 +158,10 @@ pub struct Args {
 }
 
 impl Args {
-    /// Conflicts between options that clap cannot express.
+    /// Checks for conflicts between options that clap cannot express.
     ///
     /// # Errors
-    /// One for clap to print.
+    /// A usage error for clap to print.
     pub fn check(&self) -> Result<(), clap::Error> {
         if self.summary_only && !matches!(self.format, Format::Table | Format::Json) {
             let text = "--summary-only supports only table and json; drop --format, or use --json";
@@ -181,9 +181,9 @@ impl Args {
 pub enum When {
     /// On a terminal, unless NO_COLOR is set
     Auto,
-    /// Always
+    /// Also in a pipe or a file
     Always,
-    /// Never
+    /// Not even on a terminal
     Never,
 }
 
@@ -194,11 +194,11 @@ pub enum EventName {
     Connect,
     /// accept() returned a connection
     Accept,
-    /// A connection ended
+    /// An established connection ended
     Close,
-    /// An outgoing connection did not come up
+    /// An outgoing connection failed
     Fail,
-    /// connect() was called
+    /// connect() was called, whatever its result
     Request,
     /// A socket begins or stops listening
     Listen,
@@ -206,18 +206,18 @@ pub enum EventName {
     State,
     /// A segment was sent again
     Retransmit,
-    /// A complete connection found the listener's queue full
+    /// A completed handshake was dropped because the listener's queue was full
     Drop,
-    /// All of them
+    /// All of the above
     All,
 }
 
-/// A probe set, as asked for.
+/// The argument of `--probes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Probes {
     /// Trampolines where the kernel allows them, else tracepoints
     Auto,
-    /// fentry and fexit
+    /// fentry and fexit programs
     Trampoline,
     /// System call and io_uring tracepoints
     Tracepoint,
@@ -227,7 +227,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; expected e.g. 30s, 5min, 1h 30m"))
 }
 
-/// Bytes with an optional K, M or G, rounded up to a power of two.
+/// Parses a number of bytes with an optional K, M or G and rounds it up to a power of two.
 fn ring_size(text: &str) -> Result<u32, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {

@@ -1,10 +1,10 @@
-//! Names of remote ends, learned by listening to the DNS answers that programs receive.
+//! Names of remote ends, learned from the DNS answers that programs receive.
 //!
 //! ```text
-//! Answer --message--> Binding --> NameCache --at the opening--> Names --> PerConnection, until the close
+//! Answer --message--> Binding --> NameCache --on open--> Names --> PerConnection, until close
 //! ```
 //!
-//! Everything here is pure: bytes and kernel times come in as values. Nothing is ever looked up.
+//! No I/O happens here: bytes and kernel times come in as values. tcptrace never does a DNS lookup itself.
 
 mod cache;
 mod message;
@@ -21,7 +21,7 @@ use cache::NameCache;
 pub use message::{BadMessage, Binding, read};
 use per_connection::PerConnection;
 
-/// Gives connections the names that led to them.
+/// Assigns to each connection the names that were resolved before it.
 #[derive(Debug, Default)]
 pub struct DnsTracker {
     cache: NameCache,
@@ -29,10 +29,10 @@ pub struct DnsTracker {
 }
 
 impl DnsTracker {
-    /// Take note of an answer.
+    /// Records an answer.
     ///
     /// # Errors
-    /// [`BadMessage`] when it cannot be understood; nothing is taken from it then.
+    /// [`BadMessage`] when the message cannot be parsed; nothing is recorded then.
     pub fn observe(&mut self, answer: &Answer) -> Result<(), BadMessage> {
         for binding in read(answer.message)? {
             self.cache.learn(answer.netns, answer.time.0, &binding);
@@ -40,15 +40,14 @@ impl DnsTracker {
         Ok(())
     }
 
-    /// The names of the remote end, as they were when the connection was opened; none for one
-    /// that came in.
+    /// The names of the remote end, as known when the connection was opened; none for an incoming connection.
     pub fn names(&mut self, event: &Event) -> Names {
         let latency = event.kind.latency();
         match (event.kind.lifecycle(), event.kind.direction()) {
             (Lifecycle::Attempt, _) => self.at(event, None),
             (Lifecycle::Begin | Lifecycle::Open, Some(Direction::Egress)) => self.keep(event, latency),
             (Lifecycle::Continue, _) => self.open.get(event.connection()).cloned().unwrap_or_default(),
-            // Not ours, or opened before anything was heard.
+            // No outgoing connection, or it was opened before tracing began.
             (Lifecycle::Begin | Lifecycle::Open | Lifecycle::Existing | Lifecycle::StopListening, _) => {
                 Names::default()
             }
@@ -59,7 +58,7 @@ impl DnsTracker {
             (Lifecycle::Close, direction) => {
                 let kept = self.open.remove(event.connection());
                 match (direction, event.kind.close().and_then(|close| close.duration)) {
-                    // Its opening was not shown. The handshake's own time is not known here.
+                    // The opening event was not shown, so the length of the handshake is not known.
                     (Some(Direction::Egress), Some(open)) => {
                         kept.unwrap_or_else(|| self.at(event, Some(open)))
                     }
@@ -69,7 +68,7 @@ impl DnsTracker {
         }
     }
 
-    /// The names of a connection that opens, which it keeps.
+    /// Looks up the names of a connection that opens, and keeps them.
     fn keep(&mut self, event: &Event, ago: Option<Duration>) -> Names {
         let names = self.at(event, ago);
         if names.all().is_empty() {
@@ -80,12 +79,12 @@ impl DnsTracker {
         names
     }
 
-    /// The names at a time before the event.
+    /// Looks up the names at `ago` before the event.
     fn at(&mut self, event: &Event, ago: Option<Duration>) -> Names {
         let ago = u64::try_from(ago.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
         let then = event.time.0.saturating_sub(ago);
         let names = self.cache.names(event.netns, event.remote.ip(), then);
-        // What was asked for has the name that somebody knew.
+        // The address before a cgroup program rewrote it is the one that has a name.
         match event.asked.filter(|_| names.all().is_empty()) {
             Some(asked) => self.cache.names(event.netns, asked.ip(), then),
             None => names,

@@ -1,4 +1,4 @@
-//! The vocabulary: what can happen to a connection and who can do it. Data only.
+//! The data model: what happens to connections, and which processes are involved.
 
 use std::{
     fmt,
@@ -15,56 +15,57 @@ mod container;
 
 pub use container::Container;
 
-/// Nanoseconds of CLOCK_BOOTTIME, the kernel's time in every record.
+/// Nanoseconds of CLOCK_BOOTTIME, the clock of every kernel record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BootTime(pub u64);
 
-/// Names one process image with one set of credentials; unique in one run.
+/// Identifies one process image with one set of credentials; unique within a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageId(pub u64);
 
-/// One thing that happened to one connection.
+/// One event of one connection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// When.
+    /// The time of the event, taken in the kernel.
     pub time: BootTime,
     /// The kernel's socket cookie.
     pub cookie: u64,
-    /// When the connection began, or tracing did: see [`ConnectionId`].
+    /// When the connection began, or when tracing began if that was later: see [`ConnectionId`].
     pub begun: BootTime,
-    /// This host's end.
+    /// The address and port of this host.
     pub local: SocketAddr,
-    /// The other end.
+    /// The address and port of the peer.
     pub remote: SocketAddr,
-    /// Inode number of the network namespace.
+    /// The inode number of the network namespace.
     pub netns: u32,
-    /// Where connect() was to go, if a program of a cgroup has changed that.
+    /// The address passed to connect(), if a cgroup program changed it.
     pub asked: Option<SocketAddr>,
-    /// Index of the interface it is bound to (`sk_bound_dev_if`): by SO_BINDTODEVICE, a VRF or a link-local address.
+    /// The index of the interface the socket is bound to (`sk_bound_dev_if`): by SO_BINDTODEVICE, a VRF or a link-local
+    /// address.
     pub interface: Option<NonZero<u32>>,
-    /// Multipath TCP, RFC 8684.
+    /// Whether it is Multipath TCP (RFC 8684).
     pub mptcp: bool,
-    /// Who connected or accepted.
+    /// The process that connected or accepted.
     pub owner: Actor,
-    /// Index of the rule that admitted it.
+    /// The index of the rule that admitted it.
     pub rule: Option<u16>,
-    /// What happened.
+    /// The kind of event, with the data specific to it.
     pub kind: EventKind,
 }
 
 impl Event {
-    /// The connection it is of.
+    /// The id of the connection.
     pub fn connection(&self) -> ConnectionId {
         ConnectionId { cookie: self.cookie, begun: self.begun }
     }
 }
 
-/// Names one connection. A socket may have several, one after the other, under one cookie.
+/// Identifies a connection. One socket, and so one cookie, may have several connections in succession.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
     /// The kernel's socket cookie.
     pub cookie: u64,
-    /// When it began: the SYN was sent, or it was accepted; for one that existed, when tracing began.
+    /// When the SYN was sent or the connection was accepted; for an existing connection, when tracing began.
     pub begun: BootTime,
 }
 
@@ -74,107 +75,107 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// A thread, and the image it ran. The image is missing when its record was lost.
+/// A thread and the process image it ran. The image is missing when its record was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Actor {
-    /// The process image.
+    /// The process image, if its record was received.
     pub image: Option<ImageId>,
-    /// Thread group.
+    /// The process id (thread group id).
     pub pid: u32,
-    /// The thread that acted.
+    /// The id of the thread that connected or accepted.
     pub tid: u32,
 }
 
-/// A DNS message with answers, as a socket of this host received it.
+/// A DNS message with answers, as received by a socket of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer<'a> {
-    /// When.
+    /// When it was received.
     pub time: BootTime,
     /// Inode number of the socket's network namespace.
     pub netns: u32,
-    /// The message, perhaps cut short. Hostile.
+    /// The message, possibly truncated. Untrusted.
     pub message: &'a [u8],
 }
 
-/// What happened, and what is known only then.
+/// The kind of an event, with the data specific to it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventKind {
-    /// connect() was called, or what does its work.
+    /// connect() was called, or an equivalent (io_uring, Fast Open).
     Request,
     /// The handshake of an outgoing connection completed.
     Connect {
-        /// Since the SYN, where that was seen.
+        /// Time since the SYN, if it was seen.
         latency: Option<Duration>,
     },
     /// accept() returned a connection.
     Accept {
-        /// The listener's queue, where the listener is known.
+        /// The listener's queue, if the listener is known.
         backlog: Option<Backlog>,
     },
-    /// An outgoing connection did not come up.
+    /// An outgoing connection failed.
     Fail {
-        /// Why.
+        /// The reason: an errno, or closed by the caller.
         error: Failure,
-        /// Since the SYN, where that was seen; zero when none was sent.
+        /// Time since the SYN, if it was seen; zero if none was sent.
         latency: Option<Duration>,
     },
-    /// The connection ended.
+    /// An established connection ended.
     Close(Close),
-    /// A socket begins to listen.
+    /// A socket starts to listen.
     Listen {
-        /// Its queue.
+        /// The accept queue, if known.
         backlog: Option<Backlog>,
     },
     /// A socket stops listening.
     ListenStop {
-        /// Its queue.
+        /// The accept queue, if known.
         backlog: Option<Backlog>,
     },
-    /// A socket went from one state to another.
+    /// A socket changed its TCP state.
     StateChange {
-        /// Who opened the connection; a listener is there for others.
+        /// Who opened the connection; `Ingress` for a listener.
         direction: Direction,
-        /// The one it left.
+        /// The state before the change.
         from: State,
-        /// The one it is in.
+        /// The state after the change.
         to: State,
-        /// How long it was in `from`, where that was seen.
+        /// The time spent in `from`, if its beginning was seen.
         after: Option<Duration>,
     },
-    /// A segment was sent again.
+    /// A segment was retransmitted.
     Retransmit(Retransmit),
-    /// The last segment of a handshake, or data behind it, was dropped since the listener's queue is full.
+    /// The last segment of a handshake, or data after it, was dropped because the listener's queue was full.
     ListenDrop {
-        /// The queue.
+        /// The accept queue, if known.
         backlog: Option<Backlog>,
     },
     /// A socket found at the start.
     Existing(Existing),
 }
 
-/// What an event is in the life of its socket.
+/// The role of an event in the life of its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifecycle {
-    /// Before there is a connection: of a socket that may never connect, or elsewhere.
+    /// Before there is a connection: the socket may never connect, or connect elsewhere.
     Attempt,
-    /// The socket leaves CLOSED: a connection or a listener begins.
+    /// The socket leaves CLOSED: a connection attempt or a listener begins.
     Begin,
-    /// The connection is up.
+    /// The connection is established.
     Open,
-    /// It was there when tracing began.
+    /// The socket existed when tracing began.
     Existing,
-    /// It goes on.
+    /// The connection continues after the event.
     Continue,
-    /// The connection did not come up.
+    /// The connection attempt has failed.
     Fail,
-    /// The connection ended.
+    /// The established connection has ended.
     Close,
-    /// The listener ended.
+    /// The socket stopped listening.
     StopListening,
 }
 
 impl EventKind {
-    /// What it is in the life of its socket.
+    /// Its role in the life of the socket.
     pub fn lifecycle(&self) -> Lifecycle {
         match self {
             EventKind::Request => Lifecycle::Attempt,
@@ -190,8 +191,7 @@ impl EventKind {
         }
     }
 
-    /// Who opened the connection; none for a listener's own events, and where the kernel cannot
-    /// tell.
+    /// Who opened the connection; none for a listener's own events, and where the kernel cannot tell.
     pub fn direction(&self) -> Option<Direction> {
         match self {
             EventKind::Request | EventKind::Connect { .. } | EventKind::Fail { .. } => {
@@ -220,7 +220,7 @@ impl EventKind {
         }
     }
 
-    /// How long before the event the connection was asked for, where that was seen.
+    /// The time from the connection attempt to the event, if the attempt was seen.
     pub fn latency(&self) -> Option<Duration> {
         match self {
             EventKind::Connect { latency } | EventKind::Fail { latency, .. } => *latency,
@@ -236,8 +236,8 @@ impl EventKind {
         }
     }
 
-    /// How long what the event ends had lasted, where its beginning was seen: a connection since its handshake,
-    /// or the state that a change left.
+    /// The duration of what the event ends, if its beginning was seen: of a connection since its handshake, or of the
+    /// state that was left.
     pub fn duration(&self) -> Option<Duration> {
         match self {
             EventKind::Close(close) => close.duration,
@@ -254,12 +254,12 @@ impl EventKind {
         }
     }
 
-    /// Why a connection did not come up.
+    /// Why a connection failed.
     pub fn failure(&self) -> Option<Failure> {
         if let EventKind::Fail { error, .. } = self { Some(*error) } else { None }
     }
 
-    /// The listener's queue, where it is known.
+    /// The listener's queue, if known.
     pub fn backlog(&self) -> Option<Backlog> {
         match self {
             EventKind::Accept { backlog }
@@ -276,41 +276,41 @@ impl EventKind {
         }
     }
 
-    /// The state that a change left, and the one it led to.
+    /// The previous and the new state of a state change.
     pub fn state_change(&self) -> Option<[State; 2]> {
         if let EventKind::StateChange { from, to, .. } = self { Some([*from, *to]) } else { None }
     }
 
-    /// What is known of a segment that was sent again.
+    /// The details of a retransmission.
     pub fn retransmit(&self) -> Option<&Retransmit> {
         if let EventKind::Retransmit(retransmit) = self { Some(retransmit) } else { None }
     }
 
-    /// How many segments have been sent again.
+    /// The number of segments retransmitted so far.
     pub fn retransmits(&self) -> Option<u32> {
         self.retransmit()
             .map(|retransmit| retransmit.retransmits)
             .or_else(|| self.close().map(|close| close.retransmits))
     }
 
-    /// What is known of a connection's end.
+    /// The details of the end of a connection.
     pub fn close(&self) -> Option<&Close> {
         if let EventKind::Close(close) = self { Some(close) } else { None }
     }
 
-    /// The state of a socket that the event does not change, where it is worth telling.
+    /// The state of a socket that the event does not change, where it is reported.
     pub fn lasting_state(&self) -> Option<State> {
         self.existing()
             .map(|existing| existing.state)
             .or_else(|| self.retransmit().map(|retransmit| retransmit.state))
     }
 
-    /// What is known of a socket found at the start.
+    /// The details of a socket found at the start.
     pub fn existing(&self) -> Option<&Existing> {
         if let EventKind::Existing(existing) = self { Some(existing) } else { None }
     }
 
-    /// Does it speak of a socket that has no other end, a listener?
+    /// Whether the event is about a listener, which has no remote end.
     pub fn is_listener(&self) -> bool {
         match self {
             EventKind::Listen { .. } | EventKind::ListenStop { .. } => true,
@@ -327,48 +327,48 @@ impl EventKind {
     }
 }
 
-/// A segment that was sent again.
+/// The details of a retransmitted segment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retransmit {
     /// Who opened the connection.
     pub direction: Direction,
-    /// The state it is in.
+    /// The state of the connection.
     pub state: State,
-    /// What the segment is.
+    /// The kind of segment.
     pub segment: Segment,
-    /// Its first sequence number, as on the wire; not known of a SYN+ACK.
+    /// Its first sequence number, as on the wire; not known for a SYN+ACK.
     pub seq: Option<u32>,
-    /// The sequence numbers it takes: bytes of payload, and one for SYN and for FIN.
+    /// The sequence space it takes: bytes of payload, plus one each for SYN and FIN.
     pub seq_len: Option<u32>,
-    /// How many the connection has sent again, with this one (`tcp_sock.total_retrans`).
+    /// How many segments the connection has retransmitted, including this one (`tcp_sock.total_retrans`).
     pub retransmits: u32,
 }
 
-/// What a segment is for.
+/// The kind of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Segment {
-    /// The first of a connection.
+    /// The SYN of an outgoing connection.
     Syn,
-    /// The answer to it.
+    /// The SYN+ACK of an incoming one.
     SynAck,
-    /// Payload.
+    /// A segment with payload.
     Data,
-    /// The last, without payload.
+    /// A FIN without payload.
     Fin,
-    /// A tail loss probe (RFC 8985, section 7): perhaps nothing was lost.
+    /// A tail loss probe (RFC 8985, section 7); possibly nothing was lost.
     Probe,
 }
 
 /// A socket found at the start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Existing {
-    /// Its state.
+    /// The TCP state of the socket.
     pub state: State,
-    /// Who opened it, where the kernel can tell.
+    /// Who opened it, if the kernel can tell.
     pub direction: Option<Direction>,
-    /// A listener's queue.
+    /// The accept queue of a listener.
     pub backlog: Option<Backlog>,
-    /// The processes that have a descriptor of it; the event's owner is the first of them.
+    /// The processes that hold a descriptor of it; the first is the owner of the event.
     pub owners: Vec<Actor>,
 }
 
@@ -390,21 +390,21 @@ pub enum State {
     Unknown,
 }
 
-/// Completed connections that wait for accept().
+/// The accept queue: completed connections that wait for accept().
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
-    /// How many wait (`sk_ack_backlog`).
+    /// The current length (`sk_ack_backlog`).
     pub len: u32,
-    /// How many may (`sk_max_ack_backlog`).
+    /// The maximum length (`sk_max_ack_backlog`).
     pub max: u32,
-    /// Segments that the listener has dropped so far (`sk_drops`), nearly always since its queue was full.
+    /// Segments the listener has dropped so far (`sk_drops`), almost always because its queue was full.
     pub drops: u32,
 }
 
-/// Why a connection did not come up.
+/// Why a connection failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// The kernel gave up.
+    /// The kernel reported this error.
     Errno(Errno),
     /// The caller closed the socket first.
     Aborted,
@@ -422,25 +422,25 @@ impl Hash for Failure {
 /// The end of a connection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Close {
-    /// Who opened it.
+    /// Who opened the connection.
     pub direction: Direction,
-    /// Since the handshake, where that was seen.
+    /// Time since the handshake, if it was seen.
     pub duration: Option<Duration>,
-    /// Payload, where the kernel counts it (of MPTCP since 6.5).
+    /// Payload, if the kernel counts it (for MPTCP since Linux 6.5).
     pub bytes: Option<Bytes>,
-    /// Segments sent again.
+    /// The number of segments retransmitted.
     pub retransmits: u32,
-    /// Smoothed round-trip time.
+    /// The smoothed round-trip time.
     pub srtt: Duration,
-    /// Why it ended.
+    /// Why the connection ended.
     pub reason: CloseReason,
-    /// The process that closed it, when that is not the owner.
+    /// The process that closed it, if not the owner.
     pub closer: Option<ImageId>,
 }
 
 #[cfg(test)]
 impl Close {
-    /// A connection that this host opened and closed, of which little is known.
+    /// A connection opened and closed by this host, with few details.
     pub fn sample() -> Close {
         Close {
             direction: Direction::Egress,
@@ -454,21 +454,21 @@ impl Close {
     }
 }
 
-/// Payload of a connection.
+/// Payload of a connection, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes {
-    /// Sent at least once.
+    /// Bytes sent, each counted once.
     pub sent: u64,
-    /// Received in order.
+    /// Bytes received in order.
     pub received: u64,
 }
 
 /// Who opened a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// This host did.
+    /// This host opened the connection.
     Egress,
-    /// The other one did.
+    /// The peer opened the connection.
     Ingress,
 }
 
@@ -483,70 +483,70 @@ pub enum CloseReason {
     LocalReset,
     /// The peer sent RST.
     RemoteReset,
-    /// The peer did not answer any more.
+    /// The peer stopped responding.
     Timeout,
-    /// Another error of the socket.
+    /// The socket reported another error.
     Errno(Errno),
 }
 
-/// One process image: what exec made of a process, with one set of credentials.
+/// A process image: the result of an exec, with one set of credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Process {
     /// The parent's image; none for the first processes.
     pub parent: Option<ImageId>,
-    /// Thread group.
+    /// The process id (thread group id).
     pub pid: u32,
-    /// The parent's thread group.
+    /// The parent's process id.
     pub ppid: u32,
-    /// When it was exec'd, if that was seen; else when it was forked.
+    /// The time of the exec, if it was seen, otherwise of the fork.
     pub start: BootTime,
-    /// When it was forked.
+    /// The time of the fork.
     pub cloned_at: BootTime,
-    /// The parent's `start`.
+    /// The `start` of the parent.
     pub parent_start: BootTime,
-    /// Forked, never exec'd.
+    /// Whether it was forked and has not called exec since.
     pub cloned: bool,
-    /// A kernel thread.
+    /// Whether it is a kernel thread.
     pub kernel_thread: bool,
-    /// Real user.
+    /// The real user id.
     pub uid: u32,
-    /// Effective user.
+    /// The effective user id.
     pub euid: u32,
-    /// Real group.
+    /// The real group id.
     pub gid: u32,
-    /// Effective group.
+    /// The effective group id.
     pub egid: u32,
-    /// Login user; 4294967295 when unset.
+    /// The login (audit) user id; 4294967295 when unset.
     pub auid: u32,
-    /// Capability sets, one bit each.
+    /// The inheritable capabilities, one bit each.
     pub cap_inheritable: u64,
-    /// See `cap_inheritable`.
+    /// The permitted capabilities, one bit each.
     pub cap_permitted: u64,
-    /// See `cap_inheritable`.
+    /// The effective capabilities, one bit each.
     pub cap_effective: u64,
-    /// Privileges that came with the executable.
+    /// Privileges gained through the executable.
     pub secureexec: SecureExec,
-    /// Path of the executable as the process sees it; empty for a kernel thread.
+    /// The path of the executable as the process sees it; empty for a kernel thread.
     pub binary_path: String,
-    /// Base name of the executable, comm where that is not known.
+    /// The base name of the executable, or `comm` if it is not known.
     pub filename: String,
-    /// What the process calls itself (`task_struct.comm`), 15 bytes.
+    /// The name of the task (`task_struct.comm`), up to 15 bytes.
     pub comm: String,
-    /// The last record of the same executable in this process.
+    /// The previous record of the same executable in this process.
     pub before: Option<ImageId>,
-    /// argv without argv\[0\], joined by blanks; none when it could not be read in the kernel.
+    /// argv without argv\[0\], joined with blanks; none if the kernel side could not read it.
     pub args: Option<String>,
-    /// Bytes of argv in its memory, no more than 65535; 0 when that is not known.
+    /// The length of argv in bytes, capped at 65535; 0 if not known.
     pub argv_len: u16,
-    /// The container it runs in.
+    /// The id of the container it runs in.
     pub container_id: Option<String>,
-    /// What that is called.
+    /// The names of that container.
     pub container: Option<Rc<Container>>,
     /// The systemd unit it belongs to.
     pub unit: Option<String>,
 }
 
-/// Privileges that came with the executable.
+/// Privileges gained through the executable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SecureExec {
     /// The set-user-id bit changed the effective user.

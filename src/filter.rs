@@ -1,11 +1,11 @@
-//! Filters and rules: what [`Filter`](crate::filter::Filter) means, and the [`Program`](crate::filter::Program) that the kernel runs for it.
+//! Filters and rules: the definition of a [`Filter`](crate::filter::Filter), and the
+//! [`Program`](crate::filter::Program) that the kernel runs for it.
 //!
-//! Every option, predicate and rule becomes terms, a term being an AND of comparisons. Each value
-//! an attribute can take is mapped to the set of terms it does not rule out (`TermSet`): one
-//! look-up per attribute in use and one AND of four words, however many terms there are and
-//! however long their lists. What is left after the last attribute are the terms that hold.
-//! Terms belong to groups: of each group one term must hold, and in the group of the rules the
-//! first that holds names the event.
+//! Every option, predicate and rule is converted to terms; a term is an AND of comparisons. For each attribute, a table
+//! maps a value to the set of terms it does not rule out (`TermSet`). Evaluating a filter takes one look-up per
+//! attribute in use and one AND of four words each, regardless of the number of terms and the length of their lists.
+//! The terms left after the last attribute hold. Terms belong to groups: one term of each group must hold, and in the
+//! group of rules the first that holds names the event.
 
 mod dnf;
 pub mod domain_pattern;

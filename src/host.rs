@@ -1,4 +1,4 @@
-//! What only this machine knows: clocks, capabilities, mounts, /proc.
+//! Facts about this machine: clocks, capabilities, mounts, /proc.
 
 use std::{
     fs,
@@ -30,24 +30,24 @@ pub mod sudo_user;
 pub use facts::{CAP_BPF, CAP_PERFMON, Facts, facts, ignores};
 pub use netns::{Netns, network_namespaces};
 
-/// Columns and rows of a terminal.
+/// The size of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TerminalSize {
-    /// Characters in a line.
+    /// The number of characters per line.
     pub columns: usize,
-    /// Lines.
+    /// The number of lines.
     pub rows: usize,
 }
 
-/// What the core asks of the machine; a test answers in its place.
+/// What a session needs to know about the machine; tests provide their own implementation.
 pub trait Host {
-    /// Add this to a boot time for nanoseconds since 1970. Changes when the clock is set.
+    /// Add this to a boot time to get nanoseconds since 1970. It changes when the clock is set.
     fn wall_offset(&self) -> i128;
-    /// The kernel's time in records.
+    /// The current time on the clock of kernel records.
     fn boot_time(&self) -> BootTime;
-    /// The arguments of a process, if it is still the one that is meant.
+    /// The arguments of a process, if it is still the same process.
     fn args(&self, process: &Process) -> Option<String>;
-    /// What the container with this id is called.
+    /// The names of the container with this id.
     fn container(&self, id: &str) -> Option<Rc<Container>>;
 }
 
@@ -59,18 +59,19 @@ pub struct Machine<F> {
 }
 
 impl<F> Machine<F> {
-    /// `is_current`: whether a process has exec'd nothing since its record was made; `containers`: who knows their names.
+    /// `is_current`: whether a process has not called exec since its record was made; `containers`: looks up container
+    /// names.
     pub fn new(is_current: F, containers: Reader) -> Machine<F> {
         Machine { is_current, containers, boot_offset: facts::boot_offset() }
     }
 }
 
-/// The kernel's time in records.
+/// The current time on the clock of kernel records.
 pub fn boot_time() -> BootTime {
     BootTime(u64::try_from(since_boot(facts::boot_offset())).unwrap_or_default())
 }
 
-/// Nanoseconds since boot, of the kernel and not of our time namespace.
+/// Nanoseconds since boot on the kernel's clock, not in our time namespace.
 fn since_boot(boot_offset: i128) -> i128 {
     i128::from(nanoseconds(ClockId::CLOCK_BOOTTIME)) - boot_offset
 }
@@ -97,7 +98,7 @@ fn nanoseconds(clock: ClockId) -> u64 {
     clock_gettime(clock).map_or(Duration::ZERO, Duration::from).as_nanos() as u64
 }
 
-/// Who called sudo, if someone did and that gave us root.
+/// The user who called sudo, if we run as root through sudo.
 pub fn invoker() -> Option<SudoUser> {
     let text = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let (passwd, group) = (text("/etc/passwd").unwrap_or_default(), text("/etc/group").unwrap_or_default());
@@ -105,14 +106,14 @@ pub fn invoker() -> Option<SudoUser> {
     nix::unistd::geteuid().is_root().then_some(invoker)
 }
 
-/// Whether processes have other numbers here than on the host (pid_namespaces(7)).
+/// Whether we are in a PID namespace, where process numbers differ from the host's (pid_namespaces(7)).
 pub fn in_pid_namespace() -> bool {
-    /// include/linux/proc_ns.h
+    /// From include/linux/proc_ns.h.
     const PROC_PID_INIT_INO: u64 = 0xEFFF_FFFC;
     fs::metadata("/proc/self/ns/pid").is_ok_and(|own| own.ino() != PROC_PID_INIT_INO)
 }
 
-/// Where cgroup2 is mounted, or none.
+/// The mount point of cgroup2, if it is mounted.
 pub fn cgroup2_root() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     mounts.lines().find_map(|line| {
@@ -128,7 +129,7 @@ pub fn terminal_size(of: impl AsFd) -> Option<TerminalSize> {
     Some(TerminalSize { columns: columns.into(), rows: rows.into() })
 }
 
-/// Whether text is UTF-8 here, by the variables of locale(7).
+/// Whether the locale uses UTF-8, from the environment variables in locale(7).
 pub fn shows_utf8() -> bool {
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
@@ -136,19 +137,19 @@ pub fn shows_utf8() -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// The host's name.
+/// The hostname from uname(2), or an empty string.
 pub fn name() -> String {
     nix::sys::utsname::uname().map(|name| name.nodename().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The id of this installation (machine-id(5)), or none.
+/// The machine id of this installation (machine-id(5)), if there is one.
 pub fn machine_id() -> Option<String> {
     let text = fs::read_to_string("/etc/machine-id").ok()?;
     let id = text.trim();
     (!id.is_empty()).then(|| id.to_owned())
 }
 
-/// All capabilities this kernel knows, one bit each.
+/// All capabilities known to this kernel, one bit each.
 pub fn all_capabilities() -> u64 {
     let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
     let last: u32 = last.and_then(|text| text.trim().parse().ok()).unwrap_or(40);

@@ -1,6 +1,6 @@
-//! Characters that a terminal obeys rather than shows, wherever text of others is printed.
+//! Control and invisible characters, which untrusted text must not send to a terminal.
 
-/// Whether it moves the cursor, sets a colour, turns the direction of writing, or cannot be seen.
+/// Whether a character controls the terminal, changes the text direction, or is invisible.
 pub fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -8,7 +8,7 @@ pub fn is_hostile(c: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// `text` with each such character replaced, one for one, so that columns still hold.
+/// Replaces each such character with one other, so that columns stay aligned.
 pub fn printable(text: &str) -> String {
     text.chars()
         .map(|c| match c {
@@ -19,7 +19,7 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
-/// A message, of no more than a line: what it quotes may be anything, and of any length.
+/// Makes a message of untrusted text printable on one line of bounded length.
 pub fn one_line(message: &str) -> String {
     const LENGTH_MAX: usize = 300;
     let mut chars = message.chars();

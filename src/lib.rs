@@ -1,4 +1,4 @@
-//! tcptrace: every TCP connection of a Linux host, with the process that did it.
+//! tcptrace: traces all TCP connections of a Linux host, with the processes that own them.
 //!
 //! ```text
 //!               kernel                         |                 user space
@@ -9,36 +9,35 @@
 //!  DNS answers ----------+                     |
 //! ```
 //!
-//! Data moves one way. Bytes of the ring become an [`event::Event`] (validated, typed, kernel
-//! time), then a [`record::Record`] (wall clock, process, parent, names), then a line. One thread,
-//! one loop ([`session`]), which reads from a trait ([`source::Source`]) and writes to one
-//! ([`output::Sink`]); `main` alone sees everything. No file imports itself through others
-//! (tests/structure.rs).
+//! Data flows one way. Bytes from the ring become an [`event::Event`] (validated, typed, kernel time), then a
+//! [`record::Record`] (wall clock, process, parent, names), then a line. A single loop in one thread ([`session`])
+//! reads from a trait ([`source::Source`]) and writes to another ([`output::Sink`]); only `main` knows the
+//! implementations. There are no import cycles between files (tests/structure.rs).
 #![deny(unsafe_code)]
 
-/// What was typed, and the plan made of it.
+/// Command-line arguments, and the plan of a run.
 pub mod cli;
 /// DNS answers, and the names they give to connections.
 pub mod dns;
-/// What can happen to a connection and who can do it.
+/// The data model: events of connections, and the processes involved.
 pub mod event;
 /// Predicates, options and NetMon YAML, compiled for the kernel; the reference evaluator.
 pub mod filter;
-/// Clocks, terminal, capabilities, the sudo user, the command.
+/// Clocks, terminal, capabilities, the invoking user, the command, the sandbox.
 pub mod host;
-/// Characters that a terminal obeys rather than shows.
+/// Control and invisible characters in untrusted text.
 pub mod hostile;
 /// Formats, summary, messages, and the writer of lines.
 pub mod output;
-/// Process images by id, and what is read of a process.
+/// The process table, and what is read about a process.
 pub mod process;
-/// An event with its processes, names and wall clock.
+/// An event with its processes, names and wall-clock time.
 pub mod record;
-/// Recordings, read back.
+/// Reads and prints recordings (`-r`).
 pub mod recording;
-/// The loop from source to sink, when it stops, and what exists at the start.
+/// The loop from source to sink, its stop conditions, and the sockets that exist at the start.
 pub mod session;
-/// What a session reads from.
+/// The trait that a session reads from.
 pub mod source;
-/// The kernel side: load, attach, read, decode. The only place for unsafe and libbpf.
+/// The kernel side: load, attach, read, decode. The only module with unsafe code and libbpf.
 pub mod tracer;

@@ -1,4 +1,4 @@
-//! Parse, plan, attach, run, exit code.
+//! Parses arguments, sets up a run or a replay, and sets the exit code.
 
 use std::{
     fs::Metadata,
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         error.exit();
     }
     if let Some(text) = docs::asked_for(&args) {
-        // A reader that does not want it all is no failure.
+        // A reader that closes the pipe early is not an error.
         let _ = stdout().write_all(&text);
         return ExitCode::SUCCESS;
     }
@@ -77,11 +77,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// What to report. Whatever is wrong here is wrong with the usage.
+/// Compiles the filter. All errors here are usage errors.
 fn compile(args: &Args) -> Result<(Filter, Program)> {
     let mut filter = args.filter.filter()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // The links of another host are not known.
+    // The links of the host where a recording was made are not known.
     let notes = if args.read.is_empty() { links::follow(&mut filter, &path) } else { Vec::new() };
     for note in notes.iter().filter(|_| !args.quiet) {
         messages::line(&mut stderr(), note);
@@ -108,10 +108,10 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     )?;
     let plan = plan(args, &output);
 
-    // Beside a command they are the command's.
+    // With a command, signals are handled by the thread that waits for it.
     let signalled = if plan.command.is_empty() { catch_signals()? } else { Arc::default() };
 
-    // While the programs are loaded, it gets ready.
+    // Started early, so that it is ready by the time the programs are loaded.
     let containers = Reader::start(plan.sandbox)?;
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
     let facts = host::facts();
@@ -175,7 +175,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     Ok(if traced.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
 }
 
-/// What was meant, given where the output goes.
+/// The plan of this run, which depends on whether the output is a terminal.
 fn plan(args: &Args, output: &OwnedFd) -> Plan {
     let environment = Environment {
         output_is_terminal: output.is_terminal(),
@@ -184,7 +184,7 @@ fn plan(args: &Args, output: &OwnedFd) -> Plan {
     Plan::new(args, environment)
 }
 
-/// The format. `all_capabilities`: every capability of the kernel that the events are from.
+/// The sink of the format. `all_capabilities`: all capabilities of the kernel that recorded the events.
 fn sink(args: &Args, plan: &Plan, all_capabilities: u64, output: &OwnedFd) -> Result<Box<dyn Sink>> {
     let options = output::Options {
         color: plan.color,
@@ -198,7 +198,7 @@ fn sink(args: &Args, plan: &Plan, all_capabilities: u64, output: &OwnedFd) -> Re
     output::sink(format, options, || metadata(&plan.envelope), output)
 }
 
-/// Print recordings. Nothing is traced.
+/// Prints recordings without tracing.
 fn replay(args: &Args, filter: &Filter) -> Result<ExitCode> {
     let output = target::open(args.output.as_deref(), false, false, host::invoker().as_ref())?;
     let plan = plan(args, &output);
@@ -231,11 +231,11 @@ fn replay(args: &Args, filter: &Filter) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether one of those that end a run has come.
+/// Catches the signals that end a run; the flag is set when one arrives.
 fn catch_signals() -> Result<Arc<AtomicBool>> {
     let signalled = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // nohup(1) has us go on.
+        // With nohup(1), SIGHUP stays ignored.
         if signal != SIGHUP || !host::ignores(SIGHUP) {
             flag::register(signal, Arc::clone(&signalled)).context("catch signals")?;
         }
@@ -243,7 +243,7 @@ fn catch_signals() -> Result<Arc<AtomicBool>> {
     Ok(signalled)
 }
 
-/// Give up what only the start needed. A command has been started by now: it has what we had.
+/// Drops the privileges that only the start needed. The command, if any, was started before with all of them.
 fn confine(plan: &Plan, tracer: &Tracer<'_>, command: Option<Started>) -> Result<Option<Running>> {
     tracer::raise_priority();
     let pid = command.as_ref().map(Started::pid).transpose()?;
@@ -259,10 +259,10 @@ fn confine(plan: &Plan, tracer: &Tracer<'_>, command: Option<Started>) -> Result
     Ok(running)
 }
 
-/// What to do where the kernel has no sandbox for us.
+/// Context of an error in setting up the sandbox.
 const NO_SANDBOX: &str = "give up privileges (--no-sandbox goes on with them)";
 
-/// What there is to say before the first event.
+/// Prints notes and the ready line.
 fn announce(plan: &Plan, tracer: &Tracer<'_>) {
     if plan.at_start == AtStart::PrintOnly {
         tracer.notes().iter().for_each(|note| messages::line(&mut stderr(), note));
@@ -274,7 +274,7 @@ fn announce(plan: &Plan, tracer: &Tracer<'_>) {
     }
 }
 
-/// What there is to say after the last one.
+/// Prints the summary and reports losses.
 fn sum_up(plan: &Plan, summary: &Summary, output: &mut Writer<OwnedFd>) -> Result<()> {
     if plan.summary_only {
         let text = match plan.format {

@@ -1,4 +1,4 @@
-//! How records become lines, and what is said beside them.
+//! Turns records into lines, and prints summaries and messages.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -35,7 +35,7 @@ pub use sink::Sink;
 use summary_render::LineWidth;
 use table::{TableOptions, Zone};
 
-/// How events are printed.
+/// The format of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Aligned columns for people
@@ -48,25 +48,24 @@ pub enum Format {
     Csv,
 }
 
-/// What the formats need to know.
+/// Options that affect the formats.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// With colour.
+    /// Whether the table is coloured.
     pub color: bool,
-    /// With the time in UTC.
+    /// Whether the table shows times in UTC.
     pub utc: bool,
-    /// Every capability the kernel knows, of which the events are.
+    /// All capabilities known to the kernel that the events are from.
     pub all_capabilities: u64,
-    /// With the Community ID of each connection.
+    /// Whether to add the Community ID of each connection.
     pub community_id: bool,
-    /// The output has lines already: no header.
+    /// Whether the output already has lines, so that no header is printed.
     pub continues: bool,
-    /// All records form one document, written at once.
+    /// Whether all records form one document, written at once.
     pub one_document: bool,
 }
 
-/// The format's sink, or none of them where only a summary is wanted; `metadata` is for an odr
-/// envelope.
+/// The sink of the format, or [`sink::Nothing`] if only a summary is wanted; `metadata` is for the envelope of odr.
 ///
 /// # Errors
 /// When the terminal's descriptor cannot be duplicated.
@@ -95,7 +94,7 @@ pub fn sink(
     })
 }
 
-/// The width of a line of a summary there.
+/// The width of the lines of a summary on this descriptor.
 pub fn line_width(of: impl AsFd) -> LineWidth {
     let glyphs = if host::shows_utf8() { text::UNICODE } else { text::ASCII };
     LineWidth { columns: host::terminal_size(of).map(|size| size.columns), cut: glyphs.cut }

@@ -1,4 +1,4 @@
-//! Who the image ids in events stand for.
+//! The process table: from image ids in events to processes.
 
 use std::{cell::OnceCell, collections::HashSet, rc::Rc};
 
@@ -14,27 +14,28 @@ pub mod container;
 pub mod procfs;
 pub mod systemd_unit;
 
-/// Images kept before those that nothing refers to any more are dropped: 10 to 30 MB.
+/// From this number of images on, unused ones are dropped. They take 10 to 30 MB.
 pub const SWEEP_AT: usize = 8192;
 
-/// The images sent by the kernel side.
+/// The process images sent by the kernel side.
 ///
-/// Memory is bounded by what is alive: when the table has grown large, the images that no open
-/// connection and no kept image's parentage refers to are dropped, and the kernel side is asked to
-/// send again what it needs. Records already in the ring may still refer to dropped images, so
-/// those go only when the last such record has been read. The bound is twice the images in use, or
+/// Memory is bounded by what is in use. When the table has grown large, the kernel side is asked which images open
+/// connections refer to, and images that are neither in use nor the parent of one that is are dropped; the kernel side
+/// sends dropped images again when it needs them. Records already in the ring may still refer to dropped images, so
+/// these are removed only when the last such record has been read. The table holds at most twice the images in use, or
+/// [`SWEEP_AT`], plus those whose records fit into the ring.
 /// [`SWEEP_AT`], plus those whose records fit into the ring.
 #[derive(Debug)]
 pub struct ProcessTable {
     known: HashMap<ImageId, Rc<ProcessEntry>>,
-    /// Images received since the kernel side was asked: in use, whatever it said before.
+    /// Images received since the kernel side was asked; these are in use, whatever the answer was.
     fresh: HashSet<ImageId>,
     answer: Option<Answer>,
     at_least: usize,
     sweep_at: usize,
 }
 
-/// What the kernel side said is in use, and when.
+/// The images in use according to the kernel side, and the time of that answer.
 #[derive(Debug)]
 struct Answer {
     in_use: HashSet<ImageId>,
@@ -59,7 +60,7 @@ impl ProcessTable {
         }
     }
 
-    /// Take a record. Arguments the kernel side could not read come from `read_args`, if it knows.
+    /// Inserts a record. Arguments that the kernel side could not read come from `read_args`, if available.
     pub fn insert(
         &mut self,
         id: ImageId,
@@ -77,12 +78,12 @@ impl ProcessTable {
         self.fresh.insert(id);
     }
 
-    /// The memory of a process that exits is gone while it still closes its sockets: its executable and arguments are
-    /// those of its record before, or of the process that forked it.
+    /// Fills in the executable and arguments of an exiting process, which still closes its sockets when its memory is
+    /// already gone: from its previous record, or from the process that forked it.
     fn complete(&self, process: &mut Process) {
         let get = |id| self.known.get(&id).map(|known| &known.process);
         let forked_by = || {
-            // Another parent may have adopted it.
+            // The parent may be one that adopted it.
             process.parent.and_then(get).filter(|parent| process.cloned && parent.comm == process.comm)
         };
         if let Some(known) = process.before.and_then(get).or_else(forked_by) {
@@ -92,34 +93,34 @@ impl ProcessTable {
         }
     }
 
-    /// Who it is, if its record came.
+    /// The process of an image, if its record was received.
     pub fn get(&self, id: ImageId) -> Option<Rc<ProcessEntry>> {
         self.known.get(&id).cloned()
     }
 
-    /// Whether it is time to ask the kernel side what is in use.
+    /// Whether it is time to ask the kernel side which images are in use.
     pub fn is_crowded(&self) -> bool {
         self.answer.is_none() && self.known.len() >= self.sweep_at
     }
 
-    /// The kernel side is about to be asked: what comes from here on is in use.
+    /// To be called before asking the kernel side: images received from now on are in use.
     pub fn begin_sweep(&mut self) {
         self.fresh.clear();
     }
 
-    /// It has answered, at this time.
+    /// Takes the answer of the kernel side, given at this time.
     pub fn answered(&mut self, in_use: HashSet<ImageId>, at: BootTime) {
         self.answer = Some(Answer { in_use, at });
     }
 
-    /// All records before this time have been read.
+    /// To be called when all records before this time have been read.
     pub fn passed(&mut self, time: BootTime) {
         if let Some(answer) = self.answer.take_if(|answer| answer.at < time) {
             self.sweep(&answer.in_use);
         }
     }
 
-    /// Drop what is neither in use nor fresh, nor the parent of such.
+    /// Drops images that are not in use, not fresh, and not the parent of one that is.
     fn sweep(&mut self, in_use: &HashSet<ImageId>) {
         let kept: HashSet<ImageId> = self
             .known
@@ -134,12 +135,12 @@ impl ProcessTable {
         self.sweep_at = self.at_least.max(self.known.len() * 2);
     }
 
-    /// How many images are known.
+    /// The number of images.
     pub fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// Whether none is.
+    /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!(args(&table), None);
         table.insert(ImageId(1), process(None, None), from_proc);
         assert_eq!(args(&table).as_deref(), Some("from proc"));
-        // it is gone, and what was known of it holds
+        // it has exited; what was known about it stays
         table.insert(ImageId(1), process(None, None), none);
         assert_eq!(args(&table).as_deref(), Some("from proc"));
         table.insert(ImageId(1), process(None, Some("its own")), from_proc);
@@ -193,7 +194,7 @@ mod tests {
         };
         let mut table = ProcessTable::new(10);
         table.insert(ImageId(1), curl.clone(), none);
-        // its own record, a thread's, a child's, a child's that has been adopted by something else
+        // its previous record, a thread, a child, and a child adopted by another process
         for (id, after, path) in [
             (1, gone(1, 9, "curl"), "/usr/bin/curl"),
             (2, gone(1, 9, "thread"), "/usr/bin/curl"),
@@ -240,8 +241,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the order of things, an image that is in use, came after the question, or is
-        /// the parent of such is there after a sweep; everything else is not.
+        /// Regardless of the order of events: an image that is in use, arrived after the question, or is the parent of
+        /// such an image is kept by a sweep; all others are dropped.
         #[test]
         fn a_sweep_drops_what_is_out_of_use_and_nothing_else(
             before in prop::collection::vec((1..50_u64, prop::option::of(1..50_u64)), 0..60),

@@ -1,4 +1,4 @@
-//! From an [`Event`](crate::event::Event) to what a person wants to read.
+//! An [`Event`](crate::event::Event) with its wall-clock time, processes and names.
 
 use std::{cell::OnceCell, rc::Rc};
 
@@ -7,61 +7,62 @@ use crate::{
     filter::Subject,
 };
 
-/// The names of one remote end, most recently answered first.
+/// The DNS names of a remote end, most recently answered first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     names: Option<Rc<[Rc<str>]>>,
-    /// Another network namespace got the answers: likely, not certain.
+    /// Whether the answers came from another network namespace: likely, not certain.
     pub guess: bool,
 }
 
 impl Names {
-    /// At most four, each the one a program asked for. Where there is none, nothing is guessed.
+    /// At most four names, each as a program asked for it. Without names, `guess` is ignored.
     pub fn new(names: Vec<Rc<str>>, guess: bool) -> Names {
         if names.is_empty() { Names::default() } else { Names { names: Some(names.into()), guess } }
     }
 
-    /// All of them.
+    /// The names, most recently answered first.
     pub fn all(&self) -> &[Rc<str>] {
         self.names.as_deref().unwrap_or_default()
     }
 }
 
-/// A process image, with whatever a sink made of it once and for all.
+/// A process image, and its cached rendering.
 #[derive(Debug)]
 pub struct ProcessEntry {
-    /// Its id.
+    /// The id that events refer to.
     pub id: ImageId,
-    /// What is known of it.
+    /// The details of the process.
     pub process: Process,
-    /// What the sink wrote of it, before and after the thread.
+    /// The sink's rendering of it, in two parts: before and after the thread id.
     pub rendered: OnceCell<[String; 2]>,
 }
 
-/// An event with everyone it speaks of.
+/// An event with the processes it refers to.
 #[derive(Debug)]
 pub struct Record {
-    /// What happened.
+    /// The event, as decoded from the ring or a recording.
     pub event: Event,
-    /// Its time, nanoseconds since 1970.
+    /// The time of the event in nanoseconds since 1970.
     pub wall_ns: i128,
-    /// Add this to a boot time for nanoseconds since 1970.
+    /// Add this to a boot time to get nanoseconds since 1970.
     pub wall_offset: i128,
-    /// The owner; none when its record was lost.
+    /// The owner; none if its record was lost.
     pub process: Option<Rc<ProcessEntry>>,
-    /// The owner's parent.
+    /// The parent of the owner, if known.
     pub parent: Option<Rc<ProcessEntry>>,
-    /// The process that closed the connection, when that is not the owner.
+    /// The process that closed the connection, if not the owner.
     pub closer: Option<Rc<ProcessEntry>>,
-    /// What the remote end was called when the connection was opened.
+    /// The names of the remote end when the connection was opened.
     pub names: Names,
-    /// The rule that admitted it, by name.
+    /// The name of the rule that admitted it.
     pub rule: Option<Rc<str>>,
-    /// Of a socket found at the start: all processes that have it, the owner first.
+    /// For a socket found at the start: all processes that hold it, the owner first.
     pub owners: Vec<(Actor, Option<Rc<ProcessEntry>>)>,
 }
 
-/// A child that outlives the owner, its parent, and exits: all that is left of its executable is what it inherited.
+/// A forked child may outlive the owner and close the socket while it exits. Its memory is gone by then, so its
+/// executable is the one it inherited from the owner.
 fn named_after(closer: Rc<ProcessEntry>, owner: Option<&ProcessEntry>) -> Rc<ProcessEntry> {
     let its = &closer.process;
     let is_fork_of = |owner: &Process| its.cloned && its.binary_path.is_empty() && its.comm == owner.comm;
@@ -76,7 +77,7 @@ fn named_after(closer: Rc<ProcessEntry>, owner: Option<&ProcessEntry>) -> Rc<Pro
 }
 
 impl Record {
-    /// What a filter can look at.
+    /// The attributes that a filter looks at.
     pub fn subject(&self) -> Subject {
         let event = &self.event;
         let process = self.process.as_deref().map(|entry| &entry.process);
@@ -102,7 +103,7 @@ impl Record {
             container_name: container(|c| c.name.as_ref()),
             pod: container(|c| c.pod.as_ref()),
             namespace: container(|c| c.namespace.as_ref()),
-            // --cgroup stands for itself: the kernel has seen to it.
+            // The kernel has already evaluated --cgroup.
             in_cgroup: true,
             netns: event.netns,
             saddr: event.local.ip(),
@@ -114,7 +115,7 @@ impl Record {
         }
     }
 
-    /// Look up everyone with `get`.
+    /// Looks up the processes of an event with `get`.
     pub fn new(
         event: Event,
         names: Names,
@@ -141,7 +142,7 @@ impl Record {
     }
 }
 
-/// As the kernel has it (src/bpf/existing.h): what is left of a socket counts as opened here.
+/// The direction as the kernel evaluates it (src/bpf/existing.h): unknown ones count as egress, listeners as ingress.
 fn direction(kind: &EventKind) -> Direction {
     kind.direction().unwrap_or(if kind.is_listener() { Direction::Ingress } else { Direction::Egress })
 }

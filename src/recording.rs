@@ -1,7 +1,7 @@
-//! Recordings: the JSON lines that tcptrace has written, read back and printed in any format.
+//! Recordings: reads JSON lines written by tcptrace and prints them in any format.
 //!
-//! Nothing is traced and no privilege is needed. A filter is applied by the reference evaluator, which the kernel
-//! is tested against, so it selects from a recording what it would have selected live.
+//! This needs neither tracing nor privileges. Filters are applied by the reference evaluator, which the kernel is
+//! tested against, so they select the same events as during tracing.
 
 use std::{
     io::{self, BufRead, Write},
@@ -31,42 +31,42 @@ use file::Input;
 use line::{Reader, Unreadable};
 use progress::Progress;
 
-/// A line that is longer than this is none of ours; its end is looked for, and no more of it is kept.
+/// Longer lines are not from tcptrace: they are skipped without being kept in memory.
 const LINE_MAX: usize = 1 << 20;
 
-/// What is left of it: no JSON.
+/// Replaces a line that is too long; not valid JSON.
 const TOO_LONG: &[u8] = b"...";
 
-/// Bytes of output that are gathered while more input is at hand.
+/// Bytes of output buffered while more input is available.
 const GATHERED: usize = 1 << 18;
 
-/// Reads recordings, one after the other.
+/// Replays recordings, one after the other.
 pub struct Replay<'a, Fd> {
-    /// What to select.
+    /// The filter to apply.
     pub filter: &'a Filter,
-    /// Which kinds of events; all, where none is asked for.
+    /// The kinds of events to show; none for all.
     pub events: Option<EventSet>,
-    /// The format.
+    /// The sink of the output format.
     pub sink: &'a mut dyn Sink,
-    /// Where lines go.
+    /// The destination of lines.
     pub output: &'a mut Writer<Fd>,
-    /// When to stop.
+    /// The stop conditions of the replay.
     pub stop: Stop,
-    /// Told of each line that cannot be read: the file's name, the line's number, and why.
+    /// Called for each line that cannot be read: file name, line number, reason.
     pub skipped: &'a mut dyn FnMut(&str, u64, Unreadable),
-    /// Where somebody waits.
+    /// The progress bar, if one is shown.
     pub progress: Option<Progress>,
 }
 
-/// Lines that were skipped: the first few are reported, all are counted.
+/// Reports skipped lines: the first few one by one, then only their number.
 #[derive(Debug, Default)]
 pub struct Skipped(u64);
 
-/// How many of them are reported one by one.
+/// Maximum number of lines reported one by one.
 const REPORTED: u64 = 5;
 
 impl Skipped {
-    /// One more.
+    /// Counts a skipped line, and reports it if it is one of the first.
     pub fn add(&mut self, to: &mut impl Write, file: &str, line: u64, why: Unreadable) {
         self.0 += 1;
         let why = match why {
@@ -78,7 +78,7 @@ impl Skipped {
         }
     }
 
-    /// How many there were, if any was not reported.
+    /// Reports the total number, if not all were reported.
     pub fn total(&self, to: &mut impl Write) {
         if self.0 > REPORTED {
             messages::line(to, &format!("{} lines skipped", self.0));
@@ -87,7 +87,7 @@ impl Skipped {
 }
 
 impl<Fd: AsFd> Replay<'_, Fd> {
-    /// Read all of it, or until `stop` says no more or the reader of the output is gone.
+    /// Replays all inputs, until `stop` ends it or the reader of the output is gone.
     ///
     /// # Errors
     /// When an input cannot be read or the output cannot be written.
@@ -116,7 +116,7 @@ impl<Fd: AsFd> Replay<'_, Fd> {
         reader: &mut Reader,
         summary: &mut Summary,
     ) -> Result<Flushed> {
-        // The line that began in what was read before.
+        // The beginning of a line that continues in the next chunk.
         let (mut begun, mut number, mut too_long) = (Vec::new(), 0, false);
         loop {
             let chunk = match input.fill_buf() {
@@ -163,7 +163,7 @@ impl<Fd: AsFd> Replay<'_, Fd> {
             if let Some(progress) = &mut self.progress {
                 progress.show();
             }
-            // What waits in a pipe may be all there is for now.
+            // On a pipe, more input may be long in coming.
             if self.output.buffer().len() >= GATHERED || input.is_live() {
                 let flushed = self.flush()?;
                 if flushed != Flushed::All {
@@ -207,7 +207,8 @@ impl<Fd: AsFd> Replay<'_, Fd> {
     }
 }
 
-/// The verdict on a recorded event. As in the kernel, an event without a process matches no condition on one.
+/// Evaluates the filter on a recorded event. As in the kernel, an event without a process matches no condition on the
+/// process.
 pub fn evaluate(filter: &Filter, record: &Record) -> Verdict {
     if filter.all.is_empty() && filter.rules.is_empty() {
         return Verdict::Admitted(None);

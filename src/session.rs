@@ -1,4 +1,4 @@
-//! A run: from the source to the sink until it is to stop.
+//! The loop of a run: from source to sink until a stop condition holds.
 
 use std::{
     net::SocketAddr,
@@ -34,41 +34,41 @@ use dns_filter::DnsFilter;
 use existing::{ExistingSockets, insert};
 use stop::Stop;
 
-/// The kernel side does not wake us for each record; we come this often.
+/// Polling interval: the kernel side does not wake the reader for every record.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Bytes of lines that wait for one write(2), at most: what a pipe takes at a time.
+/// Bytes of lines buffered before a write(2): as much as a pipe holds.
 const LINES_MAX: usize = 1 << 16;
 
-/// Sockets that exist at the start, printed between two looks at whether to stop.
+/// Existing sockets printed between two checks of the stop condition.
 const CHUNK: usize = 512;
 
 /// A run in progress.
 pub struct Session<'a, S, H, Fd> {
-    /// Where records come from.
+    /// The source of the records.
     pub source: &'a mut S,
-    /// The machine.
+    /// The machine: clocks, /proc and container names.
     pub host: &'a H,
-    /// The format.
+    /// The sink of the output format.
     pub sink: &'a mut dyn Sink,
-    /// Where lines go.
+    /// The destination of lines.
     pub output: &'a mut Writer<Fd>,
-    /// When to stop.
+    /// The stop conditions of the run.
     pub stop: Stop,
-    /// What exists at the start.
+    /// The sockets that existed at the start.
     pub existing: ExistingSockets,
-    /// Where connections were to go that went elsewhere.
+    /// The address passed to connect(), for connections that a cgroup program redirected.
     pub asked: PerConnection<SocketAddr>,
-    /// What remote ends are called.
+    /// The names of remote ends.
     pub dns: DnsTracker,
-    /// Names of the rules, by number.
+    /// The names of the rules, by index.
     pub rules: Vec<Option<Rc<str>>>,
-    /// The filter on names, where there is one.
+    /// The filter on names, if there is one.
     pub dns_filter: Option<DnsFilter>,
 }
 
 impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
-    /// Go on until `stop` says no more, or the reader of the output is gone.
+    /// Runs until `stop` ends it or the reader of the output is gone.
     ///
     /// # Errors
     /// When the source cannot be read or the output cannot be written.
@@ -109,7 +109,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         }
 
         summary.elapsed = started.elapsed();
-        // In this order what is counted as lost is lost, and nothing else.
+        // Detach first, then read the rest, then count losses: so the count is exact.
         self.source.detach();
         while end == Flushed::All && self.stop.wants_more() {
             self.source.read(&mut batch)?;
@@ -131,7 +131,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         Ok(summary)
     }
 
-    /// Print some of what exists at the start.
+    /// Prints a part of the existing sockets.
     fn print(&mut self, sockets: &[Event], table: &ProcessTable, summary: &mut Summary) -> Result<Flushed> {
         let wall_offset = self.host.wall_offset();
         self.sink.begin_batch();
@@ -161,8 +161,8 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         self.stop.record_printed();
     }
 
-    /// Print a batch. All of it is written before the next is taken: a reader that is slower
-    /// than the events fills the ring, where losses are counted, and not our memory.
+    /// Prints a batch. It is written completely before the next one is read: if the reader is slower than the events,
+    /// the ring fills up, where losses are counted, instead of our memory.
     fn take(&mut self, batch: &Batch, table: &mut ProcessTable, summary: &mut Summary) -> Result<Flushed> {
         let wall_offset = self.host.wall_offset();
         self.sink.begin_batch();
@@ -197,7 +197,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         self.output.flush(|stalled| stop.abandons_output(Instant::now(), stalled)).context("write the output")
     }
 
-    /// Wait for records; returns whether the reader of the output went away.
+    /// Waits for records; returns whether the reader of the output is gone.
     fn wait(&self, at_most: Duration) -> bool {
         let mut fds = [
             PollFd::new(self.output.fd(), PollFlags::empty()),
@@ -208,7 +208,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         is_gone(outcome, &fds[..1])
     }
 
-    /// Count the events that wait and will not be printed.
+    /// Counts the waiting events that will not be printed.
     fn abandon(&mut self, batch: &mut Batch) -> Result<u64> {
         let mut events = 0;
         loop {

@@ -1,4 +1,4 @@
-//! What a session reads from: the kernel, a recorded file, a test's script.
+//! The source of a session's records: the kernel, or a script in tests.
 
 use std::{collections::HashSet, os::fd::BorrowedFd};
 
@@ -6,35 +6,35 @@ use anyhow::Result;
 
 use crate::event::ImageId;
 
-/// Where records come from.
+/// A source of records.
 pub trait Source {
-    /// Readable when records wait and the source thinks it is time.
+    /// A descriptor that is readable when enough records wait to be worth a wakeup.
     fn ready_fd(&self) -> BorrowedFd<'_>;
-    /// Take waiting records; an empty batch when there are none.
+    /// Takes waiting records; an empty batch when there are none.
     ///
     /// # Errors
-    /// When the ring cannot be read any more.
+    /// When the ring can no longer be read.
     fn read(&mut self, into: &mut Batch) -> Result<()>;
-    /// Visit some of the sockets that exist, whose records can then be read; false when all were.
+    /// Visits some of the existing sockets, whose records can then be read; false when all have been visited.
     ///
     /// # Errors
-    /// When an iterator cannot be read any more.
+    /// When an iterator can no longer be read.
     fn visit_existing(&mut self) -> Result<bool>;
     /// Whether a connection that has an owner is open.
     fn has_open(&self) -> bool;
-    /// Stop producing records. Those that wait can still be read.
+    /// Stops producing records. Those that wait can still be read.
     fn detach(&mut self);
-    /// What was lost so far on the kernel side.
+    /// What the kernel side has lost so far.
     fn lost(&self) -> Lost;
-    /// The images that open connections refer to. Records sent before the call and not among
-    /// them are sent again before they are next referred to.
+    /// The images that open connections refer to. Process records sent before the call for
+    /// any other image are sent again before they are next referred to.
     ///
     /// # Errors
     /// When the connection table cannot be read.
     fn images_in_use(&mut self) -> Result<HashSet<ImageId>>;
 }
 
-/// Records one after the other in one piece of memory.
+/// Records stored back to back in one buffer.
 #[derive(Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
@@ -42,25 +42,25 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Append a copy of one record.
+    /// Appends a copy of one record.
     pub fn push(&mut self, record: &[u8]) {
         self.bytes.extend_from_slice(record);
         self.ends.push(self.bytes.len());
     }
 
-    /// Drop all records, and keep their room.
+    /// Removes all records and keeps the allocation.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
     }
 
-    /// Exchange with an empty one.
+    /// Takes the records of `other` in place of its own, and leaves `other` empty.
     pub fn swap(&mut self, other: &mut Batch) {
         self.clear();
         std::mem::swap(self, other);
     }
 
-    /// No record.
+    /// Whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -72,28 +72,28 @@ impl Batch {
     }
 }
 
-/// Connections that the kernel side tracks at a time.
+/// Maximum number of connections that the kernel side tracks at a time.
 pub const CONNECTIONS_MAX: u64 = 1 << 20;
 
-/// What was lost, by cause.
+/// Lost records, by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Lost {
-    /// Events: the ring was full.
+    /// Events lost because the ring was full.
     pub ring: u64,
-    /// Connections: the connection table was full.
+    /// Connections lost because the connection table was full.
     pub table: u64,
-    /// Process records: the ring was full, or no memory.
+    /// Process records lost because the ring was full or memory was short.
     pub process: u64,
     /// Processes of the command that could not be followed.
     pub follow: u64,
-    /// Events: the kernel skipped the program, it was already running on that CPU.
+    /// Events lost because the kernel skipped the program, which was already running on that CPU.
     pub missed: u64,
-    /// DNS answers: the ring was more than half full.
+    /// DNS answers dropped because the ring was more than half full.
     pub answers: u64,
-    /// Records this build cannot read.
+    /// Records that this build cannot decode.
     pub undecodable: u64,
-    /// DNS answers that cannot be understood.
+    /// DNS answers that cannot be parsed.
     pub bad_answers: u64,
-    /// Events that were never taken by the reader of our output.
+    /// Events that the reader of the output never took.
     pub undelivered: u64,
 }

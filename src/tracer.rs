@@ -1,4 +1,4 @@
-//! The tracer: open, configure, load, attach, read, detach. The only place for unsafe and libbpf.
+//! The tracer: open, configure, load, attach, read, detach. The only module with unsafe code and libbpf.
 #![allow(unsafe_code)]
 
 use std::{
@@ -55,10 +55,10 @@ pub use priority::raise_priority;
 pub use programs::ProbeSet;
 use skel::{NetmonSkel, NetmonSkelBuilder, types};
 
-/// Records taken from the ring at a time: bounds memory, and how late a stop can be noticed.
+/// Records read from the ring at a time: limits memory, and the delay in noticing a stop.
 const BATCH: usize = 1024;
 
-/// Room for the two attempts at loading, one for each probe set. Belongs to `main`.
+/// Memory for two attempts at loading, one per probe set. Owned by `main`.
 pub type Storage = [MaybeUninit<OpenObject>; 2];
 
 /// The loaded and attached programs.
@@ -71,14 +71,14 @@ pub struct Tracer<'obj> {
     notes: Vec<String>,
     iterators: Option<Iterators>,
     orphans: Vec<Iter>,
-    /// Connections that were accepted, and ended, unseen.
+    /// Connections whose accept and close were both missed.
     skipped_accepts: u64,
     events_of_accepted: u64,
 }
 
 impl<'obj> Tracer<'obj> {
-    /// Load and attach. With [`Probes::Auto`] the trampoline set is tried first, and the
-    /// tracepoint set where the kernel refuses it.
+    /// Loads and attaches the programs. With [`Probes::Auto`] the trampoline set is tried first, then the tracepoint
+    /// set if the kernel refuses it.
     ///
     /// # Errors
     /// The error of the last attempt, with its errno as the root cause.
@@ -144,7 +144,7 @@ impl<'obj> Tracer<'obj> {
         let batch = Rc::new(RefCell::new(Batch::default()));
         let mut builder = RingBufferBuilder::new();
         let filled = Rc::clone(&batch);
-        // Runs below C: it copies, and whatever can fail is done later.
+        // Called from C, so it must not panic: it only copies.
         builder
             .add(&skel.maps.ring, move |record| {
                 filled.borrow_mut().push(record);
@@ -166,7 +166,7 @@ impl<'obj> Tracer<'obj> {
         set_bss_flag(&mut skel, |bss| &mut bss.existing_running, iterators.is_some().into());
         set_bss_flag(&mut skel, |bss| &mut bss.started, 1);
         let orphans = orphans(&skel);
-        // its close, without which none is counted, and its accept
+        // the close, without which none is counted, and the accept
         let events_of_accepted = 1 + u64::from(config.events.iter().any(|name| name == EventName::Accept));
         Ok(Tracer {
             skel,
@@ -187,7 +187,7 @@ impl<'obj> Tracer<'obj> {
         self.set
     }
 
-    /// Tells whether a process has exec'd nothing since its record was made.
+    /// A check whether a process has not called exec since its record was made.
     ///
     /// # Errors
     /// When a descriptor cannot be duplicated.
@@ -196,18 +196,18 @@ impl<'obj> Tracer<'obj> {
         Ok(move |process: &Process| images.is_current(process))
     }
 
-    /// Whether maps can be read with the privileges of this moment.
+    /// Whether maps can be read with the current privileges.
     pub fn reads_maps(&self) -> bool {
         self.skel.maps.slots.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).is_ok()
     }
 
-    /// What could not be attached, in words.
+    /// Notes on what could not be attached.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 }
 
-/// Set one of the variables that the programs read.
+/// Sets a variable that the programs read.
 fn set_bss_flag(skel: &mut NetmonSkel<'_>, variable: fn(&mut types::bss) -> &mut u32, value: u32) {
     if let Some(bss) = skel.maps.bss_data.as_deref_mut() {
         // SAFETY: it is a valid, aligned integer in a shared mapping.
@@ -216,7 +216,7 @@ fn set_bss_flag(skel: &mut NetmonSkel<'_>, variable: fn(&mut types::bss) -> &mut
 }
 
 impl Tracer<'_> {
-    /// What the kernel side knows of each connection, for as long as `visit` wants more.
+    /// Visits the kernel side's entry for each connection, until `visit` returns false.
     fn each_conn(&self, mut visit: impl FnMut(layout::conn) -> bool) -> Result<()> {
         const AT_ONCE: u32 = 4096;
         let unknown = "an entry of the connection table has an unknown size";
@@ -237,7 +237,7 @@ impl Tracer<'_> {
         Ok(())
     }
 
-    /// Have the kernel side look for entries whose sockets have gone: it counts them as lost.
+    /// Makes the kernel side count entries as lost whose sockets no longer exist.
     fn count_orphans(&mut self) {
         for mut all in self.orphans.drain(..) {
             let _ = std::io::copy(&mut all, &mut std::io::sink());
@@ -245,8 +245,8 @@ impl Tracer<'_> {
     }
 }
 
-/// What looks for such entries when it is read, once: made while it may be. Without it they are not
-/// counted, and nothing else suffers.
+/// Iterators that count such entries when read; each can be read once. They are created while we may still do so;
+/// without them such entries are just not counted.
 fn orphans(skel: &NetmonSkel<'_>) -> Vec<Iter> {
     let (progs, maps) = (&skel.progs, &skel.maps);
     [(&progs.on_orphan, maps.conns.as_fd()), (&progs.on_orphan_slot, maps.slots.as_fd())]
@@ -312,18 +312,18 @@ impl Source for Tracer<'_> {
     }
 
     fn detach(&mut self) {
-        // What has closed without our having seen it, counted while the rest still counts.
+        // Connections that closed unseen are counted while the other counters still work.
         self.count_orphans();
         if self.set == ProbeSet::Tracepoint {
             self.skipped_accepts = counters::skipped_accepts(&self.skel);
         }
-        // What begins from here on is not ours, nor lost where only its end is seen.
+        // Later connections do not count, not even as lost when only their end is seen.
         set_bss_flag(&mut self.skel, |bss| &mut bss.started, 0);
-        // Last in, first out: no connection may begin whose end the rest would not report.
+        // Detach in reverse order: no connection may begin whose end the remaining programs would not report.
         while let Some(link) = self.links.pop() {
             drop(link);
         }
-        // A record that is still being filled hides those behind it from the reader.
+        // A record that is still being written hides later ones from the reader.
         counters::wait_for_programs();
     }
 }

@@ -1,13 +1,13 @@
-//! What tcptrace prints about itself.
+//! Documents that tcptrace prints: the JSON Schema and shell completions.
 
 use clap::CommandFactory;
 
 use crate::cli::Args;
 
-/// JSON Schema (2020-12) of every line that `--json` can print.
+/// The JSON Schema (2020-12) of every line that `--json` can print.
 pub const SCHEMA: &str = include_str!("schema.json");
 
-/// The document that was asked for, if one was.
+/// The requested document, if any.
 pub fn asked_for(args: &Args) -> Option<Vec<u8>> {
     if args.schema {
         return Some(SCHEMA.into());

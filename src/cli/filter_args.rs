@@ -1,4 +1,4 @@
-//! The filter options as typed, and what they mean once checked.
+//! The filter options, and their conversion to a checked [`Filter`].
 
 use crate::filter::netmon_yaml::NetMonConfig;
 use crate::filter::predicate::{self, Attribute, Net, PortRange, check_text, parse_number, parse_ports};
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What to report. Different options must all hold; of one option repeated, one value must.
+/// The filter options. Different options are ANDed; repeated values of one option are ORed.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Filters (evaluated in the kernel)")]
 pub struct FilterArgs {
@@ -29,7 +29,7 @@ pub struct FilterArgs {
     /// Only processes with this login (audit) user id
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = parse_number)]
     pub auid: Vec<u32>,
-    /// Only this process
+    /// Only processes with this process id
     #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = parse_number)]
     pub pid: Vec<u32>,
     /// Invert --binary, --uid, --euid and --auid: report every process they do not match
@@ -56,19 +56,19 @@ pub struct FilterArgs {
     /// Only IPv4, including IPv4-mapped addresses of IPv6 sockets
     #[arg(short = '4')]
     pub ipv4: bool,
-    /// Only IPv6
+    /// Only IPv6, without IPv4-mapped addresses
     #[arg(short = '6')]
     pub ipv6: bool,
     /// Only fail events: connections that did not come up
     #[arg(long)]
     pub failed: bool,
-    /// Only processes of this container, by name, or by id or the beginning of it
+    /// Only processes in this container: its name, its id, or the first digits of the id
     #[arg(long, value_name = "NAME|ID", value_parser = parse_container)]
     pub container: Vec<String>,
     /// Only processes in this cgroup (of the cgroup2 tree) and below
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<PathBuf>,
-    /// Only connections in this network namespace: /proc/PID/ns/net, or a name of `ip netns`
+    /// Only connections in this network namespace: /proc/PID/ns/net, or a name from `ip netns`
     #[arg(long, value_name = "PATH")]
     pub netns: Vec<PathBuf>,
     /// Process filter and named rules from a NetMon YAML file
@@ -80,9 +80,9 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
-    /// Reads what the arguments name. Every error is one of usage: exit status 2.
+    /// Resolves the arguments and reads the files they name. Every error is a usage error (exit status 2).
     ///
-    /// `--failed` is not part of it: it selects events, not connections.
+    /// `--failed` is not included: it selects events, not connections.
     pub fn filter(&self) -> Result<Filter> {
         let options = self.options()?;
         let predicate = predicate(&self.predicate)?;
@@ -126,13 +126,13 @@ impl FilterArgs {
     }
 }
 
-/// Words are joined by blanks, as tcpdump does it: `tcptrace port_dst == 443` needs no quotes.
+/// Joins the words with blanks, as tcpdump does: `tcptrace port_dst == 443` needs no quotes.
 fn predicate(words: &[String]) -> Result<Option<predicate::Predicate>> {
     if words.is_empty() {
         return Ok(None);
     }
     let source = words.join(" ");
-    // The shell takes double quotes away that single ones do not protect.
+    // The shell removes double quotes that are not inside single quotes.
     let hint = match words.len() > 1 && !source.contains('"') {
         true => "\nquote the whole filter for the shell if it contains strings: 'binary_name == \"curl\"'",
         false => "",
@@ -140,7 +140,7 @@ fn predicate(words: &[String]) -> Result<Option<predicate::Predicate>> {
     predicate::parse(&source).map(Some).map_err(|e| anyhow!("FILTER, {}{hint}", e.report(&source)))
 }
 
-/// NAME has no slash, a prefix ends in one.
+/// A NAME has no slash; a prefix ends in one.
 fn binary(text: &[u8]) -> Result<BinaryPattern> {
     let (attribute, pattern): (_, fn(Vec<u8>) -> BinaryPattern) = match (text.contains(&b'/'), text.last()) {
         (false, _) => (Attribute::BinaryName, BinaryPattern::Name),
@@ -166,10 +166,10 @@ fn read_config(path: &Path) -> Result<NetMonConfig> {
         .map_err(|e| anyhow!("{name}:{}:{}: {}", e.place.line, e.place.column, e.message))
 }
 
-/// A configuration of all the values that a filter can hold is smaller.
+/// Larger than any configuration whose values fit into a filter.
 const CONFIG_MAX: u64 = 16 << 20;
 
-/// A file, or a pipe for instance, that holds no more than `limit` bytes.
+/// Reads a file or a pipe, and fails if it has more than `limit` bytes.
 fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
@@ -179,7 +179,7 @@ fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A cgroup's id is the inode number of its directory.
+/// The id of a cgroup: the inode number of its directory.
 fn cgroup_id(path: &Path) -> Result<u64> {
     let shown = path.display();
     // /proc/PID/cgroup and systemd-cgls show paths that begin at the root of the tree.
@@ -203,7 +203,7 @@ fn cgroup_id(path: &Path) -> Result<u64> {
     }
 }
 
-/// A network namespace is known by the inode number of its file.
+/// The inode number that identifies a network namespace.
 fn netns_inode(path: &Path) -> Result<u32> {
     let is_name = path.components().count() == 1 && path.is_relative();
     let path = if is_name { Path::new("/run/netns").join(path) } else { path.to_path_buf() };

@@ -1,4 +1,4 @@
-//! Names of executables that are links on this host: the kernel knows a process by the file a link leads to.
+//! Resolves executables in a filter that are symbolic links here: the kernel reports the file a link points to.
 
 use std::{
     ffi::OsStr,
@@ -12,10 +12,10 @@ use crate::{
     hostile::printable,
 };
 
-/// Have the filter match what the links in it lead to, too. What was found is returned, in words: each link
-/// that was followed, and each path that is no file of this host.
+/// Makes the filter also match the targets of the links it names. Returns one note for each link followed and for each
+/// path that does not exist on this host.
 ///
-/// `path`: the folders in which a name without a slash is looked up, as in `PATH`.
+/// `path`: the directories to search for a name without a slash, as in `PATH`.
 pub fn follow(filter: &mut Filter, path: &OsStr) -> Vec<String> {
     let mut notes = Vec::new();
     filter.extend_texts(|attribute, text| {
@@ -57,7 +57,7 @@ fn real_path(path: &Path) -> Option<Vec<u8>> {
     fs::canonicalize(path).ok().map(|path| path.into_os_string().into_vec())
 }
 
-/// The names of the files that a command's name leads to. What is not in `PATH` may be elsewhere.
+/// The file names that a command resolves to. Commands outside `PATH` cannot be resolved.
 fn names_behind(name: &Path, path: &OsStr) -> Vec<Vec<u8>> {
     let files = std::env::split_paths(path).filter_map(|folder| fs::canonicalize(folder.join(name)).ok());
     let mut names: Vec<_> = files.filter_map(|file| Some(file.file_name()?.as_bytes().to_vec())).collect();
@@ -102,7 +102,7 @@ mod tests {
         }
     }
 
-    /// What a filter admits of processes with these executables, and the notes.
+    /// Which of these executables the filter admits, and the notes.
     fn admitted(source: &str, path: &Path, executables: &[&str]) -> (Vec<bool>, Vec<String>) {
         let predicate = predicate::parse(source).expect("a predicate");
         let mut filter =

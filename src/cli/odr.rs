@@ -1,13 +1,13 @@
-//! What was typed about the envelope of the odr format.
+//! Options for the envelope of the odr format.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
-/// The last second that has four digits for its year.
+/// The last second of the year 9999.
 const LAST: Duration = Duration::from_secs(253_402_300_799);
 
-/// The part of an envelope's metadata that a person decides.
+/// The envelope metadata that can be set on the command line.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "ODR")]
 pub struct OdrArgs {
@@ -15,7 +15,7 @@ pub struct OdrArgs {
     #[arg(long, value_name = "NAME", default_value = "tcptrace")]
     pub project: String,
 
-    /// What stands for this host; by default its machine id
+    /// Identifies this host; its machine id by default
     #[arg(long, value_name = "ID")]
     pub agent_id: Option<String>,
 
@@ -31,14 +31,14 @@ pub struct OdrArgs {
 /// When data may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiration {
-    /// So long after the start.
+    /// This long after the start.
     After(Duration),
-    /// Then.
+    /// At a fixed time.
     At(SystemTime),
 }
 
 impl Expiration {
-    /// The moment, if it is counted from `now`.
+    /// The absolute time, with durations counted from `now`.
     pub fn counted_from(self, now: SystemTime) -> SystemTime {
         let last = UNIX_EPOCH + LAST;
         match self {

@@ -1,4 +1,4 @@
-//! What was meant, decided once.
+//! The plan of a run, derived once from the arguments.
 
 use std::{ffi::OsString, time::Duration};
 
@@ -8,37 +8,37 @@ pub use super::Probes;
 use super::{Args, EventName, When, odr::OdrArgs};
 use crate::{event::EventKind, output::Format};
 
-/// The kinds of events to show.
+/// A set of event kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EventSet(u32);
 
 impl EventSet {
-    /// Are single changes of state among them?
+    /// Whether it contains state changes.
     pub fn has_states(self) -> bool {
         self.has(EventName::State)
     }
 
-    /// Are requests among them?
+    /// Whether it contains connection requests.
     pub fn has_requests(self) -> bool {
         self.has(EventName::Request)
     }
 
-    /// Are segments that were sent again among them?
+    /// Whether it contains retransmitted segments.
     pub fn has_retransmits(self) -> bool {
         self.has(EventName::Retransmit)
     }
 
-    /// Are those that a listener has dropped among them?
+    /// Whether it contains connections dropped by a listener.
     pub fn has_drops(self) -> bool {
         self.has(EventName::Drop)
     }
 
-    /// Are any of them about connections of this host to others? They have names.
+    /// Whether it contains events of outgoing connections, which are the ones with DNS names.
     pub fn has_outgoing(self) -> bool {
         self.iter().any(|name| !matches!(name, EventName::Accept | EventName::Listen | EventName::Drop))
     }
 
-    /// Is this event of a kind among them? What existed at the start has none.
+    /// Whether events of this kind are shown. False for sockets found at the start.
     pub fn shows(self, kind: &EventKind) -> bool {
         self.has(match kind {
             EventKind::Request => EventName::Request,
@@ -54,7 +54,7 @@ impl EventSet {
         })
     }
 
-    /// Each kind by its own name, never as [`EventName::All`].
+    /// The kinds, one by one; never [`EventName::All`].
     pub fn iter(self) -> impl Iterator<Item = EventName> {
         EventName::value_variants().iter().copied().filter(move |&name| self.has(name))
     }
@@ -75,62 +75,62 @@ impl FromIterator<EventName> for EventSet {
     }
 }
 
-/// None for [`EventName::All`], which stands for the others.
+/// The bit of a kind; 0 for [`EventName::All`], which stands for all others.
 fn bit(name: EventName) -> u32 {
     if name == EventName::All { 0 } else { 1 << name as u32 }
 }
 
-/// What to do with the sockets that exist at the start.
+/// What to do with sockets that already exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtStart {
-    /// None of them can be a command's that is yet to start.
+    /// Ignore them: a command that has not started yet has none.
     Ignore,
-    /// Learn who has them, quietly.
+    /// Read them to know their owners, without printing them.
     Learn,
-    /// Print them too.
+    /// Print them before the first event.
     Print,
-    /// Print them, and that is all.
+    /// Print them and exit.
     PrintOnly,
 }
 
-/// Everything a run needs to know.
+/// All settings of a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Which events.
+    /// The kinds of events to show.
     pub events: EventSet,
-    /// Watch DNS answers.
+    /// Whether to watch DNS answers.
     pub dns: bool,
-    /// What exists at the start.
+    /// What to do with sockets that already exist.
     pub at_start: AtStart,
-    /// How they are printed.
+    /// The output format of events.
     pub format: Format,
-    /// What is said about the data in the odr format.
+    /// The envelope metadata of the odr format.
     pub envelope: OdrArgs,
-    /// With colour.
+    /// Whether the table is coloured.
     pub color: bool,
-    /// With the time in UTC.
+    /// Whether the table shows times in UTC.
     pub utc: bool,
-    /// Without banner and summary.
+    /// Whether the banner and the summary are omitted.
     pub quiet: bool,
-    /// With the summary in place of the events.
+    /// Whether only a summary is printed, no events.
     pub summary_only: bool,
-    /// With the choice of probes and libbpf's log.
+    /// Whether to log the choice of probes and libbpf's messages.
     pub verbose: bool,
-    /// How long.
+    /// Stop after this long (`--timeout`).
     pub timeout: Option<Duration>,
-    /// How many events.
+    /// Stop after this many events (`--count`).
     pub count: Option<u64>,
-    /// What to run and follow; empty to trace the whole host.
+    /// The command to run and follow; empty to trace the whole host.
     pub command: Vec<OsString>,
-    /// Bytes of the ring; a power of two.
+    /// The size of the ring buffer in bytes, a power of two.
     pub ring_size: u32,
     /// Which probe sets to try.
     pub probes: Probes,
-    /// Give up what is not needed while tracing.
+    /// Whether to drop privileges before tracing.
     pub sandbox: bool,
 }
 
-/// What the shell around us is like; asked once, in `main`.
+/// The environment that affects the plan; read once, in `main`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Environment {
     /// The output is a terminal.
@@ -140,7 +140,7 @@ pub struct Environment {
 }
 
 impl Plan {
-    /// Decide.
+    /// Resolves the defaults that depend on other arguments and on the environment.
     pub fn new(args: &Args, around: Environment) -> Plan {
         let kinds: &[EventName] = match &args.events[..] {
             _ if args.filter.failed => &[EventName::Fail],

@@ -1,4 +1,4 @@
-//! Which names lead to an address, by network namespace, for as long as their answers say.
+//! Names by address and network namespace, for as long as their TTL lasts.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,17 +7,17 @@ use std::rc::Rc;
 use super::message::Binding;
 use crate::record::Names;
 
-/// Names kept; beyond it, those of the address least recently used go first.
+/// Names kept in total; beyond this, those of the least recently used address are evicted.
 const NAMES_MAX: usize = 16_384;
-/// Names kept and shown of one address.
+/// Names kept and shown per address.
 const NAMES_PER_ADDRESS: usize = 4;
-/// Namespaces asked for a guess.
+/// Namespaces searched when guessing.
 const GUESSES_MAX: usize = 256;
-/// Programs keep an address a little longer than its TTL.
+/// Minimum TTL in seconds: programs keep addresses a little longer than the TTL.
 const TTL_FLOOR_S: u32 = 60;
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// A name and the time in which it led to the address.
+/// A name, and the period in which it resolved to the address.
 #[derive(Clone, Debug)]
 struct TimedName {
     name: Rc<str>,
@@ -38,14 +38,13 @@ struct Entry {
     used: u64,
 }
 
-/// Where an answer came in and what it was about. The address comes first, so that the
-/// namespaces that know it are neighbours.
+/// Address and network namespace. The address comes first so that the namespaces that know it are adjacent.
 type Key = (IpAddr, u32);
 
 /// The answers seen so far.
 ///
-/// Answers stay after they ran out, until room is needed: a connection is asked about when
-/// it ends, too, with the time at which it was opened.
+/// Expired answers stay until they are evicted, because names are also looked up at the end of a connection, for the
+/// time at which it was opened.
 #[derive(Debug, Default)]
 pub struct NameCache {
     slots: BTreeMap<Key, Entry>,
@@ -55,7 +54,7 @@ pub struct NameCache {
 }
 
 impl NameCache {
-    /// Takes note of an answer received in `netns` (inode number) at `time`.
+    /// Records an answer received in `netns` (inode number) at `time` (ns since boot).
     pub fn learn(&mut self, netns: u32, time: u64, binding: &Binding) {
         let ttl = u64::from(binding.ttl.max(TTL_FLOOR_S));
         let until = time.saturating_add(ttl * NS_PER_S);
@@ -67,7 +66,7 @@ impl NameCache {
             let known = leases.remove(known);
             if known.holds(time) {
                 lease.since = known.since;
-                // An earlier answer may still be in the program's hands.
+                // A program may still be using an earlier answer.
                 lease.until = until.max(known.until);
             }
         }
@@ -78,8 +77,8 @@ impl NameCache {
         self.shrink();
     }
 
-    /// The names that led to `addr` in `netns` at the time `at`; if nothing is known there,
-    /// those of the host's other namespaces, as a guess.
+    /// The names that resolved to `addr` in `netns` at the time `at`; if there are none, those from the host's other
+    /// namespaces, as a guess.
     pub fn names(&mut self, netns: u32, addr: IpAddr, at: u64) -> Names {
         let key = (addr.to_canonical(), netns);
         let own = self.slots.get(&key).map(|slot| list(held(slot, at)));
@@ -133,7 +132,7 @@ fn list<'a>(leases: impl IntoIterator<Item = &'a TimedName>) -> Vec<Rc<str>> {
     names
 }
 
-/// Does the address mean the same host everywhere? Loopback and link-local ones do not.
+/// Whether the address means the same host in every namespace. Loopback and link-local addresses do not.
 fn is_shared(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_link_local() || v4.is_unspecified()),

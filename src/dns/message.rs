@@ -1,4 +1,4 @@
-//! Reads what a DNS message says about addresses; the bytes are hostile until proven otherwise.
+//! Reads addresses from DNS messages. The input is untrusted.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,32 +7,32 @@ use std::rc::Rc;
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, ResourceRecord};
 
-/// Longer chains of CNAME records are not followed; resolvers stop at 8 to 16.
+/// Longer CNAME chains are not followed; resolvers stop at 8 to 16.
 const CHAIN_MAX: usize = 16;
 const HEADER: usize = 12;
-/// A record is at least a one-byte name, type, class, TTL and length.
+/// The smallest record: a one-byte name, type, class, TTL and length.
 const RECORD_MIN: usize = 11;
 
-/// One address that an answer gives to a name.
+/// An address that an answer gives for a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// What was asked for: the head of the CNAME chain, as `text` writes it.
+    /// The queried name: the head of the CNAME chain, in the form that `text` writes.
     pub name: Rc<str>,
-    /// What it resolved to; never IPv4-mapped.
+    /// The address it resolved to; never IPv4-mapped.
     pub addr: IpAddr,
-    /// Seconds it holds: the smallest TTL on the way from name to address.
+    /// The smallest TTL on the way from name to address, in seconds.
     pub ttl: u32,
 }
 
-/// The bytes are no DNS message that can be understood.
+/// The bytes cannot be parsed as a DNS message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadMessage;
 
-/// Reads the addresses out of a DNS answer.
+/// Reads the addresses from a DNS answer.
 ///
-/// Only records that the question leads to are believed: an answer cannot name addresses on
-/// behalf of other names. Without a question (multicast DNS) each record speaks for itself,
-/// in `.local` alone. A message may be cut short: then the records before the cut count.
+/// Only records reachable from the question are used, so an answer cannot claim addresses for other names. Without a
+/// question (multicast DNS) each record stands alone and must be in `.local`. In a truncated message the complete
+/// records count.
 pub fn read(bytes: &[u8]) -> Result<Vec<Binding>, BadMessage> {
     let mut message = bytes.to_vec();
     let header = message.first_chunk_mut::<HEADER>().ok_or(BadMessage)?;
@@ -40,11 +40,11 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Binding>, BadMessage> {
     if !is_answer {
         return Ok(Vec::new());
     }
-    // The reserved bit carries nothing, but the parser refuses it.
+    // A reserved bit that the parser would reject.
     header[3] &= !0x40;
     let is_multicast = header[4..6] == [0, 0];
     if !is_multicast {
-        // What is behind the answers (EDNS, signatures, name servers) has no say.
+        // Ignore the sections after the answers (EDNS, signatures, name servers).
         header[8..12].fill(0);
     }
     let packet = parse(&mut message)?;
@@ -54,9 +54,9 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Binding>, BadMessage> {
     Ok(read_chain(&packet.answers, &question.qname))
 }
 
-/// Parses the message, or the first part of its answers if it was cut.
+/// Parses the message, or its complete leading answers if it is truncated.
 fn parse(message: &mut [u8]) -> Result<Packet<'_>, BadMessage> {
-    // A count is a claim: believe what could fit.
+    // The record count is untrusted: limit it to what fits into the message.
     let fits = message.len().saturating_sub(HEADER) / RECORD_MIN;
     let fits = u16::try_from(fits).unwrap_or(u16::MAX);
     for at in [4, 6, 8, 10] {
@@ -118,9 +118,8 @@ fn seconds(ttl: u32) -> u32 {
     if ttl > i32::MAX as u32 { 0 } else { ttl }
 }
 
-/// A name as `dig` would print it, without the final dot, in lower case: letters, digits and
-/// punctuation as they are, dots inside a label and all other bytes as `\.` and `\DDD`.
-/// None for the root.
+/// A name as `dig` prints it, in lower case and without the final dot: letters, digits and punctuation as they are,
+/// dots inside a label and all other bytes as `\.` and `\DDD`. None for the root.
 fn text(name: &Name) -> Option<Rc<str>> {
     let mut text = String::new();
     for label in name.iter() {
@@ -131,7 +130,7 @@ fn text(name: &Name) -> Option<Rc<str>> {
             match byte {
                 b'.' | b'\\' => text.extend(['\\', char::from(byte)]),
                 b'!'..=b'~' => text.push(char::from(byte.to_ascii_lowercase())),
-                // Writing to a String does not fail.
+                // Writing to a String cannot fail.
                 _ => drop(write!(text, "\\{byte:03}")),
             }
         }

@@ -1,4 +1,4 @@
-//! What was decided when a connection was opened, kept until it ends.
+//! Values set when a connection is opened and kept until it is closed.
 
 use std::collections::VecDeque;
 
@@ -6,14 +6,14 @@ use foldhash::{HashMap, HashMapExt};
 
 use crate::event::ConnectionId;
 
-/// Connections kept; beyond it, those opened first are forgotten.
+/// Connections kept; beyond this, the oldest are dropped.
 const CONNECTIONS_MAX: usize = 65_536;
 
-/// One thing for each open connection.
+/// One value for each open connection.
 #[derive(Debug)]
 pub struct PerConnection<T> {
     open: HashMap<ConnectionId, T>,
-    /// In the order in which they came; some may be closed by now.
+    /// In order of insertion; some may be closed by now.
     order: VecDeque<ConnectionId>,
 }
 
@@ -24,7 +24,7 @@ impl<T> Default for PerConnection<T> {
 }
 
 impl<T> PerConnection<T> {
-    /// Keeps it with the connection, in place of what was kept before.
+    /// Stores the value of a connection, replacing an earlier one.
     pub fn insert(&mut self, id: ConnectionId, value: T) {
         if self.open.insert(id, value).is_none() {
             self.order.push_back(id);
@@ -40,12 +40,12 @@ impl<T> PerConnection<T> {
         }
     }
 
-    /// What is kept with the connection.
+    /// The value of a connection.
     pub fn get(&self, id: ConnectionId) -> Option<&T> {
         self.open.get(&id)
     }
 
-    /// Takes it out: the connection is closed.
+    /// Removes the value of a connection that is closed.
     pub fn remove(&mut self, id: ConnectionId) -> Option<T> {
         if self.open.is_empty() { None } else { self.open.remove(&id) }
     }

@@ -1,4 +1,4 @@
-//! Which names an event has, from its opening to its end.
+//! Names of a connection from its first event to its last.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn close(direction: Direction, duration: Option<u64>) -> EventKind {
     EventKind::Close(Close { direction, duration, ..Close::sample() })
 }
 
-/// One that heard the answer at second 100.
+/// A tracker that has seen the answer at second 100.
 fn namer() -> DnsTracker {
     let mut namer = DnsTracker::default();
     namer.observe(&Answer { time: BootTime(100 * S), netns: 1, message: ANSWER }).expect("a good answer");

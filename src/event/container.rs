@@ -1,20 +1,20 @@
-//! What a container is called.
+//! The names of a container.
 
-/// The names that the runtime's files give a container; none of what they do not say.
+/// The names that the container runtime's files give; fields they do not contain are none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Container {
-    /// Its name: in a pod, of the container in the pod.
+    /// The container's name; in a pod, its name within the pod.
     pub name: Option<String>,
-    /// The image it was made from, as it was asked for.
+    /// The image, as requested when the container was created.
     pub image: Option<String>,
-    /// Its pod.
+    /// The name of its Kubernetes pod.
     pub pod: Option<String>,
-    /// The pod's Kubernetes namespace.
+    /// The Kubernetes namespace of the pod.
     pub namespace: Option<String>,
 }
 
 impl Container {
-    /// Whether nothing is known.
+    /// Whether no name is known.
     pub fn is_empty(&self) -> bool {
         *self == Container::default()
     }

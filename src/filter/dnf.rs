@@ -1,38 +1,38 @@
-//! Predicates to disjunctive form: a list of terms, each an AND of comparisons.
+//! Predicates in disjunctive normal form: a list of terms, each an AND of comparisons.
 //!
-//! An OR of comparisons of one attribute is one comparison with the union of their sets, so a
-//! long list costs no terms, and `addr` and `port` (either end) become an OR of both ends.
+//! An OR of comparisons of one attribute becomes one comparison with the union of their sets, so a long list adds no
+//! terms. `addr` and `port` (either end) become an OR of both ends.
 
 use super::error::FilterError;
 use super::predicate::{Attribute, Predicate, Set};
 use super::terms::TERMS_MAX;
 use std::collections::HashMap;
 
-/// A distinct comparison; all terms share one list of them.
+/// A distinct comparison; all terms share one list of these.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Atom {
-    /// What is looked at; never `addr`, `port` or an address of one family.
+    /// The attribute; never `addr`, `port` or an address of one family.
     pub attribute: Attribute,
-    /// The members, each once, in order.
+    /// The members, sorted and without duplicates.
     pub set: Set,
 }
 
-/// An atom that a term needs to hold, or to fail.
+/// An atom that a term requires to be true or to be false.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Literal {
-    /// Which atom, by its place in [`Atoms`].
+    /// The index of the atom in [`Atoms`].
     pub atom: usize,
-    /// Must the value be a member?
+    /// Whether the value must be a member.
     pub member: bool,
 }
 
-/// Literals of which all must hold; of none: true.
+/// Literals that must all hold; an empty term is true.
 pub type Term = Vec<Literal>;
 
-/// Every distinct comparison, by number.
+/// All distinct comparisons, by index.
 #[derive(Default)]
 pub struct Atoms {
-    /// In the order they were met.
+    /// In order of first use.
     pub list: Vec<Atom>,
     numbers: HashMap<Atom, usize>,
 }
@@ -56,8 +56,8 @@ enum Form {
     Any(Vec<Form>),
 }
 
-/// The terms of which at least one must hold for `predicate` to hold. What only user space can
-/// evaluate is taken as holding.
+/// The terms of which at least one must hold for `predicate` to hold. Comparisons that only user space can evaluate are
+/// taken as true.
 pub fn terms(predicate: &Predicate, atoms: &mut Atoms) -> Result<Vec<Term>, FilterError> {
     let mut terms = expand(form(predicate, true), atoms)?;
     drop_redundant(&mut terms);
@@ -92,7 +92,7 @@ fn all(list: Vec<Form>) -> Form {
     Form::All(flat)
 }
 
-/// Flattens an OR and joins its comparisons of one attribute.
+/// Flattens an OR and merges its comparisons of the same attribute.
 fn any(list: Vec<Form>) -> Form {
     let mut flat: Vec<Form> = Vec::with_capacity(list.len());
     for form in list {
@@ -148,14 +148,14 @@ fn expand(form: Form, atoms: &mut Atoms) -> Result<Vec<Term>, FilterError> {
     Ok(terms)
 }
 
-/// Both terms as one.
+/// The AND of both terms.
 pub fn conjoin(left: &Term, right: &Term) -> Term {
     let mut both = left.clone();
     both.extend(right.iter().filter(|literal| !left.contains(literal)));
     both
 }
 
-/// Drops each term that says no more than another one already does.
+/// Drops each term that implies another one.
 fn drop_redundant(terms: &mut Vec<Term>) {
     let mut kept: Vec<Term> = Vec::with_capacity(terms.len());
     for term in terms.drain(..) {

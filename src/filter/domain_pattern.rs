@@ -1,7 +1,7 @@
-//! Patterns for names: `example.com`, and `*.example.com` for everything below it.
+//! Domain name patterns: `example.com`, and `*.example.com` for every name below it.
 
-/// Does `pattern` stand for `name`? Both in lower case and without the final dot; the name as a
-/// [`Binding`](crate::dns::Binding) has it.
+/// Whether `pattern` matches `name`. Both are in lower case and without the final dot; the name is in the form of a
+/// [`Binding`](crate::dns::Binding).
 pub fn matches(pattern: &str, name: &str) -> bool {
     match pattern.strip_prefix("*.") {
         None => name == pattern,
@@ -9,8 +9,8 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Does the text end in a dot between labels? `\.` is a dot inside one, and a label may hold it
-/// to look like two.
+/// Whether the text ends in a dot between labels. `\.` is a dot inside a label, which must not be taken for a
+/// separator.
 fn ends_a_label(text: &str) -> bool {
     text.strip_suffix('.').is_some_and(|rest| {
         let backslashes = rest.bytes().rev().take_while(|&byte| byte == b'\\').count();

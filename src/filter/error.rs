@@ -1,4 +1,4 @@
-//! Why a filter cannot be run.
+//! Errors in compiling a filter.
 
 use crate::hostile::printable;
 
@@ -7,20 +7,20 @@ use super::{
     terms::TERMS_MAX,
 };
 
-/// Why a filter cannot be run.
+/// Why a filter cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FilterError {
-    /// The disjunctive form is too large.
+    /// The disjunctive normal form is too large.
     TooManyTerms,
-    /// Too many options that each need several terms.
+    /// Too many options that need several terms each.
     TooManyGroups,
-    /// More named rules than the kernel side numbers.
+    /// More named rules than the kernel side supports.
     TooManyRules(usize),
-    /// More values of one attribute than its map holds.
+    /// More values of one attribute than its map can hold.
     TooManyValues(&'static str, usize),
-    /// More networks than the tries hold.
+    /// More networks than the tries can hold.
     TooManyCidrs(usize),
-    /// No connection can ever match the rule with this name, written at this place.
+    /// No connection can ever match this rule: its name, and where it is written.
     RuleNeverMatches(String, String),
     /// No connection can ever match these clauses.
     NeverMatches(String),

@@ -1,10 +1,10 @@
-//! How much a filter can hold. The tracer compares these with the kernel side's arrays.
+//! Limits of a filter. The tracer checks that they match the kernel side's arrays.
 
-/// How many groups the kernel side tests.
+/// Maximum number of groups.
 pub const GROUPS_MAX: usize = 8;
-/// How many rules the kernel side numbers.
+/// Maximum number of rules.
 pub const RULES_MAX: usize = 256;
-/// How many values one table can hold, ports and networks aside.
+/// Maximum number of values in one table, except for ports and networks.
 pub const VALUES_MAX: usize = 1_000_000;
-/// How many networks one table can hold.
+/// Maximum number of networks in one table.
 pub const CIDRS_MAX: usize = 65_536;

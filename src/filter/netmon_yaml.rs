@@ -1,4 +1,4 @@
-//! NetMon YAML to a process filter and named rules.
+//! Converts NetMon YAML to a process filter and named rules.
 
 mod yaml;
 
@@ -9,28 +9,28 @@ use super::predicate::{self, Attribute, Predicate, Set, check_text, nearest, par
 use super::rule::Rule;
 use yaml::{Node, Value};
 
-/// What a configuration file asks for.
+/// The contents of a configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetMonConfig {
-    /// Which processes to report, or to leave out.
+    /// The processes to report, or to leave out.
     pub process: Option<ProcessFilter>,
-    /// Outgoing connections.
+    /// The rules for outgoing connections.
     pub egress: Option<DirectionRules>,
-    /// Accepted connections.
+    /// The rules for accepted connections.
     pub ingress: Option<DirectionRules>,
 }
 
-/// What is wanted of one direction.
+/// The settings of one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectionRules {
-    /// Report it at all.
+    /// Whether its connections are reported at all.
     pub enabled: bool,
-    /// Report only what matches one of these, if there are any.
+    /// If there are any, only connections that match one of these are reported.
     pub rules: Vec<Rule>,
 }
 
 impl NetMonConfig {
-    /// Reads a configuration; `name` is the file's, for errors.
+    /// Parses a configuration; `name` is the file name, for error messages.
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
         let root = yaml::parse(text)?;
         let mut config = NetMonConfig::default();
@@ -66,7 +66,7 @@ impl NetMonConfig {
     }
 }
 
-/// The entries of a map, each with one of the `known` keys and none twice.
+/// The entries of a map. Each key must be one of `known`, and none may be repeated.
 fn fields<'n, 'a>(
     node: &'n Node<'a>,
     known: &[&'static str],
@@ -153,7 +153,7 @@ fn rule(file: &str, node: &Node<'_>, number: u32) -> Result<Rule, ConfigError> {
     Ok(Rule { name, predicate: Predicate::All(all), place })
 }
 
-/// A predicate; an empty one asks for nothing.
+/// A predicate; none if it is empty.
 fn condition(node: &Node<'_>) -> Result<Option<Predicate>, ConfigError> {
     let source = scalar(node)?;
     if source.trim().is_empty() || is_null(source) {
@@ -171,7 +171,7 @@ fn scalar<'n>(node: &'n Node<'_>) -> Result<&'n str, ConfigError> {
     }
 }
 
-/// A list, or one value in its place.
+/// A list, or a single value in its place.
 fn list<T>(
     node: &Node<'_>,
     mut read: impl FnMut(&Node<'_>) -> Result<T, ConfigError>,

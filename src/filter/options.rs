@@ -1,21 +1,21 @@
-//! The filter options of the command line, and how they combine with the rest.
+//! The filter options, and how they combine with predicate and configuration.
 
 use super::predicate::{Attribute as A, Net, PortRange, Predicate, Set};
 use super::rule::{Clause, Filter, Rule};
 
-/// The executables that one `--binary` stands for.
+/// The executables that one `--binary` matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BinaryPattern {
-    /// With this base name.
+    /// Executables with this base name.
     Name(Vec<u8>),
-    /// With this path.
+    /// The executable with this path.
     Path(Vec<u8>),
-    /// With a path that begins so.
+    /// Executables whose path starts with this.
     Prefix(Vec<u8>),
 }
 
-/// Which processes are meant: `--binary`, `--uid` and their like, or `process_filter` of the
-/// configuration. This is what `--deny` turns round; `--pid` stands apart.
+/// Selects processes: `--binary`, `--uid` and similar options, or `process_filter` of the configuration. `--deny`
+/// inverts this filter; `--pid` is not part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the attributes, by their names")]
 pub struct ProcessFilter {
@@ -23,18 +23,18 @@ pub struct ProcessFilter {
     pub euid: Vec<u32>,
     pub auid: Vec<u32>,
     pub binary: Vec<BinaryPattern>,
-    /// Report all the others instead.
+    /// Whether to report all other processes instead.
     pub deny: bool,
 }
 
 impl ProcessFilter {
-    /// Does it name no process at all?
+    /// Whether it selects on nothing.
     pub fn is_empty(&self) -> bool {
         let numbers = [&self.uid, &self.euid, &self.auid];
         numbers.iter().all(|list| list.is_empty()) && self.binary.is_empty()
     }
 
-    /// `uid AND euid AND auid AND (name OR path OR prefix)`, or the opposite.
+    /// `uid AND euid AND auid AND (name OR path OR prefix)`, negated with `deny`.
     pub fn predicate(&self) -> Option<Predicate> {
         if self.is_empty() {
             return None;
@@ -75,19 +75,19 @@ pub struct FilterOptions {
     pub dport: Vec<PortRange>,
     /// 4, 6 or both.
     pub family: Vec<u32>,
-    /// Ids, or beginnings of ids, or names: see `container`.
+    /// Ids, prefixes of ids, or names: see `container`.
     pub container: Vec<Vec<u8>>,
-    /// Ids in the cgroup2 tree.
+    /// Ids of cgroups in the cgroup2 tree.
     pub cgroup: Vec<u64>,
-    /// Inode numbers.
+    /// Inode numbers of network namespaces.
     pub netns: Vec<u32>,
 }
 
-/// So many hexadecimal digits are the beginning of an id, as runtimes print it, and no name.
+/// At least this many hexadecimal digits are a prefix of an id, as runtimes print it, and not a name.
 const ID_SHOWN: usize = 12;
 
 impl FilterOptions {
-    /// `--container`. What cannot be a name is left to the kernel alone: it knows ids.
+    /// The predicate of `--container`. Values that cannot be names are compared only with ids, which the kernel knows.
     fn containers(&self) -> Option<Predicate> {
         let is_id = |text: &[u8]| {
             text.len() >= ID_SHOWN && text.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
@@ -103,7 +103,7 @@ impl FilterOptions {
         }
     }
 
-    /// One clause per option in use.
+    /// One clause for each option in use.
     fn clauses(&self) -> Vec<Clause> {
         let test = |origin: &str, attribute, set: Set| {
             let predicate = Predicate::Test(attribute, set);
@@ -136,8 +136,8 @@ impl FilterOptions {
 }
 
 impl Filter {
-    /// Options, positional predicate, and the configuration's process filter and rules, all of which
-    /// must hold.
+    /// Combines options, positional predicate, and the configuration's process filter and rules, all of which must
+    /// hold.
     pub fn new(
         options: &FilterOptions,
         predicate: Option<Predicate>,

@@ -1,4 +1,4 @@
-//! The predicate language: text to [`Predicate`], with errors that point at the place.
+//! The predicate language: parses text to a [`Predicate`], with errors that show the position.
 //!
 //! ```text
 //! predicate  = term { OR term }
@@ -8,8 +8,8 @@
 //! value      = INTEGER | STRING
 //! ```
 //!
-//! Keywords may be in any case. A comparison is always a membership test: `a == x` is `a in [x]`,
-//! `a != x` is `NOT a in [x]`. So `ipv4_dst != "10.0.0.1"` is true of every IPv6 connection.
+//! Keywords are case-insensitive. Every comparison is a membership test: `a == x` is `a in [x]`, and `a != x` is `NOT a
+//! in [x]`. So `ipv4_dst != "10.0.0.1"` is true for every IPv6 connection.
 
 mod ast;
 mod attribute;

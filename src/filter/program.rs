@@ -1,4 +1,4 @@
-//! The compiled filter: tables to look values up in, and what the terms that are left mean.
+//! The compiled filter: look-up tables, and the meaning of the terms left after them.
 
 use super::dnf::{Atoms, Term, conjoin, terms};
 use super::table::{Rows, Table, longest};
@@ -12,23 +12,23 @@ use super::{
 };
 use std::collections::BTreeMap;
 
-/// A filter ready to run.
+/// A filter compiled to look-up tables.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
-    /// One for each attribute that is looked at.
+    /// One table for each attribute in use.
     pub tables: BTreeMap<A, Table>,
-    /// Of each of these, one term must be left.
+    /// One term of each of these sets must be left.
     pub groups: Vec<TermSet>,
-    /// Of these too, if there are any: the first one left names the rule.
+    /// If not empty, one of these must be left too: the first one names the rule.
     pub rules: TermSet,
-    /// The rule of each term; 0 where the term belongs to none.
+    /// The rule of each term; 0 for a term that belongs to no rule.
     pub rule_of: Vec<u8>,
-    /// The ids of `--cgroup`.
+    /// The cgroup ids of `--cgroup`.
     pub cgroups: Vec<u64>,
 }
 
 impl Filter {
-    /// The program for the kernel.
+    /// Compiles the filter for the kernel.
     pub fn compile(&self) -> Result<Program, FilterError> {
         Program::compile(self)
     }
@@ -71,12 +71,12 @@ impl Program {
         Ok(program)
     }
 
-    /// Does it admit everything, under no name?
+    /// Whether it admits everything, without naming a rule.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.rules.is_empty()
     }
 
-    /// The verdict, as the kernel comes to it.
+    /// Evaluates the program as the kernel does.
     pub fn evaluate(&self, subject: &Subject) -> Verdict {
         let look_up = |(attribute, table): (&A, &Table)| table.look_up(*attribute, subject);
         let left = self.tables.iter().map(look_up).fold(TermSet::ALL, TermSet::and);
@@ -90,7 +90,7 @@ impl Program {
         first.map_or(Verdict::Rejected, |term| Verdict::Admitted(Some(self.rule_of[term].into())))
     }
 
-    /// The terms that at least one connection satisfies.
+    /// The terms that at least one connection can satisfy.
     fn satisfiable(&self) -> TermSet {
         let mut possible = self.binaries(A::BinaryName, A::BinaryPath, A::BinaryPrefix);
         possible =
@@ -127,7 +127,7 @@ impl Program {
         possible.and(family(0).or(family(1)))
     }
 
-    /// What some executable leaves: its path decides its name and its prefixes.
+    /// The terms that some executable leaves: its path determines its name and its prefixes.
     fn binaries(&self, name: A, path: A, prefix: A) -> TermSet {
         let everything = BTreeMap::new();
         let rows = |attribute: A| match self.tables.get(&attribute) {
@@ -156,7 +156,7 @@ struct Draft {
 }
 
 impl Draft {
-    /// Clauses of one term all go into one term; each of the others needs a group.
+    /// Clauses of one term are joined to one term; each of the others needs a group.
     fn add_clauses(&mut self, filter: &Filter) -> Result<(), FilterError> {
         let mut joint: (Term, Vec<&str>) = Default::default();
         for clause in &filter.all {

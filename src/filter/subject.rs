@@ -1,7 +1,7 @@
-//! What a filter looks at, and the reference evaluator: predicates applied to it by the book.
+//! The input of a filter, and the reference evaluator, which applies predicates to it directly.
 //!
-//! The compiled program and the kernel must agree with this file; property tests compare them.
-//! It also evaluates what only user space knows: `dns`, and the names of containers.
+//! The compiled program and the kernel must agree with this file; property tests compare them. It also evaluates the
+//! attributes that only user space knows: `dns`, and the names of containers.
 
 use super::{
     domain_pattern,
@@ -11,7 +11,7 @@ use super::{
 pub use crate::event::Direction;
 use std::net::IpAddr;
 
-/// Everything a filter can look at: the owner of a connection and the connection.
+/// All attributes of a connection and its owner that a filter can test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the attributes of the predicate language, by their names")]
 pub struct Subject {
@@ -26,13 +26,13 @@ pub struct Subject {
     pub auid: u32,
     pub pid: u32,
     pub ppid: u32,
-    /// Empty on the host.
+    /// Empty for processes outside containers.
     pub container_id: Vec<u8>,
-    /// Empty where it is not known, as are `pod` and `namespace`.
+    /// Empty if not known, as are `pod` and `namespace`.
     pub container_name: Vec<u8>,
     pub pod: Vec<u8>,
     pub namespace: Vec<u8>,
-    /// In one of the cgroups of `--cgroup`, or below it.
+    /// Whether the process is in one of the cgroups of `--cgroup`, or below it.
     pub in_cgroup: bool,
     pub netns: u32,
     pub saddr: IpAddr,
@@ -45,12 +45,12 @@ pub struct Subject {
 }
 
 impl Filter {
-    /// The verdict, by the book: what the compiled program must agree with.
+    /// The reference evaluation, which the compiled program must agree with.
     pub fn evaluate(&self, subject: &Subject) -> Verdict {
         self.evaluate_if(|predicate| subject.satisfies(predicate))
     }
 
-    /// The same of a socket that no process owns: it matches no condition on one.
+    /// Evaluates a socket that no process owns: it matches no condition on a process.
     pub fn evaluate_unowned(&self, subject: &Subject) -> Verdict {
         self.evaluate_if(|predicate| !predicate.mentions(A::is_of_process) && subject.satisfies(predicate))
     }
@@ -68,7 +68,7 @@ impl Filter {
 }
 
 impl Subject {
-    /// Does `predicate` hold?
+    /// Whether `predicate` holds for this subject.
     pub fn satisfies(&self, predicate: &Predicate) -> bool {
         match predicate {
             Predicate::Test(attribute, set) => self.is_member(*attribute, set),
@@ -124,7 +124,7 @@ impl Subject {
                     |pattern: &str| self.dns.iter().any(|name| domain_pattern::matches(pattern, name));
                 std::str::from_utf8(text).is_ok_and(matches)
             }
-            // As everywhere with containers, the beginning of an id stands for the id.
+            // As in all comparisons with containers, a prefix of an id matches.
             A::BinaryPrefix | A::ParentBinaryPrefix | A::ContainerId => {
                 self.text(attribute).starts_with(text)
             }

@@ -1,6 +1,6 @@
-//! A table for one attribute: each value to the terms it does not rule out.
+//! The table of one attribute: maps each value to the terms it does not rule out.
 //!
-//! A trie yields only the longest match, so each entry carries what the shorter ones say as well.
+//! A trie returns only the longest match, so each entry includes the terms of the shorter ones.
 
 mod nets;
 mod ports;
@@ -17,19 +17,19 @@ use rows::{Members, RowMaker, collect, unite};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// The terms that one attribute leaves, by its value.
+/// The terms left by each value of one attribute.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// For a value that is not in `rows`.
+    /// The terms left by a value that is not in `rows`.
     pub miss: TermSet,
-    /// For each value that some term mentions.
+    /// The terms left by each value that some term mentions.
     pub rows: Rows,
-    /// There are two possible values, and both have a row.
+    /// Whether there are only two possible values, both with a row.
     pub two_valued: bool,
 }
 
 impl Table {
-    /// The table of `attribute`, if a term looks at it.
+    /// Builds the table of `attribute`; none if no term uses it.
     pub fn build(attribute: A, atoms: &Atoms, terms: &[Term]) -> Result<Option<Table>, FilterError> {
         let literals = terms.iter().enumerate().flat_map(|(number, term)| {
             let ours = term.iter().filter(|l| atoms.list[l.atom].attribute == attribute);
@@ -62,7 +62,7 @@ impl Table {
         Ok(Some(Table { miss, rows, two_valued }))
     }
 
-    /// The two rows of an attribute that has only two values, in the kernel's order.
+    /// Both rows of an attribute with only two values, in the kernel's order.
     pub fn flags(&self) -> Option<[TermSet; 2]> {
         match &self.rows {
             Rows::Numbers(rows) if rows.len() == 2 => {
@@ -73,7 +73,7 @@ impl Table {
         }
     }
 
-    /// What the value that `subject` has leaves: as the kernel looks it up.
+    /// The terms left by the value of `subject`, looked up as the kernel does it.
     pub fn look_up(&self, attribute: A, subject: &Subject) -> TermSet {
         let found = match &self.rows {
             Rows::Numbers(rows) => subject.number(attribute).and_then(|n| rows.get(&n)).copied(),
@@ -109,7 +109,7 @@ fn numbers(attribute: A, sets: &[(usize, &Set)], rows_of: &mut RowMaker) -> BTre
         _ => Vec::new(),
     });
     let mut members = collect(values);
-    // Where all possible values are known, each has its row, and a miss cannot happen.
+    // Where all possible values are known, each has a row, so there is no miss.
     let possible: &[u32] = match attribute {
         A::Family => &[4, 6],
         A::Direction | A::Cgroup => &[0, 1],

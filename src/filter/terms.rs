@@ -1,53 +1,53 @@
-//! A set of terms: the one value that every look-up of a filter yields.
+//! A set of terms: the result of every look-up of a filter.
 
-/// How many terms a filter can have.
+/// Maximum number of terms of a filter.
 pub const TERMS_MAX: usize = 256;
-/// How many 64-bit words hold them.
+/// Number of 64-bit words in a set.
 pub const WORDS: usize = TERMS_MAX / 64;
 
-/// One bit for each term of a program.
+/// A bit set of the terms of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct TermSet(pub [u64; WORDS]);
 
 impl TermSet {
-    /// No term.
+    /// The set without terms.
     pub const NONE: TermSet = TermSet([0; WORDS]);
-    /// Every term.
+    /// The set of all terms.
     pub const ALL: TermSet = TermSet([u64::MAX; WORDS]);
 
-    /// Adds `term`.
+    /// Adds `term` to the set.
     pub fn insert(&mut self, term: usize) {
         self.0[term / 64] |= 1 << (term % 64);
     }
 
-    /// Takes `term` out.
+    /// Removes `term` from the set.
     pub fn remove(&mut self, term: usize) {
         self.0[term / 64] &= !(1 << (term % 64));
     }
 
-    /// Is `term` in it?
+    /// Whether `term` is in the set.
     pub fn contains(&self, term: usize) -> bool {
         self.0[term / 64] >> (term % 64) & 1 == 1
     }
 
-    /// The terms in both.
+    /// The intersection of both sets.
     #[must_use]
     pub fn and(self, other: TermSet) -> TermSet {
         TermSet(std::array::from_fn(|i| self.0[i] & other.0[i]))
     }
 
-    /// The terms in either.
+    /// The union of both sets.
     #[must_use]
     pub fn or(self, other: TermSet) -> TermSet {
         TermSet(std::array::from_fn(|i| self.0[i] | other.0[i]))
     }
 
-    /// Has it no term?
+    /// Whether the set has no terms.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
 
-    /// The lowest term in it.
+    /// The lowest term in the set.
     pub fn first(&self) -> Option<usize> {
         let word = self.0.iter().position(|word| *word != 0)?;
         Some(word * 64 + self.0[word].trailing_zeros() as usize)

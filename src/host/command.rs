@@ -1,4 +1,4 @@
-//! `-- COMMAND`: run it beside the trace, and pass its status on.
+//! `-- COMMAND`: runs a command during the trace, and returns its exit status.
 
 use std::{
     ffi::OsString,
@@ -23,37 +23,37 @@ use signal_hook::{
 
 use super::{facts::ignores, sudo_user::SudoUser};
 
-/// The hidden option that makes a second tcptrace become the command, see [`become_command`].
+/// The hidden option that makes a second tcptrace process become the command, see [`become_command`].
 pub const BECOME: &str = "--become-command";
 
-/// A command that was started, and that nobody waits for yet.
+/// A command that was started, before anything waits for it.
 #[derive(Debug)]
 pub struct Started {
     child: Child,
     signals: Signals,
 }
 
-/// A command that is waited for.
+/// A command with a thread that waits for it.
 ///
-/// It stays in our process group, so a terminal gives Ctrl-C to both of us; we leave it to the
-/// command. What is sent to us alone, SIGTERM and SIGHUP, we pass on.
+/// It stays in our process group, so a terminal sends Ctrl-C to both processes; only the command reacts. Signals sent
+/// to us alone, SIGTERM and SIGHUP, are forwarded.
 #[derive(Debug)]
 pub struct Running {
     keeper: JoinHandle<Result<ExitStatus>>,
     ended: Arc<OnceLock<Instant>>,
 }
 
-/// Start it, as the invoking user. The kernel side follows our children, so the probes must be
-/// attached by now.
+/// Starts the command as the invoking user. The kernel side follows our children, so the probes must already be
+/// attached.
 ///
-/// A second tcptrace is started, which becomes the command: changing the user between fork and
-/// exec needs unsafe code, changing it in a process of its own does not. It is forked, for it is
-/// given the group it has: posix_spawn(3), which would do as well, has it ignore signals 32 and 33.
+/// The child is a second tcptrace, which then becomes the command: changing the user between fork and exec would need
+/// unsafe code. Setting the group, which stays the same, makes the standard library fork instead of calling
+/// posix_spawn(3), with which the child would ignore signals 32 and 33.
 ///
 /// # Errors
-/// When no process can be started, or no signal be caught.
+/// When the process cannot be started, or signals cannot be caught.
 pub fn start(words: &[OsString]) -> Result<Started> {
-    // What is ignored stays so, for the command too: exec resets what is caught.
+    // Ignored signals stay ignored, also in the command: exec resets only caught ones.
     let caught = [SIGINT, SIGQUIT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !ignores(signal));
     let signals = Signals::new(caught.chain([SIGCHLD])).context("catch signals")?;
     let child = Command::new("/proc/self/exe")
@@ -67,15 +67,15 @@ pub fn start(words: &[OsString]) -> Result<Started> {
 }
 
 impl Started {
-    /// The command's process.
+    /// The process id of the command.
     ///
     /// # Errors
-    /// Never: a process id is a small number.
+    /// Never in practice: a process id fits into an i32.
     pub fn pid(&self) -> Result<Pid> {
         Ok(Pid::from_raw(i32::try_from(self.child.id()).context("a process id")?))
     }
 
-    /// Wait for its end, in a thread, which may do what this one may.
+    /// Waits for the command in a thread, which inherits the restrictions of this one.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -97,9 +97,9 @@ impl Started {
 fn keep(started: Started) -> Result<ExitStatus> {
     let pid = started.pid()?;
     let Started { mut child, mut signals } = started;
-    // The process is not waited for before the code below: its pid cannot be another's yet.
+    // The child has not been reaped yet, so its pid cannot have been reused.
     let pass_on = |signal| match kill(pid, signal) {
-        // It has become another user's, as sudo does: the shell of ours could do no more.
+        // It now runs as another user, as with sudo; our user's shell could not signal it either.
         Ok(()) | Err(Errno::EPERM) => Ok(()),
         Err(error) => Err(error).context("pass a signal on"),
     };
@@ -124,10 +124,10 @@ impl Running {
         Arc::clone(&self.ended)
     }
 
-    /// Wait for its end. Its own exit code, or 128 + the signal that ended it.
+    /// Waits for the end of the command. Returns its exit code, or 128 + the number of the signal that killed it.
     ///
     /// # Errors
-    /// When it cannot be waited for.
+    /// When waiting fails.
     pub fn wait(self) -> Result<u8> {
         let status = self.keeper.join().map_err(|_| anyhow!("the thread beside the command is gone"))??;
         Ok(code(status))
@@ -139,8 +139,8 @@ fn code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// Become the invoking user, and then the command. Returns why that failed, and the exit code
-/// that shells and env(1) give in such a case.
+/// Becomes the invoking user, then the command. Returns only on failure: the error, and the exit code that shells and
+/// env(1) use for it.
 pub fn become_command(words: &[OsString], invoker: Option<&SudoUser>) -> (anyhow::Error, u8) {
     let Some((program, arguments)) = words.split_first() else { return (anyhow!("no command"), 2) };
     let mut command = Command::new(program);

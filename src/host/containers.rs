@@ -1,4 +1,5 @@
-//! What the container runtimes of this host leave on disk: where it is, and how it is read without trusting who wrote it.
+//! The files of the container runtimes on this host: where they are, and how to read them without trusting their
+//! owners.
 
 use std::{
     fs::{self, File},
@@ -20,25 +21,25 @@ use crate::{
 
 pub mod reader;
 
-/// Bytes of a file that are read; a longer one is nobody's. The list of a storage has 500 for each container.
+/// Maximum size of a file to read, in bytes. The list of a storage takes about 500 bytes per container.
 const FILE_MAX: u64 = 4 << 20;
 
-/// containerd's own namespaces that are looked through, and the home directories.
+/// Maximum number of containerd namespaces and of home directories to search.
 const NAMESPACES_MAX: usize = 64;
 const HOMES_MAX: usize = 1024;
 
-/// Who keeps its containers where below a directory.
+/// How a runtime lays out its containers below a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
-    /// `ID/config.v2.json`.
+    /// `ID/config.v2.json`: one directory per Docker container.
     Docker,
-    /// `NAMESPACE/ID/config.json`: the bundles of containerd's shims.
+    /// `NAMESPACE/ID/config.json`: bundles of containerd's shims.
     Containerd,
     /// `ID/userdata/config.json` and `containers.json`: podman and CRI-O.
     Storage,
 }
 
-/// Where root's runtimes keep them, the distributions of Kubernetes that bring their own containerd included.
+/// Directories of runtimes run by root, including Kubernetes distributions with their own containerd.
 const OF_ROOT: [(Layout, &str); 10] = [
     (Layout::Docker, "/var/lib/docker/containers"),
     (Layout::Containerd, "/run/containerd/io.containerd.runtime.v2.task"),
@@ -52,23 +53,22 @@ const OF_ROOT: [(Layout, &str); 10] = [
     (Layout::Storage, "/run/containers/storage/vfs-containers"),
 ];
 
-/// Docker's options, which may have it keep them elsewhere.
+/// Docker's configuration, which may set another data directory.
 const DOCKER_OPTIONS: &str = "/etc/docker/daemon.json";
 
-/// Where those of other users do, below a home directory.
+/// Directories of rootless runtimes, below a home directory.
 const OF_USER: [(Layout, &str); 3] = [
     (Layout::Storage, ".local/share/containers/storage/overlay-containers"),
     (Layout::Storage, ".local/share/containers/storage/vfs-containers"),
     (Layout::Docker, ".local/share/docker/containers"),
 ];
 
-/// Every such directory that was there when it was looked for, root's first: what a user claims of a container of root's
-/// does not count.
+/// All such directories found, root's first, so that a user's files cannot rename a container of root's.
 #[derive(Debug)]
 pub struct Folders(Vec<(Layout, OwnedFd)>);
 
 impl Folders {
-    /// Those of this host that may be opened.
+    /// Opens the directories that exist on this host and may be opened.
     pub fn find() -> Folders {
         let data_root = read(AT_FDCWD, &[DOCKER_OPTIONS])
             .and_then(|file| metadata::docker_data_root(&file))
@@ -97,12 +97,12 @@ impl Folders {
             || of_users().any(|path| path.exists())
     }
 
-    /// The directories.
+    /// Descriptors of the directories.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.0.iter().map(|(_, folder)| folder.as_fd())
     }
 
-    /// What the container with this id, 64 hexadecimal digits, is called, if it is known here.
+    /// The names of the container with this id (64 hexadecimal digits), if its files are found.
     pub fn look_up(&self, id: &str) -> Option<Container> {
         if !is_hex_id(id) {
             return None;
@@ -117,7 +117,8 @@ impl Folders {
     }
 }
 
-/// CRI-O writes names into the container's own file; podman has them in the list of all, or of those with `--rm`.
+/// CRI-O writes names to the container's own file; podman writes them to the list of all containers, or of those
+/// started with `--rm`.
 fn stored(folder: &OwnedFd, id: &str) -> Option<Container> {
     let own = read(folder, &[id, "userdata", "config.json"])?;
     let lists = ["containers.json", "volatile-containers.json"];
@@ -125,7 +126,7 @@ fn stored(folder: &OwnedFd, id: &str) -> Option<Container> {
         .or_else(|| lists.iter().find_map(|list| metadata::storage(&read(folder, &[list])?, id)))
 }
 
-/// Home directories of /etc/passwd, each once.
+/// The distinct home directories in /etc/passwd.
 fn homes(passwd: &str) -> Vec<&str> {
     let mut homes: Vec<&str> = passwd
         .lines()
@@ -138,7 +139,7 @@ fn homes(passwd: &str) -> Vec<&str> {
     homes
 }
 
-/// Below a home no link is followed: its owner may set one at any time.
+/// Symbolic links below a home directory are not followed: the user could change them at any time.
 fn of_user(home: &str) -> Vec<(Layout, OwnedFd)> {
     let Some(home) = folder(AT_FDCWD, home, OFlag::empty()) else { return Vec::new() };
     let below = |path: &str| {
@@ -149,7 +150,7 @@ fn of_user(home: &str) -> Vec<(Layout, OwnedFd)> {
     OF_USER.into_iter().filter_map(|(layout, path)| Some((layout, below(path)?))).collect()
 }
 
-/// The directories in this one, in no order.
+/// The names of the subdirectories, in no particular order.
 fn namespaces(folder: &OwnedFd) -> Vec<String> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(mut entries) = Dir::openat(folder, ".", flags, Mode::empty()) else { return Vec::new() };
@@ -163,7 +164,7 @@ fn folder(beside: impl AsFd, path: &str, flags: OFlag) -> Option<OwnedFd> {
     openat(beside, path, flags, Mode::empty()).ok()
 }
 
-/// All of the regular file that `names` lead to, one directory after the other and through no link. None for anything
+/// Reads a whole regular file, following `names` from directory to directory without symbolic links. None for anything
 /// else: a pipe, a device, a file that is too long.
 fn read(beside: impl AsFd, names: &[&str]) -> Option<Vec<u8>> {
     let (file, folders) = names.split_last()?;

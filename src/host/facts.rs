@@ -1,47 +1,47 @@
-//! What could keep this machine from being traced, or changes how.
+//! Properties of this machine that prevent or limit tracing.
 
 use std::{fs, path::Path};
 
-/// What the machine is like, as far as it can keep us from tracing.
+/// Properties of this machine that prevent or limit tracing.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// The effective capabilities.
+    /// The effective capabilities, one bit each.
     pub capabilities: u64,
-    /// /sys/kernel/btf/vmlinux is there.
+    /// Whether the kernel has BTF (/sys/kernel/btf/vmlinux exists).
     pub btf: bool,
-    /// The kernel's release.
+    /// The kernel release, as in `uname -r`.
     pub release: String,
-    /// The mode in /sys/kernel/security/lockdown.
+    /// The active mode in /sys/kernel/security/lockdown.
     pub lockdown: Option<String>,
 }
 
-/// See capabilities(7).
+/// Bit of CAP_NET_ADMIN, see capabilities(7).
 pub const CAP_NET_ADMIN: u64 = 1 << 12;
-/// See capabilities(7).
+/// Bit of CAP_SYS_ADMIN, see capabilities(7).
 pub const CAP_SYS_ADMIN: u64 = 1 << 21;
-/// See capabilities(7).
+/// Bit of CAP_PERFMON, see capabilities(7).
 pub const CAP_PERFMON: u64 = 1 << 38;
-/// See capabilities(7).
+/// Bit of CAP_BPF, see capabilities(7).
 pub const CAP_BPF: u64 = 1 << 39;
 
 impl Facts {
-    /// Whether the programs that need CAP_NET_ADMIN may be loaded.
+    /// Whether programs that need CAP_NET_ADMIN may be loaded.
     pub fn net_admin(&self) -> bool {
         self.has(CAP_NET_ADMIN)
     }
 
-    /// CAP_SYS_ADMIN still stands for all that BPF was divided into.
+    /// Whether a BPF capability is held; CAP_SYS_ADMIN includes them all.
     pub fn has(&self, capability: u64) -> bool {
         self.capabilities & (capability | CAP_SYS_ADMIN) != 0
     }
 }
 
-/// The kernel's release.
+/// The kernel release, as in `uname -r`.
 fn release() -> String {
     nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// What could keep this machine from being traced.
+/// Collects the facts about this machine.
 pub fn facts() -> Facts {
     Facts {
         capabilities: effective_capabilities(),
@@ -51,9 +51,9 @@ pub fn facts() -> Facts {
     }
 }
 
-/// Nanoseconds that CLOCK_BOOTTIME is ahead of the kernel's, in this time namespace.
+/// How many nanoseconds CLOCK_BOOTTIME is ahead of the kernel's clock in this time namespace.
 pub fn boot_offset() -> i128 {
-    // Not there before Linux 5.6, which had no such namespaces.
+    // Does not exist before Linux 5.6, which had no time namespaces.
     let text = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
     boot_offset_in(&text).unwrap_or_default()
 }
@@ -68,19 +68,19 @@ fn effective_capabilities() -> u64 {
     mask("CapEff:")
 }
 
-/// Whether a signal is ignored, as nohup(1) and shells without job control have it.
+/// Whether a signal is ignored, as with nohup(1) and in background jobs of shells without job control.
 pub fn ignores(signal: i32) -> bool {
     (1..=64).contains(&signal) && mask("SigIgn:") >> (signal - 1) & 1 == 1
 }
 
-/// A line of /proc/self/status.
+/// A hexadecimal mask in /proc/self/status.
 fn mask(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let hex = status.lines().find_map(|line| line.strip_prefix(name));
     hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default()
 }
 
-/// The word in brackets of `none [integrity] confidentiality`.
+/// The word in brackets in `none [integrity] confidentiality`.
 fn lockdown_mode() -> Option<String> {
     let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
     let (_, rest) = modes.split_once('[')?;

@@ -6,17 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A network namespace, and where it can be entered.
+/// A network namespace, and a file to enter it by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Netns {
-    /// Its inode number.
+    /// The inode number that identifies it.
     pub inode: u64,
-    /// A file that stands for it.
+    /// A file to pass to setns(2).
     pub path: PathBuf,
 }
 
-/// Every network namespace that a thread is in or that is mounted somewhere, our own first; and
-/// whether some threads did not say.
+/// All network namespaces that a thread is in or that are mounted, ours first; and whether those of some threads could
+/// not be read.
 pub fn network_namespaces() -> (Vec<Netns>, bool) {
     let mut found: Vec<Netns> = Vec::new();
     let mut hidden = false;
@@ -42,7 +42,7 @@ pub fn network_namespaces() -> (Vec<Netns>, bool) {
     (found, hidden)
 }
 
-/// Entries of a directory whose names are numbers.
+/// The entries of a directory whose names are numbers.
 fn numbered(directory: &Path) -> impl Iterator<Item = PathBuf> {
     let is_number =
         |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);

@@ -1,4 +1,4 @@
-//! How a script or a service manager learns that tracing has begun, without a look at stderr.
+//! Tells scripts and service managers that tracing has begun.
 
 use std::{
     env,
@@ -16,11 +16,11 @@ use std::{
 use anyhow::{Context, Result};
 use nix::unistd::close;
 
-/// Write a line to descriptor `fd` and close it, and tell the service manager (sd_notify(3)): every event from here on
-/// is captured.
+/// Writes a line to descriptor `fd` and closes it, and notifies the service manager (sd_notify(3)): every event from
+/// here on is captured.
 ///
 /// # Errors
-/// When the descriptor cannot be written to. A service manager that does not listen is none.
+/// When the descriptor cannot be written to. A failed notification is not an error.
 pub fn tell(fd: Option<i32>) -> Result<()> {
     if let Some(socket) = env::var_os("NOTIFY_SOCKET") {
         let _ = notify(socket.as_bytes());

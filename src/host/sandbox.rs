@@ -1,7 +1,7 @@
-//! What a running trace may still do: the privileges it was started with are for loading programs
-//! and opening files, and both are done by then.
+//! The sandbox of a running trace: its initial privileges are for loading programs and opening files, and both are done
+//! by then.
 //!
-//! SECURITY.md has the table of what is needed when; tests/live/sandbox.rs compares the two.
+//! SECURITY.md has the table of privileges by phase; tests/live/sandbox.rs checks it.
 
 use std::{collections::BTreeMap, os::fd::AsFd};
 
@@ -25,13 +25,13 @@ use super::sudo_user::SudoUser;
 
 pub mod reader;
 
-/// What Landlock knew of when this was written; an older kernel confines less.
+/// The newest Landlock ABI that is used; older kernels confine less.
 const LANDLOCK: ABI = ABI::V6;
 
-/// Go on as the invoking user, without capabilities, for this thread and those it starts.
+/// Continues as the invoking user, without capabilities, in this thread and those it starts.
 ///
-/// `reads_maps` is asked whether maps can be read by descriptor alone. Before Linux 5.19 that needs
-/// CAP_BPF where kernel.unprivileged_bpf_disabled is set, so there this one capability is kept.
+/// `reads_maps`: whether maps can be read by descriptor alone. Before Linux 5.19 that needs CAP_BPF if
+/// kernel.unprivileged_bpf_disabled is set, so then this one capability is kept.
 ///
 /// # Errors
 /// When the kernel refuses a step.
@@ -46,10 +46,10 @@ pub fn drop_privileges(invoker: Option<&SudoUser>, reads_maps: impl Fn() -> bool
     keep(kept, kept)
 }
 
-/// The first half of it: become the invoking user, with the capabilities that are permitted, which are returned.
+/// Becomes the invoking user but keeps the permitted capabilities, which are returned.
 fn give_up_all_but_permitted(invoker: Option<&SudoUser>) -> Result<CapabilitySet> {
     for capability in CapabilitySet::all() {
-        // Refused without CAP_SETPCAP, and then there is little to take away.
+        // Refused without CAP_SETPCAP; then there are few capabilities to drop anyway.
         let _ = remove_capability_from_bounding_set(capability);
     }
     let _ = clear_ambient_capability_set();
@@ -60,22 +60,22 @@ fn give_up_all_but_permitted(invoker: Option<&SudoUser>) -> Result<CapabilitySet
     Ok(capabilities(None).context("read the capabilities")?.permitted)
 }
 
-/// The second: only these.
+/// Reduces the capabilities to these.
 fn keep(effective: CapabilitySet, permitted: CapabilitySet) -> Result<()> {
     let sets = CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).context("drop the capabilities")
 }
 
-/// Never gain a privilege again, and of all files see /proc only, to read: whatever is written to
-/// has been opened. `signals`: a command is there that gets them.
+/// Prevents gaining privileges, and restricts file access to reading /proc: all output files are already open.
+/// `signals`: whether there is a command to send signals to.
 ///
 /// # Errors
-/// When the kernel refuses a step. It is no error where it has no Landlock.
+/// When the kernel refuses a step. A kernel without Landlock is not an error.
 pub fn restrict_files(signals: bool) -> Result<()> {
     restrict_files_to(path_beneath_rules(["/proc"], READS), signals)
 }
 
-/// To read a file, or a directory.
+/// The rights to read files and directories.
 const READS: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 
 fn restrict_files_to<F: AsFd>(
@@ -98,8 +98,8 @@ fn restrict_files_to<F: AsFd>(
     Ok(())
 }
 
-/// Allow all threads the system calls of the event loop and no others, which fail with EPERM from
-/// here on. `command`: the process that signals are passed on to.
+/// Restricts all threads to the system calls of the event loop; all others fail with EPERM. `command`: the process that
+/// signals are forwarded to.
 ///
 /// # Errors
 /// When the kernel refuses the filter.
@@ -107,42 +107,42 @@ pub fn restrict_calls(command: Option<Pid>) -> Result<()> {
     seccompiler::apply_filter_all_threads(&filter(command)?).context("restrict the system calls with seccomp")
 }
 
-/// System calls by name and number.
+/// Pairs of name and number of system calls.
 macro_rules! calls {
     ($($name:ident)*) => { &[$((stringify!($name), libc::$name)),*] };
 }
 use calls;
 
-/// Allowed whatever their arguments are.
+/// Allowed with any arguments.
 const CALLS: &[(&str, c_long)] = calls! {
     // events in, lines out
     SYS_read SYS_write SYS_writev SYS_ppoll SYS_lseek SYS_ftruncate SYS_close
-    // a look into /proc; what may be opened is below
+    // reading /proc; openat is restricted below
     SYS_fstat SYS_newfstatat SYS_statx SYS_pidfd_open
-    // memory; none of it to be run, below
+    // memory; no executable mappings, see below
     SYS_brk SYS_munmap SYS_mremap SYS_madvise SYS_getrandom
     // clocks, and waiting
     SYS_clock_gettime SYS_clock_nanosleep SYS_nanosleep SYS_restart_syscall SYS_membarrier
-    // the thread beside a command, and the command's end
+    // the thread that waits for a command, and reaping the command
     SYS_futex SYS_sched_yield SYS_sched_getaffinity SYS_set_robust_list SYS_rseq SYS_recvfrom SYS_wait4 SYS_waitid
-    // signals, and our own end
+    // signals, and our own exit
     SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_sigaltstack SYS_getpid SYS_gettid SYS_exit SYS_exit_group
 };
-/// What older architectures have beside those.
+/// System calls that only older architectures have.
 #[cfg(target_arch = "x86_64")]
 const OLD_CALLS: &[(&str, c_long)] = calls! { SYS_poll };
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_CALLS: &[(&str, c_long)] = &[];
 
-/// Allowed with some arguments only.
+/// Allowed only with certain arguments.
 #[cfg(test)]
 const CHECKED: &[(&str, c_long)] = calls! {
     SYS_openat SYS_mmap SYS_mprotect SYS_ioctl SYS_bpf SYS_fcntl SYS_prctl SYS_sendto SYS_tgkill SYS_kill
 };
 
-/// perf_event_open(2): a tracepoint is detached so.
+/// Detaches a tracepoint (perf_event_open(2)).
 const PERF_EVENT_IOC_DISABLE: u64 = 0x2401;
-/// The commands of bpf(2) that read maps, and how often a program was skipped.
+/// bpf(2) commands that read maps, and how often a program was skipped.
 const BPF_READS: [u64; 4] = [
     1,  /* LOOKUP_ELEM */
     4,  /* GET_NEXT_KEY */
@@ -150,7 +150,7 @@ const BPF_READS: [u64; 4] = [
     15, /* OBJ_GET_INFO_BY_FD */
 ];
 
-/// The list, for seccomp.
+/// Compiles the list for seccomp.
 fn filter(command: Option<Pid>) -> Result<BpfProgram> {
     compile(rules(command)?)
 }
@@ -162,10 +162,10 @@ fn compile(rules: Rules) -> Result<BpfProgram> {
     Ok(filter.try_into()?)
 }
 
-/// What is allowed of each call; no rule: all.
+/// The rules for each call; an empty list allows it with any arguments.
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
-/// One argument's condition.
+/// A condition on one argument.
 type Condition = Result<Arg, BackendError>;
 
 fn is(number: u8, value: u64) -> Condition {
@@ -176,7 +176,7 @@ fn lacks(number: u8, bits: u64) -> Condition {
     Arg::new(number, Len::Dword, Is::MaskedEq(bits), 0)
 }
 
-/// Any of these conjunctions.
+/// Allows a call if any of these conjunctions of conditions holds.
 fn allow(rules: &mut Rules, call: c_long, any: Vec<Vec<Condition>>) -> Result<(), BackendError> {
     for all in any {
         let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -185,7 +185,7 @@ fn allow(rules: &mut Rules, call: c_long, any: Vec<Vec<Condition>>) -> Result<()
     Ok(())
 }
 
-/// These, and of memory and files what changes neither.
+/// Allows these calls, and read-only use of files and memory.
 fn reading(calls: impl Iterator<Item = c_long>) -> Result<Rules, BackendError> {
     let mut rules: Rules = calls.map(|call| (call, Vec::new())).collect();
     let writes = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
@@ -200,13 +200,13 @@ fn rules(command: Option<Pid>) -> Result<Rules, BackendError> {
     let mut rules = reading(CALLS.iter().chain(OLD_CALLS).map(|&(_, call)| call))?;
     let mut allow = |call, any| allow(&mut rules, call, any);
     let own = u64::from(std::process::id());
-    // the size of a terminal, and whether it is one: a progress bar asks each time; whether a pipe is empty
+    // size of a terminal, and whether it is one (a progress bar asks each time); bytes waiting in a pipe
     let requests = [libc::TIOCGWINSZ, libc::TCGETS, libc::FIONREAD, PERF_EVENT_IOC_DISABLE];
     allow(libc::SYS_ioctl, requests.map(|request| vec![is(1, request)]).into())?;
     allow(libc::SYS_bpf, BPF_READS.map(|command| vec![is(0, command)]).into())?;
-    // standard library, built for debugging: is what I close open?
+    // debug builds of the standard library check that a descriptor being closed is open
     allow(libc::SYS_fcntl, vec![vec![is(1, libc::F_GETFD as u64)]])?;
-    // to name a thread; to wake it, over a pair of sockets that has no address
+    // naming a thread; waking it through a socket pair without an address
     allow(libc::SYS_prctl, vec![vec![is(0, libc::PR_SET_NAME as u64)]])?;
     allow(libc::SYS_sendto, vec![vec![Arg::new(4, Len::Qword, Is::Eq, 0)]])?;
     // abort(3)

@@ -1,27 +1,27 @@
-//! Who called sudo: the user that a command runs as, and that a written file belongs to.
+//! The user who called sudo: commands run as this user, and new files belong to this user.
 
 use std::{ffi::OsString, io};
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
-/// The user behind SUDO_UID, as far as this machine's files know.
+/// The user given by SUDO_UID, as far as local files describe it.
 ///
-/// NSS is not asked: a static binary cannot. Users of a directory service get the groups that
-/// /etc/group lists for them, and keep HOME as sudo left it.
+/// NSS is not used: a static binary cannot load its modules. Users from a directory service get only the groups in
+/// which /etc/group lists them, and keep the HOME that sudo set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SudoUser {
-    /// SUDO_UID.
+    /// The user id, from SUDO_UID.
     pub uid: u32,
-    /// SUDO_GID.
+    /// The primary group id, from SUDO_GID.
     pub gid: u32,
-    /// The groups of /etc/group that list the user, and `gid`.
+    /// The groups in /etc/group that list the user, and `gid`.
     pub groups: Vec<u32>,
-    /// What a login would have set: USER, LOGNAME, HOME and SHELL.
+    /// Variables that a login would set: USER, LOGNAME, HOME and SHELL.
     pub environment: Vec<(&'static str, String)>,
 }
 
 impl SudoUser {
-    /// From sudo's variables and the text of /etc/passwd and /etc/group.
+    /// From sudo's variables and the contents of /etc/passwd and /etc/group.
     pub fn new(variable: impl Fn(&str) -> Option<OsString>, passwd: &str, group: &str) -> Option<SudoUser> {
         let number = |name: &str| variable(name)?.to_str()?.parse::<u32>().ok();
         let (uid, gid) = (number("SUDO_UID")?, number("SUDO_GID")?);
@@ -45,10 +45,10 @@ impl SudoUser {
         Some(SudoUser { uid, gid, groups, environment })
     }
 
-    /// Become this user, for good. The environment is left to the caller.
+    /// Switches to this user permanently. The environment is left to the caller.
     ///
     /// # Errors
-    /// Where the kernel refuses, for one who is not root for instance.
+    /// When the kernel refuses, for example if we are not root.
     pub fn take_over(&self) -> io::Result<()> {
         let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
         setgroups(&groups)?;
@@ -58,7 +58,7 @@ impl SudoUser {
     }
 }
 
-/// The number of a group that lists `name`, from `group:x:1000:one,two`.
+/// The id of a group that lists `name`, from `group:x:1000:one,two`.
 fn group_of(line: &str, name: &str) -> Option<u32> {
     let mut fields = line.split(':').skip(2);
     let id = fields.next()?.parse().ok()?;

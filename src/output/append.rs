@@ -1,18 +1,18 @@
-//! Numbers and addresses appended to a line: what formatting them one by one would cost adds up.
+//! Appends numbers and addresses to a line, faster than the formatting machinery.
 
 use std::{io::Write, net::IpAddr};
 
-/// Append formatted text that needs no quoting.
+/// Appends formatted text that needs no quoting.
 pub fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     out.write_fmt(arguments).expect("a Vec takes everything");
 }
 
-/// Append a number in decimal.
+/// Appends a number in decimal.
 pub fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Append an address without brackets.
+/// Appends an address without brackets.
 pub fn address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(ip) => {

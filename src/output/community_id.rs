@@ -1,4 +1,4 @@
-//! Community ID version 1, the flow hash that Zeek, Suricata and Wireshark print too
+//! Community ID version 1, the flow hash also printed by Zeek, Suricata and Wireshark
 //! (github.com/corelight/community-id-spec).
 
 use std::net::{IpAddr, SocketAddr};
@@ -6,12 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sha1_smol::Sha1;
 
-/// The number that sites may agree on to tell their hashes apart; most leave it at this.
+/// The seed, which sites may change to make their hashes distinct; 0 is the default everywhere.
 const SEED: u16 = 0;
 const IPPROTO_TCP: u8 = 6;
 
-/// Of a TCP connection between these ends; which is which does not matter. None where there is no such
-/// connection: a listener has no other end, and what failed before its first packet may have no port.
+/// The hash of a TCP connection between these ends, in either order. None for a listener, which has no remote end, and
+/// for failures before the first packet that have no local port.
 pub fn of(one: SocketAddr, other: SocketAddr) -> Option<String> {
     if [one, other].iter().any(|end| end.port() == 0 || end.ip().is_unspecified()) {
         return None;
@@ -35,7 +35,7 @@ pub fn of(one: SocketAddr, other: SocketAddr) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// From the specification and from Zeek's own tests.
+    /// Test vectors from the specification and from Zeek.
     #[test]
     fn published_vectors() {
         for (one, other, id) in [

@@ -1,4 +1,4 @@
-//! Comma-separated values (RFC 4180), the same columns for all events.
+//! Comma-separated values (RFC 4180), with the same columns for all events.
 
 use super::{
     append::{address, number, put},
@@ -13,20 +13,20 @@ use crate::{
     record::Record,
 };
 
-/// A column's name, and what appends its value; a field without a value is empty.
+/// A column: its name, and a function that appends its value. A missing value is an empty field.
 type Column<Put> = (&'static str, Put);
 
 type OfEvent = fn(&Row<'_>, &mut Vec<u8>);
 type OfProcess = fn(&Process, &mut Vec<u8>);
 
-/// The columns between the timestamp and those of the process.
+/// Columns between the timestamp and the process.
 static EVENT: [Column<OfEvent>; 3] = [
     ("event", |row, out| word(out, Some(vocabulary::event(row.kind())))),
     ("pid", |row, out| integer(out, row.owner().map(|owner| owner.pid))),
     ("tid", |row, out| integer(out, row.owner().map(|owner| owner.tid))),
 ];
 
-/// The columns that are the same for all events of a process.
+/// Columns of the process, the same for all its events.
 static PROCESS: [Column<OfProcess>; 15] = [
     ("ppid", |process, out| number(out, process.ppid)),
     ("uid", |process, out| number(out, process.uid)),
@@ -45,7 +45,7 @@ static PROCESS: [Column<OfProcess>; 15] = [
     ("unit", |process, out| text(out, process.unit.as_deref().unwrap_or_default())),
 ];
 
-/// The columns of the connection, before the fields that JSON has too.
+/// Columns of the connection, before the fields shared with JSON.
 #[rustfmt::skip]
 static CONNECTION: [Column<OfEvent>; 18] = [
     ("saddr", |row, out| address(out, row.record.event.local.ip())),
@@ -68,7 +68,7 @@ static CONNECTION: [Column<OfEvent>; 18] = [
     ("direction", |row, out| word(out, row.direction().map(vocabulary::direction))),
 ];
 
-/// The columns after the fields that JSON has too.
+/// Columns after the fields shared with JSON.
 static LAST: [Column<OfEvent>; 4] = [
     ("backlog_len", |row, out| integer(out, row.kind().backlog().map(|backlog| backlog.len))),
     ("backlog_max", |row, out| integer(out, row.kind().backlog().map(|backlog| backlog.max))),
@@ -76,8 +76,7 @@ static LAST: [Column<OfEvent>; 4] = [
     ("rule", |row, out| text(out, row.record.rule.as_deref().unwrap_or_default())),
 ];
 
-/// Writes lines of values. Control characters are escaped as in the table: RFC 4180 has no place
-/// for them, and one event stays one line.
+/// Writes lines of values. Control characters are escaped as in the table, so that each event stays on one line.
 #[derive(Debug)]
 pub struct Csv {
     header: bool,
@@ -86,13 +85,13 @@ pub struct Csv {
 }
 
 impl Csv {
-    /// `header`: begin with the names of the columns; `community_id`: fill in the Community ID.
+    /// `header`: start with the names of the columns; `community_id`: fill in the Community ID.
     pub fn new(header: bool, community_id: bool) -> Self {
         Csv { header, community_id, timestamps: Timestamps::default() }
     }
 }
 
-/// What the columns look at.
+/// The input of the columns.
 struct Row<'a> {
     record: &'a Record,
     community_id: bool,
@@ -107,7 +106,7 @@ impl Row<'_> {
         Some(self.record.event.owner).filter(|owner| owner.pid != 0)
     }
 
-    /// Before there is one, a request has none.
+    /// A request has no connection yet, so its field is empty.
     fn connection(&self, out: &mut Vec<u8>) {
         if !matches!(self.kind(), EventKind::Request) {
             put(out, format_args!("{}", self.record.event.connection()));
@@ -120,7 +119,7 @@ impl Row<'_> {
         }
     }
 
-    /// The state the socket is in, and the one it left.
+    /// The state after the event, and the previous one.
     fn states(&self) -> (Option<State>, Option<State>) {
         match self.kind() {
             EventKind::StateChange { from, to, .. } => (Some(*to), Some(*from)),
@@ -128,7 +127,7 @@ impl Row<'_> {
         }
     }
 
-    /// A change of state says nothing of it.
+    /// The direction; empty for a change of state.
     fn direction(&self) -> Option<Direction> {
         match self.kind() {
             EventKind::StateChange { .. } => None,
@@ -178,7 +177,7 @@ fn names<Put>(columns: &'static [Column<Put>]) -> impl Iterator<Item = &'static 
     columns.iter().map(|(name, _)| *name)
 }
 
-/// The values, a comma before each.
+/// Appends values, each after a comma.
 fn columns<Put>(out: &mut Vec<u8>, columns: &[Column<Put>], put: impl Fn(&Put, &mut Vec<u8>)) {
     for (_, value) in columns {
         out.push(b',');
@@ -186,7 +185,7 @@ fn columns<Put>(out: &mut Vec<u8>, columns: &[Column<Put>], put: impl Fn(&Put, &
     }
 }
 
-/// Values with blanks between them.
+/// Appends values separated by blanks.
 fn list(out: &mut Vec<u8>, values: impl Iterator<Item = impl FnOnce(&mut Vec<u8>)>) {
     for (index, value) in values.enumerate() {
         if index > 0 {
@@ -200,17 +199,17 @@ fn integer(out: &mut Vec<u8>, value: Option<impl itoa::Integer>) {
     value.into_iter().for_each(|value| number(out, value));
 }
 
-/// A word of ours: nothing in it needs quoting.
+/// Appends a word from the vocabulary, which needs no quoting.
 fn word(out: &mut Vec<u8>, word: Option<&str>) {
     out.extend_from_slice(word.unwrap_or_default().as_bytes());
 }
 
-/// One of the names of the container.
+/// Appends one of the names of the container.
 fn container(out: &mut Vec<u8>, of: &Process, name: fn(&Container) -> &Option<String>) {
     text(out, of.container.as_deref().and_then(|container| name(container).as_deref()).unwrap_or_default());
 }
 
-/// Text from a process, which can neither move the cursor nor set a colour; in quotes where the format needs them.
+/// Appends untrusted text with control characters escaped, quoted if the format requires it.
 fn text(out: &mut Vec<u8>, text: &str) {
     let text = escape(text);
     if !text.contains([',', '"', '\r', '\n']) {
@@ -233,7 +232,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// What another library reads is what was written.
+        /// A different CSV library reads back what was written.
         #[test]
         fn text_is_read_back(values in prop::collection::vec("[ -~é名]{0,20}", 2..5)) {
             let mut line = Vec::new();

@@ -1,4 +1,4 @@
-//! The fields of an event's own kind that JSON and CSV have in common: one row each, for both.
+//! The event-specific fields that JSON and CSV share, one row each.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use super::{
 };
 use crate::event::EventKind;
 
-/// What a field holds.
+/// The value of a field.
 pub enum Scalar {
     /// A count, or microseconds.
     Number(u64),
-    /// Nothing in it needs quoting.
+    /// A word that needs no quoting.
     Word(Word<'static>),
 }
 
 impl Scalar {
-    /// Append it, a word without quotes.
+    /// Appends the value, a word without quotes.
     pub fn put(&self, out: &mut Vec<u8>) {
         match self {
             Scalar::Number(value) => number(out, *value),
@@ -27,8 +27,8 @@ impl Scalar {
     }
 }
 
-/// A field's name, and its value in an event; none where events of this kind have no such field, or
-/// where its value is not known.
+/// A field: its name, and its value in an event. None if events of this kind have no such field, or its value is not
+/// known.
 pub type Field = (&'static str, fn(&EventKind) -> Option<Scalar>);
 
 /// The fields, in the order of the CSV columns.

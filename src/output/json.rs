@@ -1,4 +1,4 @@
-//! NetworkEvent JSON, one object per line.
+//! The JSON format: one NetworkEvent object per line.
 
 mod encode;
 mod network_event;
@@ -17,7 +17,7 @@ use crate::{
     record::{ProcessEntry, Record},
 };
 
-/// Writes NetworkEvent objects.
+/// The sink of the JSON format.
 pub struct Json {
     all_capabilities: u64,
     community_id: bool,
@@ -25,13 +25,12 @@ pub struct Json {
 }
 
 impl Json {
-    /// `all_capabilities`: every capability the kernel knows; `community_id`: with the Community ID.
+    /// `all_capabilities`: all capabilities known to the kernel; `community_id`: whether to add the Community ID.
     pub fn new(all_capabilities: u64, community_id: bool) -> Self {
         Json { all_capabilities, community_id, timestamps: Timestamps::default() }
     }
 
-    /// A process object, or what little is known of a process whose record was lost, or null where
-    /// there is no owner.
+    /// Appends a process object; only its ids if its record was lost; null if there is no owner.
     fn put_process(&self, out: &mut Vec<u8>, known: Option<&ProcessEntry>, actor: Actor, wall_offset: i128) {
         let Some(known) = known else {
             if actor.pid == 0 {

@@ -1,4 +1,4 @@
-//! What is said on stderr: the ready line, the summary, and every loss.
+//! Messages on stderr: the ready line, the summary, and losses.
 
 use std::{ffi::OsStr, io::Write};
 
@@ -9,19 +9,19 @@ use super::{
 };
 use crate::source::{CONNECTIONS_MAX, Lost};
 
-/// One line, or several where `text` has some, in one write. What it quotes is escaped. Errors on
-/// stderr are ignored.
+/// Writes a message of one or more lines with a single write. Untrusted text in it is escaped. Errors on stderr are
+/// ignored.
 pub fn line(to: &mut impl Write, text: &str) {
     let text = text.split('\n').map(escape).collect::<Vec<_>>().join("\n");
     let _ = to.write_all(format!("tcptrace: {text}\n").as_bytes());
 }
 
-/// libbpf's own log, as it is.
+/// Writes libbpf's log unchanged.
 pub fn log(to: &mut impl Write, text: &str) {
     let _ = to.write_all(text.as_bytes());
 }
 
-/// The probes of this set are attached; every event from here on is captured.
+/// Reports that the probes are attached: every event from here on is captured.
 pub fn ready(to: &mut impl Write, probe_set: &str, notes: &[String], command: Option<&OsStr>) {
     for note in notes {
         line(to, note);
@@ -33,12 +33,12 @@ pub fn ready(to: &mut impl Write, probe_set: &str, notes: &[String], command: Op
     line(to, &format!("ready ({probe_set} probes); {next}"));
 }
 
-/// For `--verbose`: records that are not events.
+/// For `--verbose`: counts of records that are not events.
 pub fn figures(to: &mut impl Write, summary: &Summary) {
     line(to, &format!("{} process records read", summary.images));
 }
 
-/// What happened, and what was lost. Losses are reported even when nothing else is.
+/// Prints the summary unless `quiet`, and losses in any case.
 pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool, width: LineWidth) {
     if !quiet {
         let _ = to.write_all(summary_render::text(summary, width, "tcptrace: ").as_bytes());
@@ -48,7 +48,7 @@ pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool, width: LineW
     }
 }
 
-/// One sentence for each cause that lost something, with the remedy.
+/// One sentence for each cause of losses, with the remedy.
 fn losses(lost: &Lost) -> Vec<String> {
     let table_full = format!("connections lost: more than {CONNECTIONS_MAX} were open at a time");
     let causes = [

@@ -1,4 +1,4 @@
-//! network_connection records, as a Nemesis server takes them.
+//! The odr format: network_connection records for a Nemesis server.
 
 use std::{io::Write, net::SocketAddr, time::SystemTime};
 
@@ -7,16 +7,16 @@ use serde::Serialize;
 use super::{sink::Sink, vocabulary};
 use crate::record::Record;
 
-/// What an envelope says about its records. The server refuses any key beyond these.
+/// The metadata of an envelope. The server rejects all other keys.
 #[derive(Debug, Clone)]
 pub struct Metadata {
-    /// What stands for this host.
+    /// The id of this host; by default its machine id.
     pub agent_id: String,
-    /// What kind of agent it is.
+    /// The kind of agent that collects the data.
     pub agent_type: String,
     /// The project the data belongs to.
     pub project: String,
-    /// The host's name.
+    /// The hostname of this host.
     pub source: String,
     /// When the data may be deleted.
     pub expiration: SystemTime,
@@ -25,16 +25,16 @@ pub struct Metadata {
 /// How records are put into envelopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// Each in its own, on a line of its own.
+    /// One envelope per record, one per line.
     Lines,
-    /// All in one, written at this time.
+    /// All records in one envelope, with this time.
     Document {
-        /// Nanoseconds since 1970.
+        /// The time in nanoseconds since 1970.
         wall_ns: i128,
     },
 }
 
-/// Writes envelopes.
+/// The sink of the odr format.
 #[derive(Debug)]
 pub struct Odr {
     metadata: Metadata,
@@ -75,7 +75,7 @@ struct Connection<'a> {
 }
 
 impl Odr {
-    /// Write with this metadata.
+    /// A sink with this metadata.
     pub fn new(metadata: Metadata, shape: Framing) -> Self {
         Odr { metadata, shape, empty: true }
     }
@@ -125,7 +125,7 @@ impl Metadata {
     }
 }
 
-/// The server parses this with `%Y-%m-%dT%H:%M:%S.000Z`: there are no milliseconds, only zeros.
+/// The server parses this with `%Y-%m-%dT%H:%M:%S.000Z`, so the milliseconds must be zeros.
 fn expiration(time: SystemTime) -> String {
     let seconds = humantime::format_rfc3339_seconds(time).to_string();
     format!("{}.000Z", seconds.trim_end_matches('Z'))

@@ -1,20 +1,20 @@
-//! What every format does.
+//! The interface of all formats.
 
 use crate::record::Record;
 
-/// A format. Lines go into a buffer, each ended by a newline.
+/// An output format. It appends lines to a buffer, each ended by a newline.
 pub trait Sink {
-    /// What comes before the first record.
+    /// Appends what comes before the first record.
     fn begin(&mut self, out: &mut Vec<u8>);
-    /// One record, one line.
+    /// Appends one record as one line.
     fn write(&mut self, record: &Record, out: &mut Vec<u8>);
-    /// Records that have come together follow.
+    /// Called before each batch of records that were read together.
     fn begin_batch(&mut self) {}
-    /// What comes after the last record.
+    /// Appends what comes after the last record.
     fn end(&mut self, _out: &mut Vec<u8>) {}
 }
 
-/// Prints no events: only their summary is asked for.
+/// Prints no events, for when only the summary is wanted.
 #[derive(Debug)]
 pub struct Nothing;
 

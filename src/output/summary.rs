@@ -1,4 +1,4 @@
-//! What a run amounted to.
+//! The summary of a run.
 
 use std::{borrow::Borrow, collections::BTreeMap, hash::Hash, net::IpAddr, rc::Rc, time::Duration};
 
@@ -11,52 +11,51 @@ use crate::{
     source::Lost,
 };
 
-/// How many processes, and how many remote ends, are tracked. Memory stays bounded however
-/// many there are; those that come later are counted together.
+/// Maximum number of processes and of remote ends tracked. Further ones are counted together, so memory is bounded.
 const MAX_TRACKED_KEYS: usize = 16_384;
 
-/// How a run went.
+/// The counts of a run.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// Events by name.
+    /// The number of events by kind.
     pub events: BTreeMap<&'static str, u64>,
-    /// Failures by error.
+    /// The number of failures by error.
     pub failures: HashMap<Failure, u64>,
-    /// By executable.
+    /// Traffic by path of the executable.
     pub processes: Tally<String>,
-    /// By remote end.
+    /// Traffic by remote end.
     pub remotes: Tally<Remote>,
-    /// What remote ends were called last.
+    /// The most recent name of each remote address.
     pub names: HashMap<IpAddr, Rc<str>>,
-    /// Process records read.
+    /// The number of process records read.
     pub images: u64,
-    /// What was lost.
+    /// What was lost, by cause.
     pub lost: Lost,
-    /// How long it took.
+    /// The duration of the run; for a recording, from its first event to its last.
     pub elapsed: Duration,
 }
 
-/// The other end. Its port names a service only where this host connected to it.
+/// A remote end. The port is included only if this host connected to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Remote {
-    /// Where.
+    /// The IP address of the remote end.
     pub address: IpAddr,
-    /// Which service.
+    /// The remote port, if it identifies a service.
     pub port: Option<u16>,
 }
 
-/// What someone did.
+/// The connections of one process or remote end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Connections opened or accepted.
+    /// The number of connections opened or accepted.
     pub opened: u64,
-    /// Connections that ended.
+    /// The number of connections closed.
     pub closed: u64,
-    /// Connections that did not come up.
+    /// The number of connection attempts that failed.
     pub failed: u64,
-    /// Payload of those that ended.
+    /// Bytes of payload sent on closed connections.
     pub bytes_sent: u64,
-    /// Payload of those that ended.
+    /// Bytes of payload received on closed connections.
     pub bytes_received: u64,
 }
 
@@ -79,7 +78,7 @@ impl Traffic {
         }
     }
 
-    /// Connections seen, whether at their beginning or at their end.
+    /// Connections seen, at their beginning or at their end.
     pub fn connections(&self) -> u64 {
         self.opened.max(self.closed)
     }
@@ -89,7 +88,7 @@ impl Traffic {
     }
 }
 
-/// Who did what.
+/// Traffic by key, for a bounded number of keys.
 #[derive(Debug)]
 pub struct Tally<K> {
     known: HashMap<K, Traffic>,
@@ -119,13 +118,13 @@ impl<K: Eq + Hash + Ord> Tally<K> {
         new.add(kind);
     }
 
-    /// Someone who did all this.
+    /// Sets the traffic of a key.
     #[cfg(test)]
     pub(crate) fn insert(&mut self, key: K, traffic: Traffic) {
         self.known.insert(key, traffic);
     }
 
-    /// The most active, in order.
+    /// The `count` most active keys, most active first.
     pub fn top(&self, count: usize) -> Vec<(&K, Traffic)> {
         let mut all: Vec<_> = self.known.iter().map(|(key, traffic)| (key, *traffic)).collect();
         all.sort_by(|(a, one), (b, other)| other.weight().cmp(&one.weight()).then(a.cmp(b)));
@@ -133,14 +132,14 @@ impl<K: Eq + Hash + Ord> Tally<K> {
         all
     }
 
-    /// What was done by those beyond the limit.
+    /// The traffic of all keys beyond the limit.
     pub fn others(&self) -> Traffic {
         self.others
     }
 }
 
 impl Summary {
-    /// Count an event.
+    /// Adds an event to the counts.
     pub fn add(&mut self, record: &Record) {
         let event = &record.event;
         *self.events.entry(vocabulary::event(&event.kind)).or_default() += 1;
@@ -149,7 +148,7 @@ impl Summary {
         }
         let direction = match event.kind.lifecycle() {
             Lifecycle::Open | Lifecycle::Fail | Lifecycle::Close => event.kind.direction(),
-            // no connection that came up, failed or ended
+            // does not establish or end a connection
             Lifecycle::Attempt
             | Lifecycle::Begin
             | Lifecycle::Existing
@@ -172,7 +171,7 @@ impl Summary {
         self.processes.add(path, &event.kind);
     }
 
-    /// How many events.
+    /// The number of events of all kinds.
     pub fn total(&self) -> u64 {
         self.events.values().sum()
     }

@@ -1,4 +1,4 @@
-//! A [`Summary`] for people, and for programs.
+//! Renders a [`Summary`] as text or as JSON.
 
 use std::{collections::BTreeMap, hash::Hash, rc::Rc};
 
@@ -15,28 +15,28 @@ use crate::source::Lost;
 /// How many processes and remote ends are shown.
 const SHOWN: usize = 5;
 
-/// What a connection goes through comes first, and in that order.
+/// These kinds come first, in the order of a connection's life.
 const KINDS: [&str; 4] = ["connect", "accept", "close", "fail"];
 
-/// How wide a line may be, and what marks that something is left out of it.
+/// The width of a line, and the mark for omitted text.
 #[derive(Debug, Clone, Copy)]
 pub struct LineWidth {
-    /// Columns; none for no limit.
+    /// The maximum number of columns; none for no limit.
     pub columns: Option<usize>,
-    /// The mark.
+    /// The mark for omitted text.
     pub cut: &'static str,
 }
 
-/// For people; each sentence begins with `speaker`.
+/// Renders the summary as text; each sentence starts with `speaker`.
 pub fn text(summary: &Summary, line: LineWidth, speaker: &str) -> String {
-    // A terminal may have left ^C on this line.
+    // The terminal may have echoed ^C on this line.
     let start = line.columns.map(|_| String::new());
     let sentences = sentences(summary).into_iter().map(|text| format!("{speaker}{text}"));
     let lines = start.into_iter().chain(sentences).chain(tables(summary, line));
     lines.map(|line| line + "\n").collect()
 }
 
-/// What happened, in a sentence or two.
+/// The event counts in one or two sentences.
 fn sentences(summary: &Summary) -> Vec<String> {
     let mut kinds: Vec<_> = summary.events.iter().collect();
     kinds.sort_by_key(|(name, _)| KINDS.iter().position(|kind| kind == *name).unwrap_or(KINDS.len()));
@@ -53,7 +53,7 @@ fn sentences(summary: &Summary) -> Vec<String> {
     lines
 }
 
-/// How often each error came, by name.
+/// The number of failures by name of the error.
 fn failures(summary: &Summary) -> BTreeMap<String, u64> {
     summary.failures.iter().map(|(error, count)| (vocabulary::failure(*error).to_string(), *count)).collect()
 }
@@ -63,7 +63,7 @@ fn list<T: std::fmt::Display>(before: &str, counts: Vec<(T, &u64)>) -> String {
     if counts.is_empty() { String::new() } else { format!("{before}{}", counts.join(", ")) }
 }
 
-/// Who did most, and with whom; each after an empty line.
+/// The tables of processes and remote ends, each after an empty line.
 fn tables(summary: &Summary, line: LineWidth) -> Vec<String> {
     let processes = summary.processes.top(SHOWN).into_iter();
     let processes =
@@ -79,7 +79,7 @@ fn tables(summary: &Summary, line: LineWidth) -> Vec<String> {
     .concat()
 }
 
-/// What a row is about.
+/// The key of a row.
 enum Name {
     Path(String),
     End(Remote, Option<Rc<str>>),
@@ -167,7 +167,7 @@ struct ByRemote<'a> {
     dns: Option<&'a str>,
 }
 
-/// For programs: one JSON object.
+/// Renders the summary as one JSON object.
 pub fn json(summary: &Summary) -> String {
     let remote = |end: &Remote| ByRemote {
         addr: end.address,

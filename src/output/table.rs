@@ -1,4 +1,4 @@
-//! Aligned columns for people.
+//! The table format: aligned columns for people.
 
 mod clock;
 mod details;
@@ -24,33 +24,33 @@ use crate::{
     record::Record,
 };
 
-/// How the table looks.
+/// Options of the table.
 #[derive(Debug, Clone)]
 pub struct TableOptions {
-    /// With colour.
+    /// Whether it is coloured.
     pub color: bool,
-    /// The reader shows UTF-8.
+    /// Whether the terminal shows UTF-8.
     pub utf8: bool,
-    /// Of the clock.
+    /// The time zone of the TIME column.
     pub zone: Zone,
 }
 
-/// Writes the table.
+/// The sink of the table format.
 pub struct Table<S> {
     color: bool,
     glyphs: Glyphs,
     clock: Clock,
     screen: S,
-    /// Its size, where it has been asked for since the batch began.
+    /// The size of the terminal, if it was queried in this batch.
     size: Option<Option<TerminalSize>>,
-    /// How wide the lines so far would have liked their columns.
+    /// The widths that the columns have needed so far.
     needs: Needs,
-    /// Lines since the header, the size it was made for, and its columns.
+    /// The number of lines since the header, and the size and layout of the header.
     since_header: Option<(usize, Option<TerminalSize>, Layout)>,
     line: Line,
 }
 
-/// What a line is made of, kept for its room.
+/// Buffers for the parts of a line, reused for every event.
 #[derive(Default)]
 struct Line {
     command: String,
@@ -61,8 +61,8 @@ struct Line {
 }
 
 impl<S: Fn() -> Option<TerminalSize>> Table<S> {
-    /// `screen` returns the terminal's current size; none where the output is no terminal, and then
-    /// nothing is shortened.
+    /// `screen` returns the current size of the terminal; none if the output is no terminal, and then nothing is
+    /// shortened.
     pub fn new(options: TableOptions, screen: S) -> Self {
         let TableOptions { color, utf8, zone } = options;
         Table {
@@ -77,7 +77,7 @@ impl<S: Fn() -> Option<TerminalSize>> Table<S> {
         }
     }
 
-    /// The header: at the start, when it has scrolled away and when the columns have moved.
+    /// Prints the header if there is none yet, if it has scrolled away, or if the columns have moved.
     fn header(&mut self, size: Option<TerminalSize>, layout: Layout, out: &mut Vec<u8>) {
         let shown = self.since_header.is_some_and(|(lines, of, columns)| {
             of == size && columns == layout && size.is_none_or(|size| lines + 2 < size.rows)
@@ -107,7 +107,7 @@ impl<S: Fn() -> Option<TerminalSize>> Table<S> {
 impl<S: Fn() -> Option<TerminalSize>> Sink for Table<S> {
     fn begin(&mut self, _: &mut Vec<u8>) {}
 
-    /// A window may have another size by now; within a batch it is asked for once.
+    /// The window may have been resized; the size is queried once per batch.
     fn begin_batch(&mut self) {
         self.size = None;
     }
@@ -127,7 +127,7 @@ impl<S: Fn() -> Option<TerminalSize>> Sink for Table<S> {
         let cut = self.glyphs.cut;
         line.clear();
         cell(line, layout.time, |line| self.clock.put(line, record.wall_ns, layout.time));
-        // The kind is what the eye looks for.
+        // The kind of the event, coloured.
         kind(line, &event.kind, &layout, cut, self.color);
         match event.owner.pid {
             0 => write!(line, "{:>PID$} ", '-'),
@@ -143,7 +143,7 @@ impl<S: Fn() -> Option<TerminalSize>> Sink for Table<S> {
             false => endpoint(line, remote, remote_port, layout.room(layout.remote), cut),
         });
         let brief = layout.brief.then_some(&self.glyphs);
-        // Where it listens is half of what there is to say.
+        // If the LOCAL column was too narrow for the listener's address, the details include it.
         facts.collect(record, brief, listens && !has_address);
         facts.put(line, Look { brief, room: layout.details, cut, color: self.color });
 
@@ -152,7 +152,7 @@ impl<S: Fn() -> Option<TerminalSize>> Sink for Table<S> {
     }
 }
 
-/// A column and the blank behind it.
+/// Appends a column and the blank after it.
 fn cell(line: &mut String, columns: usize, put: impl FnOnce(&mut String)) {
     let start = line.len();
     put(line);
@@ -160,7 +160,7 @@ fn cell(line: &mut String, columns: usize, put: impl FnOnce(&mut String)) {
     line.push(' ');
 }
 
-/// The kind of an event, in its colour, blanks included.
+/// Appends the kind of an event, coloured and padded.
 fn kind(line: &mut String, kind: &EventKind, layout: &Layout, cut: &str, color: bool) {
     let style = if color { style(kind) } else { Style::new() };
     painted(line, style, |line| {
@@ -171,7 +171,7 @@ fn kind(line: &mut String, kind: &EventKind, layout: &Layout, cut: &str, color: 
     line.push(' ');
 }
 
-/// A kind of event in seven letters where that can be.
+/// The kind of an event, in at most seven letters where possible.
 fn event_name(kind: &EventKind) -> &'static str {
     match kind {
         EventKind::Existing(_) => "exists",
@@ -181,7 +181,7 @@ fn event_name(kind: &EventKind) -> &'static str {
 }
 
 impl Line {
-    /// Who, here, with whom; as long as they are.
+    /// Fills in the command and both ends, without shortening them.
     fn name(&mut self, record: &Record) {
         let Line { command, local, remote, .. } = self;
         [&mut *command, local, remote].into_iter().for_each(|text| text.clear());
@@ -194,7 +194,7 @@ impl Line {
             write!(command, " +{}", record.owners.len() - 1).expect("a String takes everything");
         }
         write!(local, "{}", record.event.local.ip()).expect("a String takes everything");
-        // The name, if one is known, in the place of the address; `~` marks a guess.
+        // Show the name, if there is one, instead of the address; `~` marks a guess.
         match record.names.all().first() {
             Some(name) => write!(remote, "{}{name}", if record.names.guess { "~" } else { "" }),
             None => write!(remote, "{}", record.event.remote.ip()),
@@ -203,7 +203,7 @@ impl Line {
     }
 }
 
-/// Of a kind of event. Basic colours only: every terminal's theme keeps them legible.
+/// The style of a kind of event. Only basic colours, which are legible in every terminal theme.
 fn style(kind: &EventKind) -> Style {
     match (kind.lifecycle(), kind.direction()) {
         (Lifecycle::Open, Some(Direction::Egress)) => Style::new().color(AnsiColors::Green),

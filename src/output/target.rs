@@ -1,4 +1,4 @@
-//! Where lines go: a file, or a descriptor we were given.
+//! The destination of lines: a file or an inherited descriptor.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
@@ -18,8 +18,8 @@ use nix::{
 
 use crate::host::sudo_user::SudoUser;
 
-/// What `--output` names; without it stdout, or stderr beside a command, whose stdout is its own. A file that
-/// is there is appended to, or replaced: a document has no second half.
+/// Opens the destination: `--output`, or stdout; with a command, stderr, because stdout belongs to the command. An
+/// existing file is appended to, or replaced if `replace`: a document cannot be continued.
 ///
 /// # Errors
 /// When the file cannot be opened.
@@ -39,11 +39,10 @@ pub fn open(
     inherited.context("open the output")
 }
 
-/// A file. What tcptrace sees as root is not for everyone: a new file is readable by its owner
-/// only, who is the invoking user. A file that is there keeps its owner and mode.
+/// Opens a file. It contains what only root can see, so a new file is readable only by its owner, who is the invoking
+/// user. An existing file keeps its owner and mode.
 ///
-/// Every write goes to the end of the file (O_APPEND), also when logrotate's copytruncate has emptied it or
-/// another tcptrace writes to it.
+/// Every write appends (O_APPEND), so logrotate's copytruncate and several tcptrace processes work.
 fn file(path: &Path, replace: bool, invoker: Option<&SudoUser>) -> Result<OwnedFd> {
     let mode = if geteuid().is_root() { 0o600 } else { 0o666 };
     match OpenOptions::new().append(true).create_new(true).mode(mode).open(path) {
@@ -64,7 +63,7 @@ fn file(path: &Path, replace: bool, invoker: Option<&SudoUser>) -> Result<OwnedF
     }
 }
 
-/// Whether the last line of a regular file has no end, as after a crash; false where it cannot be read.
+/// Whether a regular file ends in the middle of a line, as after a crash; false if it cannot be read.
 fn ends_in_mid_line(path: &Path) -> bool {
     let last = || {
         let mut file =
@@ -76,7 +75,7 @@ fn ends_in_mid_line(path: &Path) -> bool {
     last().is_some_and(|byte| byte != b'\n')
 }
 
-/// Whether a regular file holds something already.
+/// Whether it is a regular file that is not empty.
 pub fn has_content(output: &OwnedFd) -> bool {
     fstat(output).is_ok_and(|stat| {
         SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG && stat.st_size > 0

@@ -1,4 +1,4 @@
-//! A line of every format for every kind of event, compared with golden.txt.
+//! Checks a line of every format for every kind of event against golden.txt.
 
 use std::{
     cell::OnceCell,
@@ -32,7 +32,7 @@ fn process(id: u64) -> Rc<ProcessEntry> {
     Rc::new(ProcessEntry { id, process, rendered: OnceCell::new() })
 }
 
-/// One of each kind, all that can be known of it filled in.
+/// One record of each kind, with all fields filled in.
 fn records() -> Vec<Record> {
     let record = |kind| {
         let bytes = samples::event(kind, 7);
@@ -109,13 +109,13 @@ fn lines_of_every_format_and_kind() {
     assert_eq!(all, golden);
 }
 
-/// Every field of the schema's events that one of the kinds can have is printed by some line.
+/// Every event field in the schema that some kind can have is printed in some line.
 #[test]
 fn csv_has_a_column_for_every_field_of_json() {
     let json = text(&mut Json::new(u64::MAX, true));
     let csv = text(&mut Csv::new(true, true));
     let header: Vec<&str> = csv.lines().next().expect("a header").split(',').collect();
-    // Elsewhere, under another name, or left out of a flat table.
+    // In another place, under another name, or not in a flat table.
     let known = ["type", "new_state", "backlog", "closer", "asked", "dstIP", "dstPort", "results"];
     for line in json.lines() {
         let event: serde_json::Value = serde_json::from_str(line).expect("JSON");

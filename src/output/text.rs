@@ -1,41 +1,41 @@
-//! Text that fits: its width on a terminal, and what is left out of it.
+//! Fits text into columns of a terminal.
 
 use std::fmt::Write;
 
 use owo_colors::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// What stands for what.
+/// Symbols used in the table.
 #[derive(Debug, Clone, Copy)]
 pub struct Glyphs {
-    /// Something is left out here.
+    /// Marks a place where text is omitted.
     pub cut: &'static str,
-    /// Bytes sent.
+    /// Prefix of the number of bytes sent.
     pub sent: &'static str,
-    /// Bytes received.
+    /// Prefix of the number of bytes received.
     pub received: &'static str,
 }
 
 /// For terminals that show UTF-8.
 pub const UNICODE: Glyphs = Glyphs { cut: "…", sent: "↑", received: "↓" };
-/// For all others.
+/// For terminals that show only ASCII.
 pub const ASCII: Glyphs = Glyphs { cut: "..", sent: ">", received: "<" };
 
-/// An address shortened to fewer columns would say nothing: `1…` may be any of them.
+/// An address is not shortened below this: `1…` could be any of them.
 const MIN_HOST_COLUMNS: usize = 5;
 
-/// Columns it takes.
+/// The number of columns a text takes.
 pub fn width(text: &str) -> usize {
     if text.is_ascii() { text.len() } else { UnicodeWidthStr::width(text) }
 }
 
-/// Append blanks until what was added from `start` on is as wide as `columns`.
+/// Appends blanks until the text from `start` on is `columns` wide.
 pub fn pad(line: &mut String, start: usize, columns: usize) {
     let blanks = columns.saturating_sub(width(&line[start..]));
     line.extend(std::iter::repeat_n(' ', blanks));
 }
 
-/// Append a text without its middle, where it is wider than `room`.
+/// Appends a text, with its middle omitted if it is wider than `room`.
 pub fn shorten(line: &mut String, text: &str, room: usize, cut: &str) {
     if width(text) <= room {
         return line.push_str(text);
@@ -48,7 +48,7 @@ pub fn shorten(line: &mut String, text: &str, room: usize, cut: &str) {
     line.push_str(&text[text.len() - tail..]);
 }
 
-/// The length in bytes of the first characters that fit.
+/// The length in bytes of the leading characters that fit.
 fn fitting(chars: impl Iterator<Item = char>, room: usize) -> usize {
     let mut columns = 0;
     let fits = chars.take_while(|c| {
@@ -58,20 +58,20 @@ fn fitting(chars: impl Iterator<Item = char>, room: usize) -> usize {
     fits.map(char::len_utf8).sum()
 }
 
-/// The columns that an address or a name and its port take.
+/// The number of columns that a host and a port take.
 pub fn endpoint_width(host: &str, port: u16) -> usize {
     let brackets = if host.contains(':') { 2 } else { 0 };
     width(host) + brackets + ":".len() + digits(port)
 }
 
-/// Append what `put` appends, in this style.
+/// Appends what `put` appends, in this style.
 pub fn painted(line: &mut String, style: Style, put: impl FnOnce(&mut String)) {
     write!(line, "{}", style.prefix_formatter()).expect("a String takes everything");
     put(line);
     write!(line, "{}", style.suffix_formatter()).expect("a String takes everything");
 }
 
-/// Append an address or a name with a port. The port is never shortened, nor left out.
+/// Appends an address or a name with a port. The port is always shown in full.
 pub fn endpoint(line: &mut String, host: &str, port: u16, room: usize, cut: &str) {
     let around = endpoint_width(host, port) - width(host);
     let left = room.saturating_sub(around);

@@ -1,4 +1,4 @@
-//! The time of an event, as RFC 3339 has it.
+//! Timestamps in the format of RFC 3339.
 
 use std::{
     fmt::Write,
@@ -7,16 +7,17 @@ use std::{
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// Writes times in UTC with milliseconds. Most events are of the same second as the one before: its text is kept.
+/// Formats times in UTC with milliseconds. Most events are in the same second as the previous one, so its text is
+/// cached.
 #[derive(Debug, Default)]
 pub struct Timestamps {
     second: Option<u64>,
-    /// The second, without the `Z`.
+    /// The text of the second, without the `Z`.
     text: String,
 }
 
 impl Timestamps {
-    /// Append a time given in nanoseconds since 1970; what lies before that is 1970.
+    /// Appends a time given in nanoseconds since 1970; earlier times become 1970.
     pub fn put(&mut self, out: &mut Vec<u8>, wall_ns: i128) {
         let ns = u64::try_from(wall_ns).unwrap_or_default();
         let second = ns / NS_PER_S;
@@ -35,7 +36,7 @@ impl Timestamps {
     }
 }
 
-/// Three digits: the milliseconds in nanoseconds.
+/// The milliseconds of a time in nanoseconds, as three digits.
 pub fn milliseconds(ns: u64) -> [u8; 3] {
     let ms = ns % NS_PER_S / 1_000_000;
     [ms / 100, ms / 10 % 10, ms % 10].map(|digit| b'0' + digit as u8)
@@ -49,7 +50,7 @@ mod tests {
     use crate::output::vocabulary;
 
     proptest! {
-        /// Whatever was written before.
+        /// The result does not depend on earlier calls.
         #[test]
         fn as_humantime_writes_them(times in prop::collection::vec(0_u64..4_000_000_000_000_000_000, 1..5), near: u32) {
             let mut timestamps = Timestamps::default();

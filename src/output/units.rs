@@ -1,16 +1,16 @@
-//! Numbers as a person reads them.
+//! Durations and byte counts for people.
 
 use std::{fmt, time::Duration};
 
-/// A duration as `3.4 ms`; with `true`, where there is little room, `3.4ms`.
+/// A duration as `3.4 ms`, or `3.4ms` with `true` (brief).
 #[derive(Debug, Clone, Copy)]
 pub struct Time(pub Duration, pub bool);
 
-/// A count of bytes as `1.2 MB`, or `1.2MB`. Powers of 1000, as network people count.
+/// A number of bytes as `1.2 MB`, or `1.2MB` with `true` (brief). Units are powers of 1000, as usual in networking.
 #[derive(Debug, Clone, Copy)]
 pub struct Bytes(pub u64, pub bool);
 
-/// A count of something, of which `size` make up one `unit`. Brief ones show tenths below ten only.
+/// Formats a count in a unit of `size`. In brief form, tenths are shown only below ten.
 fn quantity(f: &mut fmt::Formatter<'_>, count: u64, (size, unit): (u64, &str), brief: bool) -> fmt::Result {
     let rounded = |parts: u128| (u128::from(count) * parts + u128::from(size) / 2) / u128::from(size);
     let tenths = rounded(10);
@@ -24,11 +24,11 @@ impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let &Time(duration, brief) = self;
         let seconds = duration.as_secs();
-        // What is cut to 64 bits are days.
+        // Saturates only beyond 500,000 years.
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         match us {
             0..1000 => write!(f, "{us}{}us", if brief { "" } else { " " }),
-            // What would be rounded up to 1000 belongs to the next unit.
+            // Values that would round to 1000 use the next unit.
             1000..999_500 => quantity(f, us, (1000, "ms"), brief),
             999_500..59_950_000 => quantity(f, us, (1_000_000, "s"), brief),
             _ if seconds < 3600 => write!(f, "{}m{:02}s", seconds / 60, seconds % 60),
@@ -46,7 +46,7 @@ impl fmt::Display for Bytes {
             return write!(f, "{count}{}B", if brief { "" } else { " " });
         }
         let (mut unit, mut size) = (0, 1000);
-        // As above: 999.5 kB is 1.0 MB.
+        // Likewise: 999.5 kB is 1.0 MB.
         while unit + 1 < UNITS.len() && count >= size / 10 * 9995 {
             unit += 1;
             size *= 1000;

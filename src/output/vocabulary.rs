@@ -1,4 +1,4 @@
-//! The words for what the kernel has as numbers.
+//! Names for the kernel's numbers.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     hostile::is_hostile,
 };
 
-/// Names by bit (include/uapi/linux/capability.h).
+/// Capabilities by bit (include/uapi/linux/capability.h).
 pub(super) const CAPABILITIES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -54,7 +54,7 @@ pub(super) const CAPABILITIES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-/// A capability set: empty, `ANY_CAPS` for all of `every`, else names joined by ` | `.
+/// A capability set: empty, `ANY_CAPS` if it includes all of `every`, otherwise names joined by ` | `.
 pub fn capabilities(set: u64, every: u64) -> String {
     if set & every == every {
         return "ANY_CAPS".to_owned();
@@ -66,7 +66,7 @@ pub fn capabilities(set: u64, every: u64) -> String {
     names.join(" | ")
 }
 
-/// `SETUID | SETGID | FILE_CAPS | FILELESS_EXEC`, or part of it.
+/// `SETUID | SETGID | FILE_CAPS | FILELESS_EXEC`, or some of them.
 pub fn secureexec(flags: SecureExec) -> String {
     let words = [
         (flags.setuid, "SETUID"),
@@ -77,12 +77,12 @@ pub fn secureexec(flags: SecureExec) -> String {
     words.iter().filter(|(set, _)| *set).map(|(_, word)| *word).collect::<Vec<_>>().join(" | ")
 }
 
-/// A word of the vocabulary: nothing in it needs quoting.
+/// A word that needs no quoting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word<'a> {
-    /// One of ours.
+    /// A word defined here.
     Known(&'a str),
-    /// An error, by the kernel's name.
+    /// The kernel's name of an error.
     Errno(Errno),
 }
 
@@ -95,7 +95,7 @@ impl fmt::Display for Word<'_> {
     }
 }
 
-/// The errno's name, or `ABORTED`.
+/// The name of the error, or `ABORTED`.
 pub fn failure(failure: Failure) -> Word<'static> {
     match failure {
         Failure::Errno(error) => Word::Errno(error),
@@ -103,7 +103,7 @@ pub fn failure(failure: Failure) -> Word<'static> {
     }
 }
 
-/// `local_close` and its like, or the errno's name.
+/// `local_close` and so on, or the name of the error.
 pub fn reason(reason: CloseReason) -> Word<'static> {
     let word = match reason {
         CloseReason::LocalClose => "local_close",
@@ -116,7 +116,7 @@ pub fn reason(reason: CloseReason) -> Word<'static> {
     Word::Known(word)
 }
 
-/// `egress` or `ingress`.
+/// The name of a direction: `egress` or `ingress`.
 pub fn direction(direction: Direction) -> &'static str {
     match direction {
         Direction::Egress => "egress",
@@ -124,7 +124,7 @@ pub fn direction(direction: Direction) -> &'static str {
     }
 }
 
-/// The name of an event as it is typed after `-e`.
+/// The name of an event, as in `-e`.
 pub fn event(what: &EventKind) -> &'static str {
     match what {
         EventKind::Request => "request",
@@ -158,7 +158,7 @@ pub fn type_name(what: &EventKind) -> &'static str {
     }
 }
 
-/// What a segment is for.
+/// The name of a kind of segment.
 pub fn segment(segment: Segment) -> &'static str {
     match segment {
         Segment::Syn => "SYN",
@@ -169,7 +169,7 @@ pub fn segment(segment: Segment) -> &'static str {
     }
 }
 
-/// As netstat calls it.
+/// The name of a TCP state, as in netstat.
 pub fn state(state: State) -> &'static str {
     match state {
         State::Listen => "LISTEN",
@@ -187,13 +187,13 @@ pub fn state(state: State) -> &'static str {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds.
+/// A time in nanoseconds since 1970 as RFC 3339, in UTC with milliseconds.
 pub fn time(wall_ns: i128) -> String {
     let since_1970 = Duration::from_nanos(u64::try_from(wall_ns).unwrap_or_default());
     humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since_1970).to_string()
 }
 
-/// Text from processes and the network can neither move the cursor nor set a colour.
+/// Escapes control and invisible characters in untrusted text.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_hostile) {
         return text.into();

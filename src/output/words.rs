@@ -1,10 +1,10 @@
-//! The vocabulary read back: from the words of JSON to what they stand for.
+//! Parses the vocabulary: from words in JSON to values.
 
 use super::vocabulary::{self, CAPABILITIES};
 pub use super::vocabulary::{Word, reason};
 use crate::event::{Direction, SecureExec, Segment, State};
 
-/// A state by netstat's name.
+/// The TCP state with this name.
 pub fn state(word: &str) -> Option<State> {
     use State::*;
     let all = [
@@ -24,18 +24,18 @@ pub fn state(word: &str) -> Option<State> {
     all.into_iter().find(|&state| vocabulary::state(state) == word)
 }
 
-/// `egress` or `ingress`.
+/// The direction with this name.
 pub fn direction(word: &str) -> Option<Direction> {
     [Direction::Egress, Direction::Ingress].into_iter().find(|&one| vocabulary::direction(one) == word)
 }
 
-/// What a segment is for.
+/// The kind of segment with this name.
 pub fn segment(word: &str) -> Option<Segment> {
     let all = [Segment::Syn, Segment::SynAck, Segment::Data, Segment::Fin, Segment::Probe];
     all.into_iter().find(|&segment| vocabulary::segment(segment) == word)
 }
 
-/// A set of capabilities; ANY_CAPS is all there can be. Names that are none are left out.
+/// A set of capabilities; ANY_CAPS is all of them. Unknown names are ignored.
 pub fn capabilities(text: &str) -> u64 {
     if text == "ANY_CAPS" {
         return u64::MAX;
@@ -47,7 +47,7 @@ pub fn capabilities(text: &str) -> u64 {
     text.split(" | ").filter_map(bit).fold(0, |set, bit| set | 1 << bit)
 }
 
-/// Privileges that came with an executable.
+/// The privileges gained through an executable.
 pub fn secureexec(text: &str) -> SecureExec {
     let has = |word| text.split(" | ").any(|one| one == word);
     SecureExec {

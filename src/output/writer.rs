@@ -1,4 +1,4 @@
-//! Lines to a descriptor: whole ones, without being held up by a reader that stopped.
+//! Writes whole lines to a descriptor, without blocking on a reader that has stopped.
 
 use std::{
     io,
@@ -13,22 +13,22 @@ use nix::{
     unistd::{Whence, ftruncate, lseek, write},
 };
 
-/// A reader that takes nothing for so long, when the run is over, has stopped.
+/// After this time without progress, at the end of a run, a reader counts as stopped.
 pub const STALLED: Duration = Duration::from_secs(1);
 
-/// What poll(2) promises to take without blocking when it says that a pipe is writable.
+/// The number of bytes that a pipe takes without blocking when poll(2) reports it writable.
 const PIPE_BUF: usize = 4096;
-/// How often a blocked writer looks whether it should stop.
+/// How often a blocked writer checks whether to give up.
 const WRITE_POLL: Duration = Duration::from_millis(50);
 
-/// How a flush ended.
+/// The outcome of a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flushed {
-    /// Everything was written.
+    /// Everything in the buffer was written.
     All,
-    /// The reader is gone.
+    /// The reader has closed its end.
     ReaderGone,
-    /// The reader takes nothing and the caller wants to stop.
+    /// The reader is not reading, and the caller wanted to stop.
     GaveUp,
 }
 
@@ -40,21 +40,21 @@ pub struct Writer<Fd> {
     buffer: Vec<u8>,
 }
 
-/// What a descriptor is of, as far as it matters for how much it takes.
+/// The type of a descriptor, which determines how much can be written at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Takes everything, and can be cut.
+    /// Never blocks, and can be truncated.
     File,
-    /// /dev/null takes everything.
+    /// /dev/null, which never blocks.
     Null,
-    /// Says how much is in it; so many bytes fit when it is empty.
+    /// Its size: that many bytes fit when it is empty.
     Pipe(usize),
-    /// A terminal, a socket: may block whenever it is given more than a little.
+    /// A terminal or a socket, which may block on larger writes.
     Other,
 }
 
 impl<Fd: AsFd> Writer<Fd> {
-    /// Write to `fd`.
+    /// A writer to `fd`.
     pub fn new(fd: Fd) -> Self {
         let stat = fstat(&fd).ok();
         let kind = match stat.map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT) {
@@ -66,31 +66,31 @@ impl<Fd: AsFd> Writer<Fd> {
         Writer { fd, kind, buffer: Vec::new() }
     }
 
-    /// Where to append lines.
+    /// The buffer to append lines to.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
     }
 
-    /// Lines that were not written.
+    /// The number of lines in the buffer that were not written.
     pub fn pending_lines(&self) -> u64 {
         self.buffer.iter().filter(|&&byte| byte == b'\n').count() as u64
     }
 
-    /// Whether somebody watches.
+    /// Whether the descriptor is a terminal.
     pub fn is_terminal(&self) -> bool {
         std::io::IsTerminal::is_terminal(&self.fd())
     }
 
-    /// The descriptor, to wait for its reader to go.
+    /// The descriptor, to poll for its reader closing it.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Write all that is buffered. While the reader takes nothing, `give_up` is asked with the time for
-    /// which that has been so.
+    /// Writes everything that is buffered. While the reader is not reading, `give_up` is called with the time since it
+    /// stopped.
     ///
     /// # Errors
-    /// Whatever write(2) says but EPIPE. A regular file then ends with its last whole line.
+    /// Errors of write(2) other than EPIPE. A regular file then ends with its last complete line.
     pub fn flush(&mut self, give_up: impl Fn(Duration) -> bool) -> io::Result<Flushed> {
         let mut written = 0;
         let mut stalled_since: Option<Instant> = None;
@@ -122,11 +122,11 @@ impl<Fd: AsFd> Writer<Fd> {
         outcome
     }
 
-    /// How much it takes without blocking, once it is writable.
+    /// How many bytes can be written without blocking, once it is writable.
     fn room(&self) -> usize {
         match self.kind {
             Kind::File | Kind::Null => usize::MAX,
-            // Where something is left, how much more fits depends on how it lies in the pipe's pages.
+            // If the pipe is not empty, the space left depends on how its pages are filled.
             Kind::Pipe(size) if rustix::io::ioctl_fionread(&self.fd).is_ok_and(|waiting| waiting == 0) => {
                 size
             }
@@ -140,32 +140,31 @@ impl<Fd: AsFd> Writer<Fd> {
         loop {
             match poll(&mut fds, patience) {
                 Ok(ready) => return Ok(ready > 0),
-                // The signal to stop, for one: the reader has its time all the same.
+                // The timeout starts again after a signal, such as the one to stop.
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// After an error in mid-line: take back the part of the line that was written.
+    /// After an error within a line, removes the part of the line that was written.
     fn cut_to_whole_lines(&self, written: usize) {
         let part =
             written - self.buffer[..written].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         if part == 0 || self.kind != Kind::File {
             return;
         }
-        // What another has appended in the meantime stays.
+        // Do not cut what another process has appended meanwhile.
         if let Ok(end) = lseek(&self.fd, 0, Whence::SeekCur)
             && fstat(&self.fd).is_ok_and(|stat| stat.st_size == end)
         {
-            // Nothing better can be done if this fails too; the error of write() is reported.
+            // If this fails too, nothing more can be done; the error of write() is reported.
             let _ = ftruncate(&self.fd, end - part as i64);
         }
     }
 }
 
-/// As many whole lines as fit, so that giving up happens between two of them; a part of a line that
-/// is longer than that.
+/// As many whole lines as fit, so that giving up happens between lines; part of a line if it is longer than that.
 fn whole_lines(bytes: &[u8], most: usize) -> &[u8] {
     let part = &bytes[..bytes.len().min(most)];
     let end = part.iter().rposition(|&byte| byte == b'\n').map_or(part.len(), |at| at + 1);
@@ -225,7 +224,7 @@ mod tests {
         let lines = b"a line\n".repeat(40_000);
         output.buffer().extend_from_slice(&lines);
         std::thread::scope(|scope| {
-            // Slower than the writer asks whether to give up, faster than a reader that has stopped.
+            // Slower than the writer's checks, but faster than a reader that counts as stopped.
             let slow = scope.spawn(move || {
                 let (mut seen, mut part) = (Vec::new(), vec![0; 1 << 16]);
                 loop {
@@ -263,7 +262,7 @@ mod tests {
     fn a_full_disk_leaves_whole_lines() {
         let limit = 10_000;
         let mut file = tempfile();
-        // A size limit is the disk that is full on demand; SIGXFSZ would kill us without a handler.
+        // A file size limit simulates a full disk; without a handler, SIGXFSZ would kill the process.
         let mut output = Writer::new(OwnedFd::from(file.try_clone().expect("clone")));
         for _ in 0..1000 {
             output.buffer().extend_from_slice(b"this is a line of 31 characters\n");

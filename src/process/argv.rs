@@ -1,12 +1,11 @@
-//! What a process was called with, from the bytes of its argv.
+//! Decodes the command line from the bytes of argv.
 
-/// argv without argv\[0\], joined by blanks, as text.
+/// argv without argv\[0\], joined with blanks, as text.
 ///
-/// `bytes` is argv as it lies in memory: NUL-ended strings. With `title` the process has written
-/// its own text over it, up to the first NUL, as setproctitle(3) does; then the text is all there
-/// is, and it is what /proc/PID/cmdline shows. nginx and others do it without overwriting the last
-/// NUL: then one string with blanks in it stands before nothing but empty ones.
-/// `cut` marks the end as missing.
+/// `bytes` is argv as it lies in memory: NUL-ended strings. With `title`, the process has overwritten it with a text up
+/// to the first NUL, as setproctitle(3) does; the result is that text, as in /proc/PID/cmdline. nginx and others do
+/// this without overwriting the last NUL: then there is a string with blanks, followed only by empty ones. `cut` marks
+/// the end as missing.
 pub fn join(bytes: &[u8], title: bool, cut: bool) -> String {
     let mut parts = bytes.splitn(2, |&byte| byte == 0);
     let first = parts.next().unwrap_or_default();
@@ -26,7 +25,7 @@ pub fn join(bytes: &[u8], title: bool, cut: bool) -> String {
     String::from_utf8_lossy(&joined).into_owned()
 }
 
-/// How many bytes there are before a character that was cut.
+/// The number of bytes before a character that was cut.
 fn whole_characters(bytes: &[u8]) -> usize {
     match bytes.utf8_chunks().last() {
         Some(last) if std::str::from_utf8(last.invalid()).is_err_and(|error| error.error_len().is_none()) => {

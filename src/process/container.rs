@@ -1,12 +1,12 @@
-//! From the cgroup a process is in to the container it runs in.
+//! Finds the container of a process from its cgroup.
 
 pub mod metadata;
 
-/// The container id in a cgroup path, or none.
+/// The container id in a cgroup path, if there is one.
 ///
-/// `names` are NUL-ended names, last name first: the cgroup2 path, an empty name, the path in a
-/// cgroup v1 hierarchy. The innermost container wins; cgroup2 is asked before v1. Who supervises a
-/// machine of systemd-nspawn is not in it.
+/// `names` are NUL-ended names, last name first: the cgroup2 path, an empty name, the path in a cgroup v1 hierarchy.
+/// The innermost container wins; cgroup2 is checked before v1. The supervisor of a systemd-nspawn machine is not inside
+/// it.
 pub fn id(names: &[u8]) -> Option<String> {
     let names: Vec<&str> =
         names.split(|&byte| byte == 0).map(|name| std::str::from_utf8(name).unwrap_or_default()).collect();
@@ -18,17 +18,16 @@ pub fn id(names: &[u8]) -> Option<String> {
     (0..names.len()).filter(|&at| !supervises(at)).find_map(|at| of_name(names[at]))
 }
 
-/// The machine in `systemd-nspawn@NAME.service`.
+/// The machine name in `systemd-nspawn@NAME.service`.
 fn nspawn(name: &str) -> Option<&str> {
     name.strip_prefix("systemd-nspawn@")?.strip_suffix(".service")
 }
 
-/// The id in one directory name.
+/// The container id in one directory name.
 ///
-/// Docker, containerd, CRI-O, podman and Kubernetes name the directory after 64 hexadecimal digits:
-/// alone, as `docker-ID.scope`, or as `kubepods-...:cri-containerd:ID`. systemd-nspawn and its
-/// machines are `systemd-nspawn@NAME.service` and `machine-NAME.scope`. Monitors (`conmon`) stand
-/// beside their container, not in it.
+/// Docker, containerd, CRI-O, podman and Kubernetes use 64 hexadecimal digits: alone, as `docker-ID.scope`, or as
+/// `kubepods-...:cri-containerd:ID`. systemd-nspawn uses `systemd-nspawn@NAME.service` and `machine-NAME.scope`.
+/// Monitors (`conmon`) are beside their container, not in it.
 fn of_name(name: &str) -> Option<String> {
     let unit = name.strip_suffix(".scope");
     if let Some(machine) = unit.and_then(|unit| unit.strip_prefix("machine-")).or_else(|| nspawn(name)) {
@@ -41,18 +40,18 @@ fn of_name(name: &str) -> Option<String> {
     (is_hex_id(id) && !before.contains("conmon")).then(|| id.to_owned())
 }
 
-/// Whether it is what every runtime but systemd-nspawn calls a container: 64 hexadecimal digits.
+/// Whether it has the form used by all runtimes but systemd-nspawn: 64 hexadecimal digits.
 pub fn is_hex_id(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Undo systemd's escaping of unit names: `\x2d` is a dash.
+/// Reverts systemd's escaping of unit names: `\x2d` is a dash.
 fn unescape(name: &str) -> String {
     name.replace("\\x2d", "-")
 }
 
-/// Paths and the container each belongs to: what this file and the kernel's twin must agree on
-/// (src/bpf/filter_process.h).
+/// Test paths with the container of each: this file and its counterpart in the kernel (src/bpf/filter_process.h) must
+/// agree on them.
 #[cfg(test)]
 pub const PATHS: &[(&str, Option<&str>)] = &[
     ("/docker/3f4a9c5e1b2d7f80613f4a9c5e1b2d7f80613f4a9c5e1b2d7f80613f4a9c5e1b", Some(ID)),
@@ -123,7 +122,7 @@ pub const PATHS: &[(&str, Option<&str>)] = &[
 #[cfg(test)]
 const ID: &str = "3f4a9c5e1b2d7f80613f4a9c5e1b2d7f80613f4a9c5e1b2d7f80613f4a9c5e1b";
 
-/// The wire's form of a path.
+/// Converts a path to the form used in records.
 #[cfg(test)]
 pub fn names(path: &str) -> Vec<u8> {
     path.split('/')

@@ -1,4 +1,4 @@
-//! One process as /proc shows it, checked to be still the same process.
+//! Reads a process from /proc, and checks that it is still the same process.
 
 use std::{
     fs::{self, File},
@@ -11,33 +11,32 @@ use nix::unistd::{SysconfVar, sysconf};
 use super::argv;
 use crate::event::{BootTime, Process};
 
-/// Bytes of argv read; as many as the kernel side reads.
+/// Maximum number of bytes of argv to read, the same as on the kernel side.
 pub const ARGS_MAX: u64 = 8192;
 
-/// The arguments of a process that the kernel side could not read.
+/// Reads the arguments of a process that the kernel side could not read.
 ///
-/// None when the process is gone, or its number is another's by now, or it has exec'd something
-/// else since its record was made, which `is_current` tells. `boot_offset`: nanoseconds that /proc
-/// adds to boot times.
+/// None if the process has exited, its pid has been reused, or it has called exec since its record was made, as
+/// reported by `is_current`. `boot_offset`: nanoseconds that /proc adds to boot times.
 pub fn args(process: &Process, boot_offset: i128, is_current: impl Fn(&Process) -> bool) -> Option<String> {
     let proc = PathBuf::from(format!("/proc/{}", process.pid));
     let mut bytes = Vec::new();
     File::open(proc.join("cmdline")).ok()?.take(ARGS_MAX + 1).read_to_end(&mut bytes).ok()?;
-    // Asked after the reading: what was read belongs to the process that was there before.
+    // Checked after reading, so that the bytes are known to be of the original process.
     let same = start(&proc)? == ticks(process.cloned_at, boot_offset)? && is_current(process);
     let cut = bytes.len() as u64 > ARGS_MAX;
     bytes.truncate(ARGS_MAX as usize);
-    // Of a title the kernel tells as much as there is, of argv neither more nor less than all.
+    // For a title, /proc shows the text, of any length; for argv, exactly its length.
     let title = !cut && process.argv_len != 0 && bytes.len() != usize::from(process.argv_len);
     same.then(|| argv::join(&bytes, title, cut))
 }
 
-/// When a process was forked, in clock ticks since boot.
+/// The start time of a process, in clock ticks since boot.
 fn start(proc: &Path) -> Option<u64> {
     start_in(&fs::read(proc.join("stat")).ok()?)
 }
 
-/// From /proc/PID/stat. Fields are counted from behind the name, which may hold anything.
+/// Parses /proc/PID/stat. Fields are counted from the end of the name, which may contain anything.
 fn start_in(stat: &[u8]) -> Option<u64> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 2;
     let fields = std::str::from_utf8(stat.get(after_name..)?).ok()?;

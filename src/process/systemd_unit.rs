@@ -1,9 +1,9 @@
-//! From the cgroup a process is in to the systemd unit it belongs to.
+//! Finds the systemd unit of a process from its cgroup.
 
-/// The unit in a cgroup path, or none: the innermost service or scope.
+/// The unit in a cgroup path, if there is one: the innermost service or scope.
 ///
-/// `names` are as in [`crate::process::container::id`]. Where services are kept in cgroup v1, cgroup2 has
-/// none of them, so both are asked, cgroup2 first.
+/// `names` are as in [`crate::process::container::id`]. If services are in a cgroup v1 hierarchy, cgroup2 has none of
+/// them, so both are checked, cgroup2 first.
 pub fn name(names: &[u8]) -> Option<String> {
     names
         .split(|&byte| byte == 0)
@@ -18,7 +18,7 @@ pub fn name(names: &[u8]) -> Option<String> {
 mod tests {
     use super::name;
 
-    /// The wire's form of a path.
+    /// The unit of a path, given in the form used in records.
     fn unit(path: &str) -> Option<String> {
         let names = path.split('/').rev().filter(|name| !name.is_empty());
         name(&names.flat_map(|name| [name.as_bytes(), &[0]].concat()).collect::<Vec<_>>())

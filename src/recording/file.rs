@@ -1,4 +1,4 @@
-//! The files of a recording: plain, gzip or zstd, known by how they begin.
+//! Opens the files of a recording: plain, gzip or zstd, detected by their first bytes.
 
 use std::{
     cell::OnceCell,
@@ -19,15 +19,15 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::session::stop::Stop;
 
-/// Read at a time.
+/// Size of a read, in bytes.
 const CHUNK: usize = 1 << 20;
 
-/// How often it is asked, while nothing comes, whether to go on: milliseconds.
+/// How often a blocked read checks whether to stop, in milliseconds.
 const TICK: u8 = 100;
 
-/// One file of a recording.
+/// An input file of a replay.
 pub struct Input {
-    /// As it was typed.
+    /// The name, as given on the command line.
     pub name: String,
     lines: Box<dyn BufRead>,
     live: bool,
@@ -37,10 +37,10 @@ pub struct Input {
 }
 
 impl Input {
-    /// Open a file, or stdin for `-`.
+    /// Opens a file, or stdin for `-`.
     ///
     /// # Errors
-    /// When it cannot be opened, or its beginning cannot be read, or it is the file that `is_output` knows.
+    /// When it cannot be opened or its first bytes cannot be read, or when it is the file identified by `is_output`.
     pub fn open(path: &Path, is_output: impl Fn(&Metadata) -> bool) -> Result<Input> {
         let name = path.display().to_string();
         let file = match path.to_str() {
@@ -62,17 +62,17 @@ impl Input {
         Ok(Input { name, lines, live, size: metadata.len(), read, stop })
     }
 
-    /// Do not wait for what never comes once `stop` says so: reading fails then.
+    /// Makes reads fail once `stop` says so, instead of waiting for more input.
     pub fn stops_with(&self, stop: &Stop) {
         self.stop.get_or_init(|| stop.clone());
     }
 
-    /// More may come while what is there has been read: lines are not to be held back.
+    /// Whether more input may arrive later (a pipe), so that output must not be held back.
     pub fn is_live(&self) -> bool {
         self.live
     }
 
-    /// Bytes of the file, as far as they are known, and how many of them have been read.
+    /// The size of the file, if known, and the number of bytes read so far.
     pub fn progress(&self) -> (u64, Arc<AtomicU64>) {
         (self.size, Arc::clone(&self.read))
     }
@@ -94,7 +94,7 @@ impl BufRead for Input {
     }
 }
 
-/// The bytes of the file. What is read is counted, what may never come is not waited for.
+/// The bytes of the file: counts what is read, and does not block once it should stop.
 struct Source {
     file: File,
     live: bool,
@@ -103,7 +103,7 @@ struct Source {
 }
 
 impl Source {
-    /// A signal does not interrupt read(2).
+    /// Waits for input or a signal; a signal does not interrupt read(2).
     fn wait(&self, stop: &Stop) -> io::Result<()> {
         while poll(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)], TICK)? == 0 {
             if stop.signalled() {
@@ -125,7 +125,7 @@ impl Read for Source {
     }
 }
 
-/// By the first four bytes (RFC 1952, RFC 8878); what has fewer is plain.
+/// Selects the decoder by the first four bytes (RFC 1952, RFC 8878); shorter files are plain.
 fn decompressed(mut file: impl Read + 'static) -> Result<Box<dyn BufRead>> {
     let mut magic = Vec::with_capacity(4);
     while magic.len() < 4 {

@@ -1,4 +1,4 @@
-//! One line of a recording to one [`Record`]. Total: no input panics.
+//! Parses one line of a recording to a [`Record`]. No input panics.
 
 use std::{
     borrow::Cow,
@@ -23,18 +23,18 @@ use crate::{
     record::{Names, ProcessEntry, Record},
 };
 
-/// Process objects that are kept as read; beyond it, all are forgotten.
+/// Maximum number of cached process objects; beyond this, the cache is cleared.
 const PROCESSES_MAX: usize = 8192;
 
-/// Bytes of them, likewise.
+/// Maximum size of the cached objects in bytes; likewise.
 const PROCESS_BYTES_MAX: usize = 64 << 20;
 
-/// Why a line gives no event.
+/// Why a line has no event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
-    /// No JSON, or cut short.
+    /// Not valid JSON, perhaps truncated.
     Broken,
-    /// JSON, but no line of tcptrace's, or of a kind that this version does not know.
+    /// JSON that is not from tcptrace, or is of a kind that this version does not know.
     Foreign,
 }
 
@@ -115,7 +115,7 @@ struct Bystander<'a> {
     filename: Cow<'a, str>,
 }
 
-/// A process object, or what little there is of one whose record was lost.
+/// A process object; most fields are missing if the process record was lost.
 #[derive(Deserialize)]
 struct ProcessObject<'a> {
     pid: u32,
@@ -165,27 +165,27 @@ struct ProcessObject<'a> {
     parent_exec_id: &'a str,
 }
 
-/// A process object as read before.
+/// A parsed process object.
 #[derive(Clone)]
 struct Known {
     actor: Actor,
     entry: Option<Rc<ProcessEntry>>,
-    /// What has to be added to its boot times for the start time it shows, at least.
+    /// The minimum offset from its boot times to wall-clock times that yields the start time it shows.
     wall_offset: Option<i128>,
 }
 
-/// Reads lines, and keeps the process objects of lines before: most lines repeat one.
+/// Reads lines and caches their process objects, since most lines repeat a previous one.
 #[derive(Default)]
 pub struct Reader {
     known: HashMap<Box<str>, Known>,
     known_bytes: usize,
     last_image: u64,
-    /// The earliest and the latest time of an event, nanoseconds since 1970.
+    /// The earliest and the latest time of an event, in nanoseconds since 1970.
     span: Option<[i128; 2]>,
 }
 
 impl Reader {
-    /// The event of a line; none where a line of ours has none: an empty one, and a summary.
+    /// The event of a line; none for an empty line or a summary.
     ///
     /// # Errors
     /// [`Unreadable`] for everything else.
@@ -225,7 +225,7 @@ impl Reader {
             })
             .collect();
         let names = net.dns.as_ref().or(net.results.as_ref());
-        // As dns::read() has them; they are shown as they are.
+        // Names are printed as they are, so only characters that dns::read() produces are accepted.
         if names.into_iter().flatten().any(|name| !name.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(Unreadable::Foreign);
         }
@@ -246,13 +246,13 @@ impl Reader {
         }))
     }
 
-    /// From the earliest event to the latest, filtered or not.
+    /// The time from the earliest to the latest event, whether or not the filter selects them.
     pub fn span(&self) -> Duration {
         let [first, last] = self.span.unwrap_or_default();
         Duration::from_nanos(u64::try_from(last - first).unwrap_or(u64::MAX))
     }
 
-    /// A process or parent object; null is nobody.
+    /// Parses a process or parent object; none if it is null.
     fn process(&mut self, raw: Option<&RawValue>) -> Result<Option<Known>, Unreadable> {
         let Some(text) = raw.map(RawValue::get).filter(|text| *text != "null") else { return Ok(None) };
         if let Some(known) = self.known.get(text) {
@@ -291,7 +291,7 @@ impl Reader {
     }
 }
 
-/// Where a socket has no process.
+/// The owner of a socket without a process.
 const NOBODY: Actor = Actor { image: None, pid: 0, tid: 0 };
 
 fn process(object: ProcessObject<'_>) -> Process {
@@ -304,7 +304,7 @@ fn process(object: ProcessObject<'_>) -> Process {
     };
     let start = exec_id(object.exec_id).map_or(0, |(_, start)| start);
     Process {
-        // Its own id is not in the line.
+        // The line does not contain its image id.
         parent: None,
         pid: object.pid,
         ppid: object.ppid,
@@ -334,19 +334,20 @@ fn process(object: ProcessObject<'_>) -> Process {
     }
 }
 
-/// A rule's name is printed without escaping, since it is ours where it is met live.
+/// Makes the name of a rule safe to print: printing does not escape it, since in a trace it comes from the user's own
+/// file.
 fn harmless(text: &str) -> Rc<str> {
     if text.contains(is_hostile) { printable(text).into() } else { text.into() }
 }
 
-/// `PID:START_NS` in base64.
+/// Parses `PID:START_NS` in base64.
 fn exec_id(text: &str) -> Option<(u32, u64)> {
     let bytes = STANDARD_NO_PAD.decode(text).ok()?;
     let (pid, start) = std::str::from_utf8(&bytes).ok()?.split_once(':')?;
     Some((pid.parse().ok()?, start.parse().ok()?))
 }
 
-/// RFC 3339 to nanoseconds since 1970.
+/// Parses a time in RFC 3339 to nanoseconds since 1970.
 fn wall_ns(text: &str) -> Option<i128> {
     let time = humantime::parse_rfc3339(text).ok()?;
     i128::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()
@@ -434,12 +435,12 @@ fn event(
     })
 }
 
-/// Of a connection's name what stands behind the cookie.
+/// The part of a connection id after the cookie: the time it began.
 fn begun(connection: &str) -> Option<u64> {
     connection.split_once('-')?.1.parse().ok()
 }
 
-/// The kernel's errors by name.
+/// Errors by the kernel's name.
 static ERRORS: LazyLock<HashMap<String, Errno>> = LazyLock::new(|| {
     let all = (1..=133).map(Errno::from_raw).filter(|errno| *errno != Errno::UnknownErrno);
     all.map(|errno| (words::Word::Errno(errno).to_string(), errno)).collect()

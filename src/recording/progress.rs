@@ -1,4 +1,4 @@
-//! How far a long recording has been read, for a person who waits.
+//! The progress bar of a long replay.
 
 use std::{
     sync::{
@@ -12,10 +12,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::file::Input;
 
-/// What takes less is not worth a word.
+/// Faster replays show no progress.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A bar on stderr, from the second second on.
+/// A progress bar on stderr, shown after one second.
 pub struct Progress {
     read: Vec<Arc<AtomicU64>>,
     size: u64,
@@ -24,13 +24,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of these files together.
+    /// Progress through these files as a whole.
     pub fn new(inputs: &[Input]) -> Progress {
         let (sizes, read): (Vec<u64>, _) = inputs.iter().map(Input::progress).unzip();
         Progress { read, size: sizes.iter().sum(), started: Instant::now(), bar: None }
     }
 
-    /// Show how far it is by now.
+    /// Updates the bar, if the replay has taken long enough to show it.
     pub fn show(&mut self) {
         if self.size == 0 || (self.bar.is_none() && self.started.elapsed() < PATIENCE) {
             return;

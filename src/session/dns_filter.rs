@@ -1,7 +1,7 @@
-//! The filter on `dns` and the names of containers, which only user space knows: one verdict a connection.
+//! The filter on DNS and container names, which only user space knows: one verdict per connection.
 //!
-//! The kernel treats every comparison with them, negated or not, as true: it admits too much,
-//! never too little, and what it has decided without the names stays decided.
+//! The kernel treats every comparison with a name, negated or not, as true. So it never rejects too much, and what it
+//! rejects or decides without names is final.
 
 use crate::{
     dns::per_connection::PerConnection,
@@ -13,16 +13,16 @@ use crate::{
     record::Record,
 };
 
-/// Evaluates the filter once the names are known, and keeps the verdicts until connections end.
+/// Evaluates the filter once the names are known, and keeps each verdict until the connection ends.
 #[derive(Debug)]
 pub struct DnsFilter {
-    /// What the kernel has left undecided of the conditions that all must hold.
+    /// What the kernel left undecided of the conditions that must all hold.
     open: Vec<Predicate>,
     rules: Vec<SplitRule>,
     kept: PerConnection<Verdict>,
 }
 
-/// For the rule that the kernel chose only the part on names is undecided, for later rules everything.
+/// For the rule that the kernel chose, only the comparisons with names are undecided; for later rules, everything is.
 #[derive(Debug)]
 struct SplitRule {
     open: Predicate,
@@ -30,7 +30,7 @@ struct SplitRule {
 }
 
 impl DnsFilter {
-    /// One for this filter; none where the kernel can evaluate all of it.
+    /// The evaluator of a filter; none if the kernel can evaluate all of it.
     pub fn new(filter: &Filter) -> Option<DnsFilter> {
         filter.needs_names().then(|| DnsFilter {
             open: filter.all.iter().map(|clause| open_part(&clause.predicate)).collect(),
@@ -43,7 +43,7 @@ impl DnsFilter {
         })
     }
 
-    /// The rule under which it is shown, or that it is not.
+    /// Whether the event is shown, and under which rule.
     pub fn evaluate(&mut self, record: &Record) -> Verdict {
         let connection = record.event.connection();
         match record.event.kind.lifecycle() {
@@ -55,7 +55,7 @@ impl DnsFilter {
                 Some(verdict) => *verdict,
                 None => self.evaluate_and_keep(record),
             },
-            // A socket can be connected again: whatever was kept is of another connection.
+            // A socket can connect again, so an earlier verdict belongs to another connection.
             Lifecycle::Begin | Lifecycle::Open | Lifecycle::Existing => self.evaluate_and_keep(record),
         }
     }
@@ -69,7 +69,7 @@ impl DnsFilter {
     fn verdict(&self, record: &Record) -> Verdict {
         let subject = record.subject();
         let holds = |predicate: &Predicate| {
-            // As in the kernel: a socket without an owner matches no condition on it.
+            // As in the kernel, a socket without an owner matches no condition on the owner.
             let known = record.process.is_some() || !predicate.mentions(Attribute::is_of_process);
             known && subject.satisfies(predicate)
         };
@@ -79,7 +79,7 @@ impl DnsFilter {
         if self.rules.is_empty() {
             return Verdict::Admitted(None);
         }
-        // No rule before the kernel's choice can hold.
+        // The kernel has ruled out all rules before the one it chose.
         let chosen = record.event.rule.map(usize::from);
         let from = chosen.unwrap_or(0);
         let rules = self.rules.iter().enumerate().skip(from);
@@ -89,7 +89,7 @@ impl DnsFilter {
     }
 }
 
-/// The parts of an AND that mention names; the kernel has seen to the others.
+/// The parts of an AND that use names; the kernel has evaluated the others.
 fn open_part(predicate: &Predicate) -> Predicate {
     match predicate {
         Predicate::All(list) => Predicate::All(list.iter().map(open_part).collect()),

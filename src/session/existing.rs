@@ -1,4 +1,4 @@
-//! What exists at the start: asked for once, put in order, and who has it.
+//! The sockets that exist at the start, in order, with their owners.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,19 +15,19 @@ use crate::{
     tracer::wire::{Decoded, decode},
 };
 
-/// What was found, and what came meanwhile.
+/// The sockets found, and the records that arrived meanwhile.
 #[derive(Debug, Default)]
 pub struct ExistingSockets {
-    /// The sockets, each once, in order.
+    /// The sockets, without duplicates, in order.
     pub sockets: Vec<Event>,
-    /// Who has them.
+    /// The processes that own them.
     pub table: ProcessTable,
-    /// Records of the probes, to be read after these.
+    /// Records of the probes, to be handled after these sockets.
     pub pending: Batch,
 }
 
 impl ExistingSockets {
-    /// Ask the kernel side for everything that exists.
+    /// Reads all existing sockets from the kernel side.
     ///
     /// # Errors
     /// When an iterator or the ring cannot be read.
@@ -64,7 +64,7 @@ impl ExistingSockets {
         Ok(existing)
     }
 
-    /// A socket may be found by both iterators, and again for each process that has it.
+    /// Adds a socket, which both iterators may report, and one of them for each process that holds it.
     fn add(&mut self, event: Event, by_socket: &mut HashMap<Socket, usize>) {
         let index = *by_socket.entry(socket(&event)).or_insert(self.sockets.len());
         match self.sockets.get_mut(index) {
@@ -73,11 +73,11 @@ impl ExistingSockets {
         }
     }
 
-    /// The connections that the probes report from the beginning.
+    /// The connections whose beginning the probes report.
     fn begun(&self) -> HashSet<Socket> {
         let begins = |event: &Event| match event.kind.lifecycle() {
             Lifecycle::Open | Lifecycle::Fail => true,
-            // A change of state alone is no report of the socket.
+            // A change of state alone does not report the socket.
             Lifecycle::Begin => event.kind.is_listener(),
             Lifecycle::Attempt
             | Lifecycle::Existing
@@ -96,21 +96,21 @@ impl ExistingSockets {
     }
 }
 
-/// Take a process record, with what the kernel side does not know of it.
+/// Inserts a process record, completed with what only user space knows.
 pub fn insert(table: &mut ProcessTable, id: ImageId, mut process: Process, host: &impl Host) {
     process.container = process.container_id.as_deref().and_then(|id| host.container(id));
     table.insert(id, process, |process| host.args(process));
 }
 
-/// A cookie, and where it leads: an accepted MPTCP socket may have its listener's cookie, and an MPTCP listener may have
-/// none.
+/// A cookie and a remote address (for a listener, the local one): an accepted MPTCP socket may have the cookie of its
+/// listener, and an MPTCP listener may have none.
 type Socket = (u64, SocketAddr);
 
 fn socket(event: &Event) -> Socket {
     (event.cookie, if event.kind.is_listener() { event.local } else { event.remote })
 }
 
-/// Later observations win; the first process seen stays the owner.
+/// Later observations replace earlier ones, but the first process stays the owner.
 fn merge(known: &mut Event, mut later: Event) {
     if let (EventKind::Existing(known), EventKind::Existing(later)) = (&known.kind, &mut later.kind) {
         let new = later.owners.iter().filter(|owner| known.owners.iter().all(|known| known.pid != owner.pid));

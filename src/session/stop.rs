@@ -1,4 +1,4 @@
-//! When to stop: one value that answers "go on for how long?".
+//! The stop conditions of a run, combined to one answer: how much longer to run.
 
 use std::{
     sync::{
@@ -10,10 +10,10 @@ use std::{
 
 use crate::output::writer::STALLED;
 
-/// How long a command that has ended is waited for, while connections of its are still closing.
+/// How long to wait, after a command has ended, for its connections to close.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A signal, a deadline, a number of events or the end of a command, whichever comes first.
+/// Stops on a signal, a deadline, a number of events or the end of a command, whichever comes first.
 #[derive(Debug, Clone)]
 pub struct Stop {
     signalled: Arc<AtomicBool>,
@@ -24,23 +24,22 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// `signalled` is set from outside, by a signal handler for instance.
+    /// `signalled` is set by a signal handler.
     pub fn new(signalled: Arc<AtomicBool>, deadline: Option<Instant>, count: Option<u64>) -> Self {
         Stop { signalled, deadline, events_left: count, command_ended: None, no_wait: false }
     }
 
-    /// Do not wait for anything to happen, but print all that is there.
+    /// Stops as soon as everything available has been printed.
     pub fn no_wait(self) -> Self {
         Stop { no_wait: true, ..self }
     }
 
-    /// Whether a reader that has taken nothing for `stalled` is not waited for any more. One that is only
-    /// slow is.
+    /// Whether to abandon a reader that has read nothing for `stalled`. A reader that is merely slow is not abandoned.
     pub fn abandons_output(&self, now: Instant, stalled: Duration) -> bool {
         stalled >= STALLED && (self.signalled() || (!self.no_wait && self.remaining(now).is_none()))
     }
 
-    /// Stop a short while after `ended` is set, too.
+    /// Also stops a short while after `ended` is set.
     pub fn after(mut self, ended: Arc<OnceLock<Instant>>) -> Self {
         self.command_ended = Some(ended);
         self
@@ -50,17 +49,17 @@ impl Stop {
         self.command_ended.as_ref().and_then(|ended| ended.get().copied())
     }
 
-    /// Whether the command is over, so that nothing is to come but the ends of its connections.
+    /// Whether the command has ended, so that only the ends of its connections are awaited.
     pub fn only_waits_for_closes(&self) -> bool {
         self.ended_at().is_some()
     }
 
-    /// Whether a signal came.
+    /// Whether a signal arrived.
     pub fn signalled(&self) -> bool {
         self.signalled.load(Ordering::Relaxed)
     }
 
-    /// How long it may go on from `now` before this must be asked again; none to stop at once.
+    /// How long to run from `now` before checking again; none to stop at once.
     pub fn remaining(&self, now: Instant) -> Option<Duration> {
         if self.no_wait || self.signalled() || self.events_left == Some(0) {
             return None;
@@ -72,12 +71,12 @@ impl Stop {
         }
     }
 
-    /// Whether one more event may be printed.
+    /// Whether another event may be printed.
     pub fn wants_more(&self) -> bool {
         self.events_left != Some(0)
     }
 
-    /// An event was printed.
+    /// Counts a printed event.
     pub fn record_printed(&mut self) {
         if let Some(left) = &mut self.events_left {
             *left = left.saturating_sub(1);

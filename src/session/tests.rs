@@ -1,4 +1,4 @@
-//! Whole runs, from records that a script gives in place of the kernel.
+//! Whole runs on scripted records.
 
 use std::{
     cell::RefCell,
@@ -19,7 +19,7 @@ use crate::{
     tracer::{layout::netmon_kind as kinds, wire::samples},
 };
 
-/// What the session asked of its source, in order.
+/// The calls that a session made to its source, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Read,
@@ -27,13 +27,13 @@ enum Asked {
     InUse,
 }
 
-/// Gives its batches one at a time, and what is left for the drain once it is detached.
+/// Returns its batches one at a time, and the remaining records after it is detached.
 struct Script {
     batches: VecDeque<Vec<Vec<u8>>>,
     after_detach: VecDeque<Vec<Vec<u8>>>,
     open: bool,
     lost: Lost,
-    /// Set when the batches have been read: what Ctrl-C does.
+    /// Set when the batches have been read, like Ctrl-C.
     finished: Arc<AtomicBool>,
     asked: Rc<RefCell<Vec<Asked>>>,
     never_readable: OwnedFd,
@@ -115,7 +115,7 @@ impl Host for Clock {
     }
 }
 
-/// A line with the cookie of each event.
+/// A format that prints only the cookie of each event.
 struct Cookies;
 
 impl Sink for Cookies {
@@ -153,7 +153,7 @@ fn run_into(source: &mut Script, stop: Stop, existing: ExistingSockets, output: 
     session.run().expect("a run")
 }
 
-/// The lines that were printed, and the summary. What is printed must fit into a pipe.
+/// Returns the printed lines and the summary. The output must fit into a pipe.
 fn run(source: &mut Script, stop: Stop) -> (Vec<String>, Summary) {
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
     let summary = run_into(source, stop, ExistingSockets::default(), writer);
@@ -206,7 +206,7 @@ fn events_a_stopped_reader_never_takes_are_counted() {
     source.after_detach = [connects(events + 1..events + 11)].into();
     source.finished.store(true, Ordering::Relaxed);
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
-    // The signal comes while the first batch is written.
+    // The signal arrives while the first batch is being written.
     let pending = source.batches.drain(..).flatten().fold(Batch::default(), |mut batch, record| {
         batch.push(&record);
         batch

@@ -1,4 +1,4 @@
-//! What others attach to cgroups, for tests.
+//! Cgroup programs attached by others, for tests.
 
 use std::{fs::File, mem::MaybeUninit, os::fd::AsRawFd, path::Path};
 
@@ -7,7 +7,7 @@ use libbpf_rs::{Link, skel::OpenSkel};
 
 use super::filter_test_run::open_one;
 
-/// Attach one program of test_programs.h to a cgroup, until the link is dropped.
+/// Attaches a program of test_programs.h to a cgroup until the link is dropped.
 ///
 /// # Errors
 /// When it cannot be loaded or attached.

@@ -1,29 +1,29 @@
-//! What the kernel side is to do.
+//! The configuration of the kernel side.
 
 use crate::{
     cli::plan::{AtStart, EventSet, Probes},
     filter::Program,
 };
 
-/// What the kernel side has to know before it is loaded.
+/// Settings that must be known before the programs are loaded.
 #[derive(Debug, Clone, Copy)]
 pub struct TracerConfig<'a> {
-    /// Which connections to report.
+    /// The connections to report.
     pub filter: &'a Program,
-    /// Which events to send.
+    /// The kinds of events to send.
     pub events: EventSet,
-    /// Watch DNS answers.
+    /// Whether to watch DNS answers.
     pub dns: bool,
-    /// What to do with the sockets that exist.
+    /// What to do with sockets that already exist.
     pub at_start: AtStart,
-    /// Bytes of the ring; a power of two.
+    /// The size of the ring buffer in bytes, a power of two.
     pub ring_size: u32,
     /// Which probe sets to try.
     pub probes: Probes,
-    /// Log what libbpf does, and the verifier's figures.
+    /// Whether to log libbpf's debug messages and the verifier's statistics.
     pub verbose: bool,
-    /// The programs that need CAP_NET_ADMIN may be loaded.
+    /// Whether programs that need CAP_NET_ADMIN may be loaded.
     pub net_admin: bool,
-    /// Trace only what this process starts.
+    /// Whether to trace only children of this process.
     pub follow: bool,
 }

@@ -1,4 +1,4 @@
-//! What the kernel side could not send, and waiting for what it still writes.
+//! The kernel side's loss counters, and waiting for programs to finish.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -22,18 +22,18 @@ pub fn lost(skel: &NetmonSkel<'_>) -> Lost {
     }
 }
 
-/// Accepted connections that were neither reported nor closed, in the tracepoint set: those that were taken
-/// from their listener's queue and are gone (`unclaimed_closes`), at most as many as the kernel has skipped
-/// runs of the program that sees accept() return. Others were accepted by the kernel itself, or in a way that
-/// this set does not see.
+/// Accepted connections that were neither reported nor closed, in the tracepoint set: connections that were taken from
+/// their listener's queue and are gone (`unclaimed_closes`), but at most as many as the kernel skipped runs of the
+/// program that sees accept() return. Any others were accepted by the kernel itself, or in a way that this set cannot
+/// see.
 pub fn skipped_accepts(skel: &NetmonSkel<'_>) -> u64 {
     let unclaimed = skel.maps.bss_data.as_deref().map_or(0, |bss| bss.unclaimed_closes);
-    // Where none is, the program may not even be loaded.
+    // If there are none, the program may not even be loaded.
     if unclaimed == 0 { 0 } else { unclaimed.min(skipped_runs(&skel.progs.on_sys_exit)) }
 }
 
-/// How often the kernel has skipped a program because it was running on that CPU (`recursion_misses`); 0
-/// where it does not say.
+/// How often the kernel skipped a program because it was already running on that CPU (`recursion_misses`); 0 if the
+/// kernel does not report it.
 fn skipped_runs(program: &impl AsFd) -> u64 {
     let mut info = libbpf_sys::bpf_prog_info::default();
     let mut len = size_of_val(&info) as u32;
@@ -43,8 +43,8 @@ fn skipped_runs(program: &impl AsFd) -> u64 {
     if outcome == 0 { info.recursion_misses } else { 0 }
 }
 
-/// Wait until every program that runs now has ended. MEMBARRIER_CMD_GLOBAL is a grace period of
-/// RCU, under which programs run; where it is refused (CPUs without a tick) a moment has to do.
+/// Waits until every program that is running now has ended. MEMBARRIER_CMD_GLOBAL waits for an RCU grace period, and
+/// programs run under RCU. If it is refused (on CPUs without a tick), sleeps for a moment instead.
 pub fn wait_for_programs() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: the call takes no pointers.

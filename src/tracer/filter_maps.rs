@@ -1,4 +1,4 @@
-//! A compiled filter into the kernel: settings before the load, values after it.
+//! Loads a compiled filter into the kernel: settings before the programs are loaded, values after.
 
 use super::skel::types::{
     filter_field as Field, filter_host, filter_limit as Limit, filter_net, filter_number, filter_rows,
@@ -22,7 +22,7 @@ unsafe impl NoUninit for filter_net {}
 // SAFETY: as above.
 unsafe impl NoUninit for filter_set {}
 
-// The kernel side has room for all that the compiler makes.
+// The kernel side's arrays are large enough for everything the compiler generates.
 const _: () = {
     assert!(Limit::FILTER_GROUPS.0 as usize == GROUPS_MAX);
     assert!(Limit::FILTER_WORDS.0 as usize == WORDS);
@@ -30,10 +30,10 @@ const _: () = {
     assert!(Limit::FILTER_TEXT_MAX.0 as usize == TEXT_MAX);
 };
 
-/// How many ports there are at one end.
+/// The number of ports.
 const PORTS: usize = 1 << 16;
 
-/// The kernel's name of the attribute.
+/// The kernel side's id of the attribute.
 fn field_of(attribute: A) -> Result<Field> {
     Ok(match attribute {
         A::BinaryName => Field::FILTER_BINARY_NAME,
@@ -66,7 +66,7 @@ fn set(terms: TermSet) -> filter_set {
     filter_set { word: terms.0 }
 }
 
-/// Everything that goes into maps, as bytes.
+/// The contents of all maps, as bytes.
 #[derive(Default)]
 struct Contents {
     numbers: Pairs,
@@ -78,7 +78,7 @@ struct Contents {
     cgroups: Pairs,
 }
 
-/// Keys and values of one map, one after the other.
+/// Keys and values of one map, stored back to back.
 #[derive(Default)]
 struct Pairs {
     keys: Vec<u8>,
@@ -106,7 +106,7 @@ impl Contents {
 
     fn add(&mut self, field: u32, table: &Table) {
         match &table.rows {
-            // The rows of these are in the settings.
+            // These rows are part of the settings.
             Rows::Numbers(_) if table.flags().is_some() => {}
             Rows::Numbers(rows) => {
                 rows.iter().for_each(|(value, row)| {
@@ -131,7 +131,7 @@ impl Contents {
         }
     }
 
-    /// All ports of an end: the runs leave none out.
+    /// Adds all ports of one end: the ranges leave none out.
     fn add_ports(&mut self, field: u32, runs: &[(PortRange, TermSet)]) {
         let first = if field == Field::FILTER_DPORT.0 { PORTS as u32 } else { 0 };
         for (range, row) in runs {
@@ -155,12 +155,12 @@ pub(super) fn host_key(field: u32, address: u128) -> filter_host {
     filter_host { field, addr: [word(0), word(4), word(8), word(12)] }
 }
 
-/// What remains to be done once the maps exist.
+/// What is to be done once the maps exist.
 pub struct Loader {
     contents: Contents,
 }
 
-/// Settles what the verifier is to know, and how large the maps are.
+/// Sets what the verifier must know, and the sizes of the maps.
 pub fn configure(program: &Program, maps: &mut OpenNetmonMaps<'_>) -> Result<Loader> {
     let contents = Contents::of(program)?;
     let rodata = maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
@@ -210,7 +210,7 @@ pub fn configure(program: &Program, maps: &mut OpenNetmonMaps<'_>) -> Result<Loa
     Ok(Loader { contents })
 }
 
-/// As many connections as can be waiting for their local port.
+/// Maximum number of connections waiting for their local port.
 const PENDING_MAX: u32 = 1 << 16;
 
 fn resize(map: &mut OpenMapMut<'_>, size: usize, used: bool) -> Result<()> {
@@ -220,7 +220,7 @@ fn resize(map: &mut OpenMapMut<'_>, size: usize, used: bool) -> Result<()> {
 }
 
 impl Loader {
-    /// Puts all values in place; to be done before anything is attached.
+    /// Fills all maps; must be called before anything is attached.
     pub fn fill(&self, maps: &NetmonMaps<'_>) -> Result<()> {
         fill(&maps.filter_numbers, &self.contents.numbers)?;
         fill(&maps.filter_texts, &self.contents.texts)?;
@@ -232,7 +232,7 @@ impl Loader {
     }
 }
 
-/// One system call for all, where the kernel can; a trie learned it in 5.14.
+/// Uses one system call where the kernel supports it; tries do since Linux 5.14.
 fn fill(map: &impl MapCore, pairs: &Pairs) -> Result<()> {
     if pairs.count == 0 {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The kernel's filter on made-up cases: what the property tests and the measurements run.
+//! Runs the kernel's filter on synthetic cases, for property tests and benchmarks.
 
 use super::filter_maps::{configure, host_key, text_key};
 use super::skel::types::{container_case, filter_case, filter_flow, filter_text, filter_who, flow};
@@ -17,13 +17,13 @@ unsafe impl NoUninit for filter_case {}
 // SAFETY: as above, of test_programs.h.
 unsafe impl NoUninit for container_case {}
 
-/// A loaded filter that is attached to nothing.
+/// A loaded filter that is not attached.
 pub struct FilterTestRun<'obj> {
     skel: NetmonSkel<'obj>,
 }
 
 impl<'obj> FilterTestRun<'obj> {
-    /// Loads `program`, without any of the probes.
+    /// Loads `program` without any of the probes.
     pub fn load(program: &Program, storage: &'obj mut MaybeUninit<OpenObject>) -> Result<Self> {
         Self::load_one("on_filter_case", program, storage)
     }
@@ -37,16 +37,16 @@ impl<'obj> FilterTestRun<'obj> {
         Ok(FilterTestRun { skel })
     }
 
-    /// Puts `subject` in place for [`FilterTestRun::run`].
+    /// Sets `subject` as the input of [`FilterTestRun::run`].
     pub fn prepare(&mut self, subject: &Subject) -> Result<()> {
         let case = case(subject);
         let map = &self.skel.maps.filter_cases;
         map.update(&0u32.to_ne_bytes(), bytes_of(&case), MapFlags::ANY).context("store the case")
     }
 
-    /// The kernel's verdict on the prepared case, and the nanoseconds of one of `repeat` runs.
+    /// The kernel's verdict on the prepared case, and the nanoseconds per run, averaged over `repeat` runs.
     pub fn run(&mut self, repeat: u32) -> Result<(Verdict, u64)> {
-        // A packet of nothing but its header: the program looks at none.
+        // A packet with only a header; the program does not read it.
         let packet = [0; 14];
         let input = ProgramInput { data_in: Some(&packet), repeat, ..ProgramInput::default() };
         let output = self.skel.progs.on_filter_case.test_run(input).context("run the classifier")?;
@@ -60,7 +60,7 @@ impl<'obj> FilterTestRun<'obj> {
     }
 }
 
-/// The object with one program, and without what the probes alone need.
+/// Opens the object with one program, and without maps that only the probes use.
 pub(super) fn open_one<'obj>(
     wanted: &str,
     storage: &'obj mut MaybeUninit<OpenObject>,
@@ -76,7 +76,7 @@ pub(super) fn open_one<'obj>(
     Ok(open)
 }
 
-/// The container of a cgroup, by the names of process/container.rs, as the kernel side knows it.
+/// The container of a cgroup according to the kernel side, by names as in process/container.rs.
 #[cfg(test)]
 fn container_of(names: &[u8]) -> Result<Option<String>> {
     let mut case = container_case { name: [[0; 256]; 16], container: [0; 255], reserved: 0 };
@@ -142,7 +142,7 @@ mod tests {
     use super::container_of;
     use crate::process::container::{self, PATHS, names};
 
-    /// Needs root; says so otherwise.
+    /// Needs root; prints a note otherwise.
     #[test]
     fn the_kernel_knows_the_same_containers() {
         if !nix::unistd::geteuid().is_root() {

@@ -1,14 +1,14 @@
-//! Marks a process for the kernel side to follow.
+//! Marks the process whose children the kernel side traces.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use libbpf_rs::{MapCore, MapFlags};
 
-/// Mark this process: what it starts from here on is traced.
+/// Marks this process: everything it starts from here on is traced.
 pub fn mark_self(followed: &impl MapCore) -> Result<()> {
     let process = pidfd_of_self().context("open a pidfd")?;
-    // The storage of a task is addressed by a pidfd of it.
+    // Task storage is addressed by a pidfd.
     followed
         .update(&process.as_raw_fd().to_ne_bytes(), &1u32.to_ne_bytes(), MapFlags::ANY)
         .context("mark this process")

@@ -1,4 +1,4 @@
-//! What the kernel side remembers of a process, asked by descriptor: no privilege is needed.
+//! The kernel side's process images, read by descriptor without privileges.
 
 use std::os::fd::AsRawFd;
 
@@ -9,24 +9,23 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::layout;
 use crate::event::{BootTime, Process};
 
-/// The images of processes.
+/// The map of process images.
 pub struct Images(MapHandle);
 
 impl Images {
-    /// Of this map.
+    /// Duplicates the descriptor of this map.
     ///
     /// # Errors
-    /// When its descriptor cannot be duplicated.
+    /// When the descriptor cannot be duplicated.
     pub fn new(map: &Map<'_>) -> Result<Images> {
         MapHandle::try_from(map).map(Images).context("duplicate the map of processes")
     }
 
-    /// Whether the process has exec'd nothing since its record was made. Another one with its
-    /// number may pass.
+    /// Whether the process has not called exec since its record was made. Does not detect that its pid was reused.
     pub fn is_current(&self, process: &Process) -> bool {
         let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
         let Some(Ok(pidfd)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return false };
-        // The storage of a task is addressed by a pidfd of it.
+        // Task storage is addressed by a pidfd.
         let exec_time = match self.0.lookup(&pidfd.as_raw_fd().to_ne_bytes(), MapFlags::ANY) {
             Ok(Some(bytes)) => layout::read::<layout::image>(&bytes).map(|image| image.exec_time),
             Ok(None) => Some(0),

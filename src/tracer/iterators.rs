@@ -1,4 +1,4 @@
-//! The iterators over what exists, read a part at a time.
+//! Iterators over existing sockets, read in parts.
 
 use std::{
     fs::File,
@@ -17,30 +17,30 @@ use crate::{
     host::{self, Netns},
 };
 
-/// Room in the ring for a socket that is visited, and for its process's record.
+/// Room in the ring for one visited socket and its process record.
 const BYTES_PER_TURN: u32 = 4096;
 
-/// All there is to visit: everyone's descriptors, then the sockets of each network namespace.
+/// What is left to visit: all file descriptors, then the sockets of each network namespace.
 pub struct Iterators {
     sockets: Link,
     files: Link,
-    /// Namespaces to come, the next one last.
+    /// Namespaces left to visit, the next one last.
     namespaces: Vec<Netns>,
     own: u64,
     files_done: bool,
     current: Option<File>,
     /// Why a namespace could not be entered.
     closed: Option<io::Error>,
-    /// Some processes do not show theirs.
+    /// Whether the namespaces of some processes could not be read.
     hidden: bool,
-    /// What is found is printed, not just learned.
+    /// Whether the sockets found are printed, not just their owners learned.
     printed: bool,
-    /// Sockets visited at a time.
+    /// The number of sockets visited at a time.
     turns: usize,
 }
 
 impl Iterators {
-    /// Find what is to be visited.
+    /// Finds what is to be visited.
     ///
     /// # Errors
     /// When the kernel refuses an iterator.
@@ -61,7 +61,7 @@ impl Iterators {
         })
     }
 
-    /// Visit some sockets. False when there are no more.
+    /// Visits some sockets. False when there are no more.
     ///
     /// # Errors
     /// When an iterator cannot be read.
@@ -84,7 +84,7 @@ impl Iterators {
         }
     }
 
-    /// What could not be visited, in words.
+    /// A note on what could not be visited.
     pub fn note(&self) -> Option<String> {
         let what = match &self.closed {
             _ if !self.printed => return None,
@@ -99,7 +99,7 @@ impl Iterators {
         Some(format!("{what}; sockets without an open descriptor may be missing there"))
     }
 
-    /// Go on to the next iterator; false when there is none.
+    /// Moves on to the next iterator; false when there is none.
     fn next(&mut self) -> Result<bool> {
         if !self.files_done {
             self.files_done = true;
@@ -120,7 +120,7 @@ impl Iterators {
                 Err(error) if netns.inode == self.own => {
                     return Err(error).context("iterate over the sockets");
                 }
-                // it is gone, and with it all that was in it
+                // the namespace has gone, with all its sockets
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.closed = Some(error),
             }
@@ -129,8 +129,8 @@ impl Iterators {
     }
 }
 
-/// An iterator over the sockets of another namespace. The namespace it is for is that of the thread
-/// that creates it, so a thread is made that enters it, creates the iterator and ends.
+/// Creates an iterator over the sockets of another namespace. An iterator is bound to the namespace of the thread that
+/// creates it, so a new thread enters the namespace, creates the iterator and exits.
 fn create_in(netns: &Netns, link: BorrowedFd<'_>) -> io::Result<File> {
     let namespace = File::open(&netns.path)?;
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The wire as Rust sees it: generated from netmon.h through the object's BTF.
+//! The record layouts in Rust: generated from netmon.h through the object's BTF.
 
 use bytemuck::{AnyBitPattern, Zeroable};
 
@@ -19,7 +19,7 @@ unsafe impl AnyBitPattern for netmon_process {}
 unsafe impl Zeroable for netmon_dns {}
 // SAFETY: as above.
 unsafe impl AnyBitPattern for netmon_dns {}
-// SAFETY: the same holds for the entries of the connection table.
+// SAFETY: as above, for the entries of the connection table.
 unsafe impl Zeroable for conn {}
 // SAFETY: as above.
 unsafe impl AnyBitPattern for conn {}
@@ -27,17 +27,17 @@ unsafe impl AnyBitPattern for conn {}
 unsafe impl Zeroable for slot {}
 // SAFETY: as above.
 unsafe impl AnyBitPattern for slot {}
-// SAFETY: and for what is remembered of a process.
+// SAFETY: as above, for process images.
 unsafe impl Zeroable for image {}
 // SAFETY: as above.
 unsafe impl AnyBitPattern for image {}
 
-/// The bytes of a record or of a map's value; none of another length.
+/// Reads the bytes of a record or of a map's value; none if the length is wrong.
 pub fn read<T: AnyBitPattern>(bytes: &[u8]) -> Option<T> {
     bytemuck::try_pod_read_unaligned(bytes).ok()
 }
 
-// What user space knows by number.
+// Constants that user space also defines.
 const _: () = {
     assert!(netmon_limit::NETMON_ARGS_MAX.0 as u64 == crate::process::procfs::ARGS_MAX);
     assert!(netmon_limit::NETMON_CONNECTIONS_MAX.0 as u64 == crate::source::CONNECTIONS_MAX);

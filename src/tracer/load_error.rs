@@ -1,4 +1,5 @@
-//! Why the kernel said no, in one line with the remedy: a policy, something it lacks, or its verifier.
+//! Explains why the kernel refused to load the programs, in one line with the remedy: a policy, a missing feature, or
+//! its verifier.
 
 use std::fmt;
 
@@ -10,15 +11,15 @@ use crate::{
     host::{CAP_BPF, CAP_PERFMON, Facts},
 };
 
-/// The verifier has rejected one of the programs, which it is not to do.
+/// The verifier has rejected one of the programs, which is a bug.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rejection {
     program: String,
 }
 
 impl Rejection {
-    /// By libbpf's log. The verifier uses the errno of a policy, but it gives reasons: only it
-    /// writes a log of the program.
+    /// Finds a rejection in libbpf's log. The verifier returns the same errno as a policy, but only it writes a log of
+    /// the program.
     pub fn find(log: &str) -> Option<Self> {
         let (before, after) = log.split_once("': BPF program load failed")?;
         let (_, program) = before.rsplit_once("prog '")?;
@@ -39,8 +40,8 @@ impl fmt::Display for Rejection {
 
 impl std::error::Error for Rejection {}
 
-/// ENOTSUPP: no trampolines on this architecture or configuration. ESRCH, ENOENT: the function to
-/// hook is not there. EBUSY: something else has patched it.
+/// ENOTSUPP: no trampolines on this architecture or configuration. ESRCH, ENOENT: the function to hook does not exist.
+/// EBUSY: something else has patched it.
 pub fn refuses_trampolines(error: &anyhow::Error) -> bool {
     const ENOTSUPP: i32 = 524;
     is_denied(error)
@@ -50,7 +51,7 @@ pub fn refuses_trampolines(error: &anyhow::Error) -> bool {
             .is_some_and(|raw| [libc::ESRCH, libc::ENOENT, libc::EBUSY, ENOTSUPP].contains(&raw))
 }
 
-/// A capability is missing, or a policy is against it.
+/// Whether a capability is missing, or a policy forbids it.
 pub fn is_denied(error: &anyhow::Error) -> bool {
     kind_of(error) == Some(ErrorKind::PermissionDenied)
         || errno_of(error).is_some_and(|raw| [libc::EPERM, libc::EACCES].contains(&raw))
@@ -60,14 +61,14 @@ fn kind_of(error: &anyhow::Error) -> Option<ErrorKind> {
     error.downcast_ref::<libbpf_rs::Error>().map(libbpf_rs::Error::kind)
 }
 
-/// The errno at the root of an error, where there is one.
+/// The errno at the root of an error, if there is one.
 fn errno_of(error: &anyhow::Error) -> Option<i32> {
     error
         .chain()
         .find_map(|cause| cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error))
 }
 
-/// Name what is missing. An error of another kind stays what it is.
+/// Replaces a load error by an explanation of what is missing, if that is known.
 pub fn explain(error: Error, facts: &Facts, probes: Probes) -> Error {
     if let Some(reason) = reason(facts) {
         return anyhow!(reason);

@@ -1,10 +1,10 @@
-//! What libbpf has to say.
+//! Collects libbpf's log messages.
 
 use std::sync::Mutex;
 
 use libbpf_rs::PrintLevel;
 
-/// libbpf's own words since the last call, for `--verbose`.
+/// libbpf's messages since the last call of [`take_log`].
 static LOG: Mutex<String> = Mutex::new(String::new());
 
 pub(super) fn keep_log(_: PrintLevel, text: String) {
@@ -13,12 +13,12 @@ pub(super) fn keep_log(_: PrintLevel, text: String) {
     }
 }
 
-/// Take what libbpf has said so far.
+/// Takes the messages collected so far.
 pub fn take_log() -> String {
     LOG.lock().map(|mut log| std::mem::take(&mut *log)).unwrap_or_default()
 }
 
-/// Looks at what has been kept, and leaves it there.
+/// Looks at the messages without removing them.
 pub(super) fn peek_log<T>(look: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     LOG.lock().ok().and_then(|log| look(&log))
 }

@@ -1,8 +1,8 @@
-//! Tests that hold for the oldest supported kernel, 5.15, without running it.
+//! Checks compatibility with the oldest supported kernel, 5.15, without running it.
 //!
-//! Debian has no such kernel, but has one older and one newer. What both of them have, 5.15 has:
-//! the types below are lists of their members, made from each kernel's BTF. What came later is
-//! named here with the question the programs ask before they touch it.
+//! Debian has no such kernel, but an older and a newer one; what both have, 5.15 has too. The lists of structure
+//! members used below were made from the BTF of both kernels. Anything newer is listed here, with the check that the
+//! programs make before using it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,11 +21,11 @@ use libbpf_rs::{
 
 use super::skel::NetmonSkelBuilder;
 
-/// The kernel types the programs read.
+/// The kernel types that the programs read.
 const HEADER: &str = include_str!("../bpf/vmlinux.h");
 const OLDER: &str = include_str!("../../tests/kernels/layouts/5.10");
 const NEWER: &str = include_str!("../../tests/kernels/layouts/6.1");
-/// Of a machine that is not tested on: what is read must at least be there.
+/// The layouts of arm64, on which nothing is run: at least the members must exist.
 const ARM64: &str = include_str!("../../tests/kernels/layouts/6.1-arm64");
 const PROGRAMS: [&str; 6] = [
     include_str!("../bpf/netmon.bpf.c"),
@@ -36,7 +36,7 @@ const PROGRAMS: [&str; 6] = [
     include_str!("../bpf/identity.h"),
 ];
 
-/// Members that not all kernels since 5.15 have, and how the programs make sure.
+/// Members that not all kernels since 5.15 have, and the check that the programs make.
 const ASKED_FOR: [(&str, &str, &str); 8] = [
     ("mptcp_sock", "first", "bpf_core_field_exists(msk->first)"),
     ("mptcp_sock", "bytes_sent", "bpf_core_field_exists(msk->bytes_sent)"),
@@ -45,19 +45,18 @@ const ASKED_FOR: [(&str, &str, &str); 8] = [
     ("mptcp_subflow_context", "conn", "bpf_core_field_exists(subflow->conn)"),
     ("io_kiocb", "cqe", "bpf_core_field_exists(req->cqe)"),
     ("io_cqe", "res", "bpf_core_field_exists(req->cqe)"),
-    // an array before 6.3, of the same size; its name is not used
+    // an array of the same size before 6.3; its name is not used
     ("kernel_cap_t", "val", "bpf_core_field_exists(cred->cap_effective.val)"),
 ];
 
-/// Helpers that came after 5.15, in the same way.
+/// Helpers newer than 5.15, likewise.
 const LAST_HELPER: i32 = 175; // bpf_task_pt_regs
 const NEWER_HELPERS: [(i32, &str); 1] =
     [(181, "bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)")];
 
 type Members = BTreeMap<String, BTreeSet<String>>;
 
-/// The lines of a header that a compiler for this architecture sees. Of its conditions only those on the
-/// architecture matter here.
+/// The lines of a header that a compiler for this architecture sees. Only conditions on the architecture matter here.
 fn seen_on<'a>(header: &'a str, arch: &str) -> Vec<&'a str> {
     let mut seen = true;
     let mut lines = Vec::new();
@@ -72,7 +71,7 @@ fn seen_on<'a>(header: &'a str, arch: &str) -> Vec<&'a str> {
     lines
 }
 
-/// The structures of a header and the names in them, those of anonymous parts included.
+/// The structures in a header with their members, including those of anonymous structures.
 fn declared(header: &str, arch: &str) -> Members {
     let (_, text) = header.split_once("#pragma clang attribute push").expect("relocated types");
     let mut code = String::new();
@@ -119,7 +118,7 @@ fn declared(header: &str, arch: &str) -> Members {
     found
 }
 
-/// One structure a line: `name: member member`.
+/// Parses one structure per line: `name: member member`.
 fn listed(list: &str) -> Members {
     let lines = list.lines().filter(|line| !line.starts_with('#'));
     let pairs = lines.filter_map(|line| line.split_once(": "));
@@ -184,7 +183,7 @@ fn every_helper_is_in_5_15_or_asked_for() {
     }
 }
 
-/// The members of a structure, and of what is anonymous in it.
+/// The members of a structure, including those of anonymous structures in it.
 fn members(btf: &Btf<'_>, kind: BtfType<'_>, names: &mut BTreeSet<String>) {
     let Ok(composite) = Composite::try_from(kind.skip_mods_and_typedefs()) else { return };
     for member in composite.iter() {

@@ -1,7 +1,7 @@
-//! Our share of the processor.
+//! The CPU priority of tcptrace.
 
-/// Ask for more of the processor than those we watch, as auditd does: a busy host must not fill
-/// the ring. It is a favour, and no error where it is refused.
+/// Raises our CPU priority, as auditd does, so that a busy host does not fill the ring. Best effort: a refusal is
+/// ignored.
 pub fn raise_priority() {
     const NICE: libc::c_int = -15;
     // SAFETY: no memory is involved; 0 is this process.

@@ -1,4 +1,4 @@
-//! The two sets of probes: which programs are loaded, and how they are attached.
+//! The two probe sets: which programs are loaded, and how they are attached.
 
 use std::{
     fs::File,
@@ -26,7 +26,7 @@ use crate::{
     host,
 };
 
-/// Where the kernel side is hooked.
+/// How the kernel side is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeSet {
     /// fentry and fexit on kernel functions.
@@ -36,7 +36,7 @@ pub enum ProbeSet {
 }
 
 impl ProbeSet {
-    /// As `--probes` spells it.
+    /// The name in `--probes`.
     pub fn name(self) -> &'static str {
         match self {
             ProbeSet::Trampoline => "trampoline",
@@ -44,14 +44,14 @@ impl ProbeSet {
         }
     }
 
-    /// What is not seen, in a line: all of it, or a hint at it where it is worth one.
+    /// A note on what this set cannot see: everything if `verbose`, otherwise a hint if it matters.
     pub fn note(self, verbose: bool) -> Option<String> {
         let which = if self == ProbeSet::Tracepoint { "without" } else { "with" };
         match (self, verbose) {
             (_, true) => {
                 Some(format!("{which} BPF trampolines these are not seen: {}", self.limits().join("; ")))
             }
-            // Rare enough for few words, which leave a terminal's first lines to the events.
+            // Rare enough for a short hint, which leaves room for events on the terminal.
             (ProbeSet::Tracepoint, false) => Some(
                 "some io_uring, Fast Open and 32-bit cases are not seen without BPF trampolines (-v lists them)"
                     .to_owned(),
@@ -60,7 +60,7 @@ impl ProbeSet {
         }
     }
 
-    /// What this set cannot see that the other can.
+    /// What this set cannot see but the other can.
     pub fn limits(self) -> &'static [&'static str] {
         match self {
             ProbeSet::Trampoline => &[
@@ -77,23 +77,23 @@ impl ProbeSet {
     }
 }
 
-/// When a program is attached: those that note names, processes and states first, then those that
-/// begin connections from system calls; at the end they are detached the other way round.
+/// The stage in which a program is attached: first those that track names, processes and states, then those that begin
+/// connections from system calls. They are detached in reverse order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// Names of remote ends, for the root of the cgroup2 tree.
+    /// DNS names, on the root of the cgroup2 tree.
     Names,
-    /// Processes, and what happens to connections that are known.
+    /// Processes, and events of known connections.
     Follow,
     /// System calls and accepted connections.
     Calls,
-    /// Attempts to connect, for the root of the cgroup2 tree.
+    /// Connection attempts, on the root of the cgroup2 tree.
     Attempts,
-    /// Attached by its reader.
+    /// Attached by the reader of the iterator.
     Iterator,
 }
 
-/// What decides which programs a run needs.
+/// The facts that decide which programs a run needs.
 struct Needs {
     set: ProbeSet,
     tracing: bool,
@@ -105,7 +105,7 @@ struct Needs {
     net_admin: bool,
 }
 
-/// One program of src/bpf/netmon.bpf.c.
+/// A program of src/bpf/netmon.bpf.c.
 struct Entry {
     open: for<'a, 'obj> fn(&'a mut OpenNetmonProgs<'obj>) -> &'a mut OpenProgramMut<'obj>,
     loaded: for<'a, 'obj> fn(&'a NetmonProgs<'obj>) -> &'a ProgramMut<'obj>,
@@ -113,7 +113,7 @@ struct Entry {
     wanted: fn(&Needs) -> bool,
 }
 
-/// An [`Entry`] by the program's name.
+/// An [`Entry`] for the program with this name.
 macro_rules! program {
     ($name:ident, $stage:ident, $wanted:expr) => {
         Entry {
@@ -125,7 +125,7 @@ macro_rules! program {
     };
 }
 
-/// Every program there is: loading, attaching and detaching follow from this table.
+/// All programs: loading, attaching and detaching follow this table.
 static PROGRAMS: [Entry; 25] = [
     program!(on_dns, Names, |needs| needs.tracing && needs.dns),
     program!(on_exec, Follow, |needs| needs.tracing),
@@ -164,7 +164,7 @@ impl Needs {
     }
 }
 
-/// The kernel side's name for each kind of event.
+/// The kernel side's bits for these kinds of events.
 pub fn want_bits(events: EventSet) -> u32 {
     use EventName as N;
     let bit = |name| match name {
@@ -182,7 +182,7 @@ pub fn want_bits(events: EventSet) -> u32 {
     events.iter().fold(0, |bits, name| bits | bit(name))
 }
 
-/// Load only what is asked for, of this set, and has a place in this kernel.
+/// Selects the programs to load: those that the run needs, in this set, and that the kernel supports.
 pub fn choose(
     progs: &mut OpenNetmonProgs<'_>,
     set: ProbeSet,
@@ -205,15 +205,15 @@ pub fn choose(
     }
 }
 
-/// Does this kernel refuse to load any fentry program, as under a lockdown? Probed with
-/// a deliberately invalid program: EPERM means that fentry is forbidden, another error that it is
-/// not. A process that may not load programs at all is refused both kinds.
+/// Whether this kernel refuses all fentry programs, as under a lockdown. Checked with an invalid program: EPERM means
+/// that fentry is forbidden, another error that it is not. A process that may not load any program gets EPERM for both
+/// kinds.
 pub fn are_trampolines_forbidden() -> bool {
     errno_of_program(libbpf_sys::BPF_TRACE_FENTRY) == libc::EPERM
         && errno_of_program(libbpf_sys::BPF_TRACE_RAW_TP) != libc::EPERM
 }
 
-/// What becomes of an empty program for something that is no function: the type 1.
+/// The errno of loading an empty program for BTF type 1, which is no function.
 fn errno_of_program(attach_type: libbpf_sys::bpf_attach_type) -> i32 {
     let exit = libbpf_sys::bpf_insn {
         code: (libbpf_sys::BPF_JMP | libbpf_sys::BPF_EXIT) as u8,
@@ -226,8 +226,7 @@ fn errno_of_program(attach_type: libbpf_sys::bpf_attach_type) -> i32 {
         attach_btf_id: 1,
         ..Default::default()
     };
-    // SAFETY: the pointers are to a string, one instruction and options of the size they state, all
-    // of which outlive the call.
+    // SAFETY: the pointers are to a string, one instruction and options of the stated sizes, and all outlive the call.
     let fd = unsafe {
         libbpf_sys::bpf_prog_load(
             libbpf_sys::BPF_PROG_TYPE_TRACING,
@@ -239,19 +238,19 @@ fn errno_of_program(attach_type: libbpf_sys::bpf_attach_type) -> i32 {
         )
     };
     if fd >= 0 {
-        // SAFETY: the call has made it, for us alone.
+        // SAFETY: the call has just created the descriptor, and nothing else owns it.
         drop(unsafe { OwnedFd::from_raw_fd(fd) });
         return 0;
     }
     -fd
 }
 
-/// What `-e request` cannot do in the tracepoint set.
+/// The limits of `-e request` in the tracepoint set.
 const REQUEST_LIMITS: &str = "without BPF trampolines requests show what the caller's memory says when \
     connect() is called; unseen are MPTCP ones through io_uring, and io_uring ones that are refused by \
     a security module";
 
-/// Why a segment is dropped the kernel says to an enum that grows.
+/// Whether the kernel reports listener overflows among its drop reasons, an enum that grows.
 fn can_see_drops(notes: &mut Vec<String>) -> bool {
     let reasons = Btf::from_vmlinux().ok();
     let reasons = reasons.as_ref().and_then(|btf| btf.type_by_name::<Enum<'_>>("skb_drop_reason"));
@@ -269,7 +268,7 @@ fn can_see_drops(notes: &mut Vec<String>) -> bool {
     says
 }
 
-/// DNS names are best effort: without them tracing goes on.
+/// DNS names are best effort: tracing works without them.
 fn can_watch_dns(notes: &mut Vec<String>) -> bool {
     let missing = if !ProgramType::CgroupSkb.is_supported().unwrap_or(true) {
         "this kernel has no BPF for cgroups (CONFIG_CGROUP_BPF)"
@@ -286,10 +285,10 @@ fn no_names(why: &str) -> String {
     format!("remote ends have no DNS names: {why}")
 }
 
-/// Attach what was chosen, stage by stage.
+/// Attaches the selected programs, stage by stage.
 ///
 /// # Errors
-/// When the kernel refuses a program that no run can do without.
+/// When the kernel refuses a program that every run needs.
 pub fn attach(
     progs: &NetmonProgs<'_>,
     set: ProbeSet,

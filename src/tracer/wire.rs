@@ -1,4 +1,4 @@
-//! Bytes of the ring to [events](crate::event::Event) and [processes](crate::event::Process). Total: no input panics.
+//! Decodes bytes of the ring to [events](crate::event::Event) and [processes](crate::event::Process). No input panics.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -18,24 +18,24 @@ use crate::{
     },
 };
 
-/// One decoded record.
+/// A decoded record of the ring buffer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded<'a> {
-    /// Something happened to a connection.
+    /// An event of a connection.
     Event(Event),
-    /// A name was resolved.
+    /// A DNS answer received by this host.
     Answer(Answer<'a>),
-    /// Where connect() was to go; events of the connection follow.
+    /// The original destination of a redirected connect(), sent before the events of the connection.
     Asked(ConnectionId, SocketAddr),
-    /// Who will be named by the events that follow.
+    /// A process image, sent before the events that refer to it.
     Process(ImageId, Box<Process>),
 }
 
-/// A record that this build cannot read: too short, too long, or of an unknown kind.
+/// A record that this build cannot decode: too short, too long, or of an unknown kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Undecodable;
 
-/// Decode one record of the ring.
+/// Decodes one record of the ring.
 ///
 /// # Errors
 /// [`Undecodable`] for anything but a complete record of a known kind.
@@ -92,7 +92,7 @@ fn event(raw: &netmon_event) -> Result<Event, Undecodable> {
             retransmits: raw.retransmits,
             srtt: Duration::from_micros(raw.srtt_us.into()),
             reason: if has(flag::NETMON_FLAG_REPAIR) {
-                // it goes on elsewhere, and nothing was sent
+                // checkpointed with TCP_REPAIR: the connection continues elsewhere, and nothing was sent
                 CloseReason::LocalClose
             } else {
                 reason(raw.error, from, has(flag::NETMON_FLAG_ABORTED_DATA))
@@ -156,7 +156,7 @@ fn segment(number: u32) -> Result<Segment, Undecodable> {
     }
 }
 
-/// In network order; IPv4 comes as an IPv4-mapped address.
+/// Converts an address in network order; IPv4 is passed as IPv4-mapped.
 fn address(words: [u32; 4]) -> IpAddr {
     Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>(words)).to_canonical()
 }
@@ -165,7 +165,7 @@ fn image(id: u64) -> Option<ImageId> {
     (id != 0).then_some(ImageId(id))
 }
 
-/// As numbered in include/net/tcp_states.h.
+/// The state with this number in include/net/tcp_states.h.
 fn state(number: u8) -> State {
     match number {
         1 => State::Established,
@@ -183,7 +183,7 @@ fn state(number: u8) -> State {
     }
 }
 
-/// A socket that leaves SYN_SENT without an error was closed by its caller.
+/// The failure of an attempt. A socket that leaves SYN_SENT without an error was closed by its caller.
 fn failure(error: u16) -> Failure {
     match error {
         0 => Failure::Aborted,
@@ -191,11 +191,11 @@ fn failure(error: u16) -> Failure {
     }
 }
 
-/// Why a connection ended, from `sk_err` and the state it left for CLOSE.
+/// Why a connection ended, from `sk_err` and the state before CLOSE.
 ///
-/// The kernel sets `sk_err` to ECONNRESET for a RST, or EPIPE when the peer had closed before
-/// (`tcp_reset()`), and to ETIMEDOUT when it gives up (`tcp_write_err()`). Without an error the
-/// last state shows whose FIN came first, and a state without any FIN that we sent a RST.
+/// The kernel sets `sk_err` to ECONNRESET on a RST, or to EPIPE if the peer had closed before (`tcp_reset()`), and to
+/// ETIMEDOUT when it gives up (`tcp_write_err()`). Without an error, the last state shows which side sent the first
+/// FIN; a state without any FIN means that we sent a RST.
 fn reason(error: u16, left: State, data_after_close: bool) -> CloseReason {
     match Errno::from_raw(error.into()) {
         _ if error == 0 => match left {
@@ -271,7 +271,7 @@ fn process(bytes: &[u8]) -> Result<(ImageId, Process), Undecodable> {
     Ok((ImageId(raw.id), process))
 }
 
-/// NUL-ended names, last name first, to a path. A cut one has lost its beginning.
+/// Joins NUL-ended names, last name first, to a path. A truncated one lacks its beginning.
 fn path_of(names: &[u8], cut: bool) -> String {
     let mut path = String::from(if cut { "..." } else { "" });
     let names = names.strip_suffix(&[0]).unwrap_or(names);

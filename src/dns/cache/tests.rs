@@ -1,4 +1,4 @@
-//! Answers in, names out: scope, age, order, room.
+//! The name cache: scope, age, order and size.
 
 use super::*;
 
@@ -123,7 +123,7 @@ fn room_is_bounded_and_the_least_used_goes_first() {
 }
 
 proptest::proptest! {
-    /// Against a cache that keeps every answer there ever was and looks at all of them.
+    /// Compares the cache with one that keeps every answer and searches all of them.
     #[test]
     fn the_cache_agrees_with_a_list_of_all_answers(
         answers in proptest::collection::vec((0..3_u32, 0..4_u8, 0..3_u8, 0..200_u32), 0..60),
@@ -144,7 +144,7 @@ proptest::proptest! {
                 let alive = answers.iter().enumerate().any(|(t, (s, n, a, ttl))| {
                     (s, n, a) == (scope, name, about)
                         && t as u64 * 10 * S + u64::from((*ttl).max(60)) * S > at
-                        // the lease it belongs to is still the one that `time` prolonged
+                        // the lease is still the one that was extended at `time`
                         && t <= time
                 });
                 let name = format!("n{name}");

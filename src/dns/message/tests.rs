@@ -1,12 +1,12 @@
-//! Messages as servers send them, as they arrive damaged, and as an enemy would write them.
+//! DNS messages as servers send them, truncated, and malicious.
 
 use super::*;
 
-/// Writes messages, right or wrong.
+/// Builds valid and invalid messages.
 struct Message(Vec<u8>);
 
 impl Message {
-    /// An answer to a question for `name`, with a record count to come.
+    /// An answer to a question for `name`, with the record count filled in later.
     fn about(name: &[u8]) -> Self {
         let mut message = Self(vec![0x12, 0x34, 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
         message.0.extend(name);
@@ -14,7 +14,7 @@ impl Message {
         message
     }
 
-    /// Multicast: nobody asked.
+    /// A multicast DNS message, which has no question.
     fn unasked() -> Self {
         Self(vec![0, 0, 0x84, 0, 0, 0, 0, 0, 0, 0, 0, 0])
     }
@@ -45,7 +45,7 @@ const A: u16 = 1;
 const CNAME: u16 = 5;
 const AAAA: u16 = 28;
 const OPT: u16 = 41;
-/// Points at the question's name.
+/// A compression pointer to the question's name.
 const ASKED: &[u8] = &[0xc0, 12];
 
 fn wire(name: &str) -> Vec<u8> {
@@ -237,8 +237,8 @@ impl Dice {
     }
 }
 
-/// A million messages: half of them real ones with a few bytes changed, cut or doubled, half
-/// noise behind a header that is let in.
+/// A million messages: half are valid ones with a few bytes changed, cut or duplicated, half are random bytes after a
+/// header that is accepted.
 #[test]
 fn a_million_hostile_messages() {
     let real = [
@@ -287,12 +287,12 @@ fn a_million_hostile_messages() {
     assert!(read_well > 100_000 && refused > 100_000, "{read_well} read, {refused} refused");
 }
 
-/// As many records as fit, each behind as many pointers as fit: the most work 4 KiB can ask for.
+/// As many records as fit, each with as many pointers as fit: the most expensive 4 KiB message.
 #[test]
 fn the_worst_message_is_read_in_bounded_time() {
     let mut worst = Message::about(b"\x01a\x00").0;
     let pointers = 1000;
-    // One record that holds a chain of pointers, each to the one before it.
+    // One record that holds a chain of pointers, each to the previous one.
     worst.extend([0xc0, 12, 0, 10, 0, 1, 0, 0, 0, 0]);
     worst.extend((2 * pointers as u16).to_be_bytes());
     let mut last = 12_u16;

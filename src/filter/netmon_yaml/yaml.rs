@@ -1,50 +1,50 @@
-//! YAML to a small tree in which every node knows its place.
+//! Parses YAML to a small tree in which every node has its position.
 //!
-//! Anchors, aliases, tags and second documents are refused: a configuration needs none of them,
-//! and without them a file cannot grow while it is read.
+//! Anchors, aliases, tags and further documents are rejected: a configuration does not need them, and without them the
+//! tree cannot be larger than the file.
 
 use crate::hostile::one_line;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-/// How deep a configuration may nest; the deepest key needs five.
+/// Maximum nesting of a configuration; the deepest key needs five levels.
 const DEPTH_MAX: usize = 16;
 
-/// A line and a column, both counted from 1.
+/// A position in the file; line and column are counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The line.
+    /// The line number, counted from 1.
     pub line: usize,
-    /// The column, in characters.
+    /// The column in characters, counted from 1.
     pub column: usize,
 }
 
-/// Why a file is not a configuration.
+/// An error in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where.
+    /// The position of the error.
     pub place: Place,
     /// What is wrong and what to write instead, in one line.
     pub message: String,
 }
 
-/// A value and its place.
+/// A value with its position.
 #[derive(Debug)]
 pub struct Node<'a> {
     pub place: Place,
     pub value: Value<'a>,
 }
 
-/// What a node holds.
+/// The content of a node.
 #[derive(Debug)]
 pub enum Value<'a> {
-    /// A scalar: its text, whether it stood in quotes or a block, and its source from the first character on.
+    /// A scalar: its text, whether it was plain (not quoted, not a block), and its source from the first character on.
     Scalar {
         text: String,
         plain: bool,
         source: &'a str,
     },
     List(Vec<Node<'a>>),
-    /// Keys are scalars; in the order of the file.
+    /// The keys are scalars, in the order of the file.
     Map(Vec<(Node<'a>, Node<'a>)>),
 }
 
@@ -54,8 +54,8 @@ impl Node<'_> {
         ConfigError { place: self.place, message: one_line(&message.into()) }
     }
 
-    /// Where the byte `offset` of this scalar's text is in the file. Folding, quoting and escapes
-    /// only add to the source or turn its blanks into other blanks: walk both side by side.
+    /// The position in the file of the byte at `offset` of this scalar's text. Folding, quoting and escapes only add
+    /// characters to the source or replace blanks by others, so both can be walked in parallel.
     pub fn place_of(&self, offset: usize) -> Place {
         let mut place = self.place;
         let Value::Scalar { text, source, .. } = &self.value else {
@@ -88,7 +88,7 @@ impl Node<'_> {
     }
 }
 
-/// Reads one document. An empty one is an empty map.
+/// Parses one document. An empty one is an empty map.
 pub fn parse(text: &str) -> Result<Node<'_>, ConfigError> {
     let mut open: Vec<Node<'_>> = Vec::new();
     let mut keys: Vec<Option<Node<'_>>> = Vec::new();
@@ -163,7 +163,7 @@ pub fn parse(text: &str) -> Result<Node<'_>, ConfigError> {
     Ok(root.unwrap_or(Node { place: start, value: Value::Map(Vec::new()) }))
 }
 
-/// Turns the parser's places, counted in characters, into bytes: they only ever grow.
+/// Converts the parser's positions, which are counted in characters and only grow, to bytes.
 struct Cursor<'a> {
     rest: &'a str,
     index: usize,

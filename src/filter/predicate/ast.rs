@@ -1,22 +1,22 @@
-//! A predicate, read.
+//! The syntax tree of a predicate.
 
 use super::{attribute::Attribute, value::Set};
 
 /// A condition on a connection and the process that owns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Predicate {
-    /// One attribute's value is a member of a set.
+    /// True if the value of the attribute is a member of the set.
     Test(Attribute, Set),
-    /// The opposite.
+    /// The negation of a predicate.
     Not(Box<Predicate>),
-    /// All of them; of none: true.
+    /// The AND of all; true if empty.
     All(Vec<Predicate>),
-    /// At least one of them; of none: false.
+    /// The OR of all; false if empty.
     Any(Vec<Predicate>),
 }
 
 impl Predicate {
-    /// The opposite of `self`.
+    /// The negation of `self`.
     #[must_use]
     pub fn negate(self) -> Self {
         match self {
@@ -25,7 +25,7 @@ impl Predicate {
         }
     }
 
-    /// Add to each string that is compared with what `more` knows of it.
+    /// Extends each set of strings by what `more` returns for its members.
     pub fn extend_texts(&mut self, more: &mut impl FnMut(Attribute, &[u8]) -> Vec<Vec<u8>>) {
         match self {
             Predicate::Test(attribute, Set::Texts(texts)) => {
@@ -38,7 +38,7 @@ impl Predicate {
         }
     }
 
-    /// Does any comparison look at an attribute of this sort?
+    /// Whether any comparison uses an attribute for which `sort` is true.
     pub fn mentions(&self, sort: fn(Attribute) -> bool) -> bool {
         match self {
             Predicate::Test(tested, _) => sort(*tested),

@@ -2,7 +2,7 @@
 
 use super::error::nearest;
 
-/// What a comparison looks at; the order means nothing.
+/// An attribute that a comparison tests; the order has no meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "each is explained in ATTRIBUTES")]
 pub enum Attribute {
@@ -40,14 +40,14 @@ pub enum Attribute {
     Cgroup,
 }
 
-/// What the values of an attribute are.
+/// The type of an attribute's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueKind {
-    /// A whole string, or the beginning of one.
+    /// A string, or a prefix of one.
     Text,
-    /// A 32-bit number.
+    /// A 32-bit unsigned number.
     Number,
-    /// An address or a CIDR of either family.
+    /// An IP address or CIDR of either family.
     Net,
     /// An IPv4 address or CIDR.
     Net4,
@@ -55,35 +55,35 @@ pub enum ValueKind {
     Net6,
     /// A port or a range of ports.
     Port,
-    /// 4 or 6.
+    /// The address family: 4 or 6.
     Family,
-    /// `"egress"` or `"ingress"`.
+    /// The direction: `"egress"` or `"ingress"`.
     Direction,
     /// A domain name; `"*.example.com"` is any name below example.com.
     Domain,
 }
 
-/// What an attribute is a property of.
+/// The object that an attribute belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Of {
     Process,
     Connection,
-    /// The names that resolved to the remote address: only user space knows them.
+    /// The names that resolved to the remote address; known only to user space.
     Names,
-    /// The process, but only user space knows it.
+    /// The container of the process; known only to user space.
     Container,
 }
 
-/// All there is to know of an attribute, but for its value.
+/// The definition of an attribute.
 #[derive(Debug)]
 struct Spec {
     attribute: Attribute,
-    /// How predicates spell it; empty for one that only an option can ask for.
+    /// Its name in predicates; empty if only an option can use it.
     name: &'static str,
     kind: ValueKind,
     of: Of,
-    /// The attributes whose tables a comparison is compiled into: itself, either of two ends, or
-    /// none where user space evaluates it.
+    /// The attributes whose tables a comparison is compiled into: itself, one for either end, or none if user space
+    /// evaluates it.
     tested_as: &'static [Attribute],
 }
 
@@ -99,8 +99,8 @@ const fn spec(
 
 use Attribute as A;
 
-/// Every attribute, in the order of the documentation. Names, parsing, what is compiled and what
-/// belongs to the process follow from here.
+/// All attributes, in the order of the documentation. Names, parsing, compilation and the object follow from this
+/// table.
 #[rustfmt::skip]
 static ATTRIBUTES: [Spec; 32] = [
     spec(A::BinaryName, "binary_name", ValueKind::Text, Of::Process, &[A::BinaryName]),
@@ -138,7 +138,7 @@ static ATTRIBUTES: [Spec; 32] = [
     spec(A::Cgroup, "", ValueKind::Number, Of::Process, &[A::Cgroup]),
 ];
 
-/// Spellings of other tools, and the one that is meant.
+/// Names used by other tools, and the name used here.
 const OTHER_NAMES: [(&str, &str); 13] = [
     ("sport", "port_src"),
     ("dport", "port_dst"),
@@ -164,12 +164,12 @@ impl Attribute {
         ATTRIBUTES.iter().map(|spec| spec.name).filter(|name| !name.is_empty())
     }
 
-    /// The attribute spelled `name`.
+    /// The attribute with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         ATTRIBUTES.iter().find(|spec| spec.name == name && !name.is_empty()).map(|spec| spec.attribute)
     }
 
-    /// How predicates spell it.
+    /// Its name in predicates.
     pub fn name(self) -> &'static str {
         match self.spec().name {
             "" => "cgroup",
@@ -177,22 +177,22 @@ impl Attribute {
         }
     }
 
-    /// What its values are.
+    /// The type of its values.
     pub fn kind(self) -> ValueKind {
         self.spec().kind
     }
 
-    /// Is it the number of a process, which depends on who counts?
+    /// Whether it is a process number, which depends on the PID namespace.
     pub fn is_process_number(self) -> bool {
         matches!(self, Attribute::Pid | Attribute::Ppid)
     }
 
-    /// Is it one of the process, not of the connection?
+    /// Whether it belongs to the process rather than to the connection.
     pub fn is_of_process(self) -> bool {
         matches!(self.spec().of, Of::Process | Of::Container)
     }
 
-    /// Is it known to user space only?
+    /// Whether it is known only to user space.
     pub fn is_name(self) -> bool {
         matches!(self.spec().of, Of::Names | Of::Container)
     }
@@ -202,12 +202,12 @@ impl Attribute {
         self.spec().tested_as
     }
 
-    /// Every attribute that has a table of its own.
+    /// All attributes that have a table.
     pub fn with_table() -> impl Iterator<Item = Attribute> {
         ATTRIBUTES.iter().map(|spec| spec.attribute).filter(|&attribute| attribute.tested_as() == [attribute])
     }
 
-    /// The attribute that the author of `wrong` most likely had in mind.
+    /// The attribute most likely meant by the misspelling `wrong`.
     pub fn nearest(wrong: &str) -> Option<&'static str> {
         let wrong = wrong.to_ascii_lowercase();
         let known = OTHER_NAMES.iter().find(|(other, _)| *other == wrong).map(|(_, ours)| *ours);

@@ -1,4 +1,4 @@
-//! An error in a text somebody wrote: where it is, what is wrong, what was meant.
+//! A syntax error: its position, what is wrong, and a suggestion.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use crate::hostile::{one_line, printable};
 /// A range of bytes in the source text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The first byte.
+    /// The offset of the first byte.
     pub start: usize,
-    /// The byte after the last; equal to `start` at the end of the text.
+    /// The offset after the last byte; equal to `start` at the end of the text.
     pub end: usize,
 }
 
-/// Why a text is not a predicate.
+/// Why a text is not a valid predicate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
     /// The offending part of the source.
@@ -33,8 +33,8 @@ impl ParseError {
         before.count() + 1
     }
 
-    /// The message, then the source with the place marked under it: what is around it, where that
-    /// is long.
+    /// The message, followed by the source with the error marked below it. Of a long source only the surroundings are
+    /// shown.
     pub fn report(&self, source: &str) -> String {
         const AROUND: usize = 60;
         let column = self.column(source);
@@ -61,9 +61,9 @@ impl fmt::Display for ParseError {
 
 impl std::error::Error for ParseError {}
 
-/// The candidate closest to `wrong`, if it is close enough to have been meant.
+/// The candidate closest to `wrong`, if it is close enough to be a likely correction.
 pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Past this length nothing is a slip of the finger, and the distance costs its square.
+    // Longer words are no typing errors, and the cost of the distance is quadratic.
     if wrong.len() > 64 {
         return None;
     }

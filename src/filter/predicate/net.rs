@@ -1,12 +1,11 @@
-//! An address or a CIDR of either family, in one 128-bit space.
+//! An IP address or CIDR of either family, in one 128-bit space.
 //!
-//! IPv4 lives at `::ffff:0:0/96`, which is also where an IPv4-mapped IPv6 address puts it: a
-//! dual-stack socket needs no case of its own. An IPv6 network never contains an IPv4 address,
-//! not even `::/0`.
+//! IPv4 addresses are at `::ffff:0:0/96`, which is also where IPv4-mapped IPv6 addresses are, so dual-stack sockets
+//! need no special case. An IPv6 network never contains an IPv4 address, not even `::/0`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The network bits of an address and how many of them count.
+/// The network bits of an address, and the prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Net {
     bits: u128,
@@ -14,18 +13,18 @@ pub struct Net {
 }
 
 impl Net {
-    /// All of IPv4.
+    /// The network of all IPv4 addresses.
     pub const IPV4: Net = Net { bits: 0xffff_0000_0000, len: 96 };
 
-    /// All of IPv6.
+    /// The network of all IPv6 addresses.
     pub const IPV6: Net = Net { bits: 0, len: 0 };
 
-    /// One address.
+    /// The network of a single address.
     pub fn host(address: IpAddr) -> Self {
         Net { bits: unmap(address), len: 128 }
     }
 
-    /// Reads `"10.0.0.0/8"`, `"10.1.2.3"`, `"2000::/3"`, `"::1"`.
+    /// Parses `"10.0.0.0/8"`, `"10.1.2.3"`, `"2000::/3"`, `"::1"`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
@@ -51,12 +50,12 @@ impl Net {
         Ok(Net { bits, len })
     }
 
-    /// Does it lie in the IPv4 part of the space?
+    /// Whether it is in the IPv4 part of the space.
     pub fn is_ipv4(&self) -> bool {
         self.len >= 96 && self.bits & mask(96) == Net::IPV4.bits
     }
 
-    /// Is it one address?
+    /// Whether it is a single address.
     pub fn is_host(&self) -> bool {
         self.len == 128
     }
@@ -66,12 +65,12 @@ impl Net {
         self.bits
     }
 
-    /// How many bits count, of 128.
+    /// The prefix length, out of 128.
     pub fn prefix_len(&self) -> u8 {
         self.len
     }
 
-    /// Is `address` (see [`unmap`]) inside, and of the same family?
+    /// Whether `address` (see [`unmap`]) is inside and of the same family.
     pub fn contains(&self, address: u128) -> bool {
         let ipv4 = address & mask(96) == Net::IPV4.bits;
         address & mask(self.len) == self.bits && ipv4 == self.is_ipv4()
@@ -88,7 +87,7 @@ impl std::fmt::Display for Net {
     }
 }
 
-/// `address` as a number of the common space.
+/// Converts `address` to a number in the common space.
 pub fn unmap(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),

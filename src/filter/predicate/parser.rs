@@ -1,4 +1,4 @@
-//! Tokens to a [`Predicate`], by recursive descent with a bounded depth.
+//! A recursive descent parser from tokens to a [`Predicate`], with bounded depth.
 
 use super::ast::Predicate;
 use super::attribute::Attribute;
@@ -6,13 +6,13 @@ use super::error::{ParseError, Span, nearest};
 use super::token::{Token, tokens};
 use super::value::{Set, member};
 
-/// How deep parentheses may nest: what a person writes needs five, the stack holds thousands.
+/// Maximum nesting of parentheses: practical predicates need five levels, and the stack has room for thousands.
 const DEPTH_MAX: usize = 64;
-/// How many values one list may have.
+/// Maximum number of values in a list.
 const LIST_MAX: usize = 100_000;
 const KEYWORDS: [&str; 4] = ["and", "or", "not", "in"];
 
-/// Reads a predicate.
+/// Parses the text of a predicate.
 pub fn parse(source: &str) -> Result<Predicate, ParseError> {
     let mut parser = Parser { tokens: tokens(source)?, at: 0, end: source.len() };
     if parser.tokens.is_empty() {

@@ -1,22 +1,22 @@
-//! Text to tokens.
+//! The tokenizer of the predicate language.
 
 use super::error::{ParseError, Span};
 
-/// The smallest parts of a predicate.
+/// A token of a predicate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Token {
     /// A name or a keyword.
     Word(String),
-    /// What is between double quotes, escapes resolved.
+    /// The content of a double-quoted string, with escapes resolved.
     Text(String),
-    /// An integer.
+    /// An unsigned integer, decimal or with 0x.
     Number(u64),
     /// `==` (also written `=`), `!=`, `(`, `)`, `[`, `]` or `,`.
     Sign(&'static str),
 }
 
 impl Token {
-    /// Is it this keyword, in whatever case?
+    /// Whether it is this keyword, in upper or lower case.
     pub fn is_word(&self, keyword: &str) -> bool {
         matches!(self, Token::Word(word) if word.eq_ignore_ascii_case(keyword))
     }
@@ -25,7 +25,7 @@ impl Token {
 const NO_ORDER: &str =
     "ordering operators are not supported; use `in [...]`, or a port range such as \"8000-8999\"";
 
-/// Operators of other languages, and what to write here.
+/// Operators of other languages, and their replacement here.
 const FOREIGN: [(&str, &str); 12] = [
     ("&&", "write AND"),
     ("||", "write OR"),
@@ -43,7 +43,7 @@ const FOREIGN: [(&str, &str); 12] = [
 
 const SIGNS: [&str; 7] = ["==", "!=", "(", ")", "[", "]", ","];
 
-/// Cuts `source` into tokens, each with its place.
+/// Splits `source` into tokens, each with its position.
 pub fn tokens(source: &str) -> Result<Vec<(Token, Span)>, ParseError> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -88,7 +88,8 @@ fn stray(rest: &str, c: char, at: usize) -> ParseError {
     ParseError::new(span, format!("unexpected character {c:?}"))
 }
 
-/// A string starting at the quote at `at`. Only `\"` and `\\` are escapes: paths hold backslashes.
+/// Reads the string that starts with the quote at `at`. Only `\"` and `\\` are escapes, because paths may contain
+/// backslashes.
 fn text(source: &str, at: usize) -> Result<(Token, usize), ParseError> {
     let mut value = String::new();
     let mut chars = source[at + 1..].char_indices();
@@ -107,7 +108,7 @@ fn text(source: &str, at: usize) -> Result<(Token, usize), ParseError> {
 }
 
 fn number(source: &str, at: usize) -> Result<(Token, usize), ParseError> {
-    // Dots, colons and slashes too, so that an address without quotes is seen as one thing.
+    // Include dots, colons and slashes, so that an unquoted address is reported as a whole.
     let rest = &source[at..];
     let len = rest
         .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '/' | '-')))

@@ -1,36 +1,36 @@
-//! The right-hand side of a comparison: sets of values, checked for the attribute they belong to.
+//! The right-hand side of a comparison: sets of values, checked against the type of the attribute.
 
 use super::attribute::{Attribute, ValueKind};
 use super::net::Net;
 use super::token::Token;
 
-/// The longest string the kernel side compares, in bytes.
+/// Maximum length of a string that the kernel side can compare, in bytes.
 pub const TEXT_MAX: usize = 254;
 
-/// A range of ports, both ends included.
+/// An inclusive range of ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortRange {
-    /// The lowest port.
+    /// The lowest port in the range.
     pub low: u16,
     /// The highest port, not below `low`.
     pub high: u16,
 }
 
-/// The members a comparison asks for. Order and repetition mean nothing.
+/// The members that a comparison tests for. Order and repetition have no meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Set {
-    /// Of numbers: ids, namespaces, families (4, 6), directions (0 egress, 1 ingress).
+    /// Numbers: ids, namespaces, families (4, 6), directions (0 egress, 1 ingress).
     Numbers(Vec<u32>),
-    /// Of byte strings: names, paths, prefixes, domain names.
+    /// Byte strings: names, paths, prefixes, domain names.
     Texts(Vec<Vec<u8>>),
-    /// Of networks.
+    /// Networks of either family.
     Nets(Vec<Net>),
-    /// Of ports.
+    /// Port ranges, which may overlap.
     Ports(Vec<PortRange>),
 }
 
 impl Set {
-    /// The set without members for `kind`.
+    /// The empty set for `kind`.
     pub(crate) fn empty(kind: ValueKind) -> Self {
         match kind {
             ValueKind::Text | ValueKind::Domain => Set::Texts(Vec::new()),
@@ -40,7 +40,7 @@ impl Set {
         }
     }
 
-    /// Adds the members of `other`, which is of the same kind.
+    /// Adds the members of `other`, which must be of the same type.
     pub(crate) fn extend(&mut self, other: Set) {
         match (self, other) {
             (Set::Numbers(ours), Set::Numbers(theirs)) => ours.extend(theirs),
@@ -51,7 +51,7 @@ impl Set {
         }
     }
 
-    /// Each member once, in order, so that equal sets are equal values.
+    /// Sorts and deduplicates the members, so that equal sets compare equal.
     pub(crate) fn normalize(&mut self) {
         fn tidy<T: Ord>(list: &mut Vec<T>) {
             list.sort_unstable();
@@ -65,7 +65,7 @@ impl Set {
         }
     }
 
-    /// How many values were listed.
+    /// The number of values listed.
     pub fn len(&self) -> usize {
         match self {
             Set::Numbers(list) => list.len(),
@@ -75,13 +75,13 @@ impl Set {
         }
     }
 
-    /// Has it no members?
+    /// Whether it has no members.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Turns one literal into a set of one member, if it can be a value of `attribute`.
+/// Converts a literal to a set of one member, if it is a valid value of `attribute`.
 pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, String> {
     let name = attribute.name();
     match (attribute.kind(), literal) {
@@ -149,7 +149,7 @@ pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, Strin
     }
 }
 
-/// Can the kernel side compare `text` with `attribute`, and can it ever be equal?
+/// Checks that the kernel side can compare `text` with `attribute`, and that they can ever be equal.
 pub fn check_text(attribute: Attribute, text: &[u8]) -> Result<(), String> {
     let name = attribute.name();
     if text.is_empty() {
@@ -187,7 +187,7 @@ pub fn check_text(attribute: Attribute, text: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Reads a decimal or 0x number of 32 bits.
+/// Parses a 32-bit number, decimal or with 0x.
 pub fn parse_number(text: &str) -> Result<u32, String> {
     let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) if !hex.starts_with('+') => u32::from_str_radix(hex, 16),
@@ -200,7 +200,7 @@ pub fn parse_number(text: &str) -> Result<u32, String> {
     })
 }
 
-/// Reads `N` or `N-M`.
+/// Parses `N` or `N-M`.
 pub fn parse_ports(text: &str) -> Result<PortRange, String> {
     let port = |part: &str| -> Result<u16, String> {
         let number = parse_number(part.trim())

@@ -1,4 +1,4 @@
-//! Rows for addresses: of nested networks the longest prefix carries what the shorter ones say.
+//! Rows for addresses. The row of a nested network includes what the networks around it say.
 
 use super::rows::{Members, RowMaker, Rows, collect, unite};
 use crate::filter::error::FilterError;
@@ -7,7 +7,7 @@ use crate::filter::predicate::{Net, Set};
 use crate::filter::terms::TermSet;
 use std::collections::BTreeMap;
 
-/// The rows of addresses and networks.
+/// The rows for addresses and networks.
 pub fn nets(sets: &[(usize, &Set)], rows_of: &mut RowMaker) -> Result<Rows, FilterError> {
     let values = sets.iter().flat_map(|(atom, set)| match set {
         Set::Nets(list) => list.iter().map(|net| (*atom, net)).collect::<Vec<_>>(),
@@ -24,8 +24,8 @@ pub fn nets(sets: &[(usize, &Set)], rows_of: &mut RowMaker) -> Result<Rows, Filt
     let (mut hosts, mut nets) = (BTreeMap::new(), BTreeMap::new());
     let mut reachable = [TermSet::NONE; 2];
     for (family, reachable) in reachable.iter_mut().enumerate() {
-        // A network is left once all that lies inside has been seen; then it is known whether any
-        // address is in it and in nothing smaller.
+        // A network is popped once everything inside it has been visited; then it is known whether it has any address
+        // that is in no smaller network.
         let mut above: Vec<(&Net, Members, u128, bool)> = Vec::new();
         let ours = members.iter().filter(|(net, _)| net.is_ipv4() == (family == 0));
         for (net, own) in ours {
@@ -57,7 +57,7 @@ fn leave(above: &mut Vec<(&Net, Members, u128, bool)>, reachable: &mut TermSet, 
     let Some((net, members, covered, split)) = above.pop() else {
         return;
     };
-    // The size of ::/0 wraps to 0, and so does the sum of what covers it.
+    // The size of ::/0 wraps to 0, and so does the sum of the sizes inside it.
     let size = 1u128.checked_shl(128 - u32::from(net.prefix_len())).unwrap_or(0);
     if !(split && covered == size) {
         *reachable = reachable.or(rows_of.row(&members));

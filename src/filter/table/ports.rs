@@ -1,18 +1,18 @@
-//! Rows for ports: all 65,536, as runs of neighbours with the same row.
+//! Rows for ports: all 65,536, as ranges with the same row.
 
 use super::rows::RowMaker;
 use crate::filter::predicate::{PortRange, Set};
 use crate::filter::terms::TermSet;
 use std::collections::BTreeSet;
 
-/// The rows of ports.
+/// The rows for ports.
 pub fn ports(sets: &[(usize, &Set)], rows_of: &mut RowMaker) -> Vec<(PortRange, TermSet)> {
     let listed = sets.iter().filter_map(|(atom, set)| match set {
         Set::Ports(list) => Some((*atom, disjoint(list))),
         _ => None,
     });
     let listed: Vec<(usize, Vec<PortRange>)> = listed.collect();
-    // Between two neighbouring cuts all ports are members of the same atoms.
+    // All ports between two adjacent cuts are members of the same atoms.
     let ends = |range: &PortRange| [u32::from(range.low), u32::from(range.high) + 1];
     let mut cuts: BTreeSet<u32> = listed.iter().flat_map(|(_, l)| l.iter().flat_map(ends)).collect();
     cuts.insert(0);
@@ -34,7 +34,7 @@ pub fn ports(sets: &[(usize, &Set)], rows_of: &mut RowMaker) -> Vec<(PortRange, 
     runs
 }
 
-/// Ranges sorted by `low`, with those that overlap joined.
+/// Ranges sorted by `low`, with overlapping ones merged.
 fn disjoint(list: &[PortRange]) -> Vec<PortRange> {
     let mut joined: Vec<PortRange> = Vec::with_capacity(list.len());
     for range in list {

@@ -1,4 +1,4 @@
-//! From the comparisons a value satisfies to the terms it leaves.
+//! From the comparisons that a value satisfies to the terms it leaves.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,44 +7,44 @@ use crate::filter::{
     terms::TermSet,
 };
 
-/// The values of a table.
+/// The rows of a table, by the type of look-up.
 #[derive(Clone, Debug)]
 pub enum Rows {
-    /// Found when equal.
+    /// Numbers, looked up by equality.
     Numbers(BTreeMap<u32, TermSet>),
-    /// Found when equal.
+    /// Strings, looked up by equality.
     Texts(BTreeMap<Vec<u8>, TermSet>),
-    /// The longest prefix is found.
+    /// Strings, looked up by longest prefix.
     Prefixes(BTreeMap<Vec<u8>, TermSet>),
-    /// Addresses, found when equal; then networks, of which the longest prefix is found.
+    /// Addresses, looked up by equality, then networks, by longest prefix.
     Nets {
         /// Single addresses, IPv4 at `::ffff:0:0/96`.
         hosts: BTreeMap<u128, TermSet>,
-        /// Either empty, or with an entry for all of each family.
+        /// Either empty, or with an entry for the whole of each family.
         nets: BTreeMap<Net, TermSet>,
-        /// What at least one IPv4 address leaves, and one IPv6 address.
+        /// The terms left by at least one IPv4 address, and by at least one IPv6 address.
         reachable: [TermSet; 2],
     },
-    /// Every port, in order, equal neighbours joined.
+    /// All ports in order, with adjacent equal rows merged.
     Ports(Vec<(PortRange, TermSet)>),
 }
 
-/// The atoms a value is a member of, by number, ascending.
+/// The indexes of the atoms that a value is a member of, ascending.
 pub type Members = Vec<usize>;
 
-/// The literals of one attribute: which term needs which atom, or its opposite.
+/// Makes rows from the literals of one attribute: which term requires which atom, or its negation.
 pub struct RowMaker {
     literals: Vec<(usize, usize, bool)>,
     known: HashMap<Members, TermSet>,
 }
 
 impl RowMaker {
-    /// For these literals: the term, the atom, and whether a member is asked for.
+    /// From literals: the term, the atom, and whether membership is required.
     pub fn new(literals: Vec<(usize, usize, bool)>) -> Self {
         RowMaker { literals, known: HashMap::new() }
     }
 
-    /// What a value that is a member of these leaves.
+    /// The terms left by a value that is a member of these atoms.
     pub fn row(&mut self, members: &Members) -> TermSet {
         if let Some(row) = self.known.get(members) {
             return *row;
@@ -60,14 +60,14 @@ impl RowMaker {
     }
 }
 
-/// Each value, with the atoms it is a member of.
+/// Collects, for each value, the atoms it is a member of.
 pub fn collect<'a, K: Ord + 'a>(values: impl Iterator<Item = (usize, &'a K)>) -> BTreeMap<&'a K, Members> {
     let mut found: BTreeMap<&K, Members> = BTreeMap::new();
     values.for_each(|(atom, value)| found.entry(value).or_default().push(atom));
     found
 }
 
-/// Adds what a shorter prefix is a member of.
+/// Adds the memberships of a shorter prefix.
 pub fn unite(members: &mut Members, inherited: &Members) {
     members.extend(inherited);
     members.sort_unstable();

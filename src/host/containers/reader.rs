@@ -1,7 +1,7 @@
-//! The process that reads those files while we trace: it alone may, and it may nothing else.
+//! A helper process that reads the runtimes' files during tracing. Only it may read them, and it may do nothing else.
 //!
-//! Over a pair of sockets it is asked for one container at a time, by id, and answers with that id and the four names,
-//! each ended by a NUL, empty where it is not known.
+//! The protocol, over a socket pair: a request is a container id; the answer is that id and the four names, each ended
+//! by a NUL, empty if not known.
 
 use std::{
     cell::RefCell,
@@ -29,35 +29,35 @@ use super::{
 };
 use crate::{event::Container, process::container::is_hex_id};
 
-/// The hidden option that makes a second tcptrace this process, see [`serve`].
+/// The hidden option that makes a second tcptrace process this helper, see [`serve`].
 pub const READ: &str = "--read-containers";
 
-/// Containers remembered; beyond it, all are forgotten.
+/// Maximum number of cached containers; beyond this, the cache is cleared.
 const KNOWN_MAX: usize = 4096;
 
-/// How long an answer is waited for, and how often in vain before nothing is asked any more: a file system may hang.
+/// Timeout for an answer, and the number of failures after which nothing more is asked: a file system may hang.
 const PATIENCE: Duration = Duration::from_millis(500);
 const PATIENCE_ENDS: u32 = 3;
 
-/// Bytes of an answer, at most: an id and four names of 512.
+/// Maximum length of an answer in bytes: an id and four names of up to 512.
 const ANSWER_MAX: usize = 4096;
 
-/// Asks for names, each container's once.
+/// Looks up container names through the helper, once per container.
 #[derive(Debug, Default)]
 pub struct Reader(RefCell<Asking>);
 
 #[derive(Debug, Default)]
 struct Asking {
-    /// None where there is nothing to read, or no answer to expect.
+    /// None if there is nothing to read, or the helper has stopped answering.
     socket: Option<OwnedFd>,
     known: HashMap<String, Option<Rc<Container>>>,
     in_vain: u32,
 }
 
 impl Reader {
-    /// Start the process, where a runtime has a directory.
+    /// Starts the helper, if any runtime has a directory here.
     ///
-    /// It has a process group of its own: Ctrl-C is for us, who go on asking until the last event is shown.
+    /// It is in a separate process group, so that Ctrl-C does not end it before the last event is shown.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -84,7 +84,7 @@ impl Reader {
         Reader(RefCell::new(Asking { socket: Some(socket), ..Asking::default() }))
     }
 
-    /// What the container with this id is called, as it was when it was first asked for.
+    /// The names of the container with this id, as they were on the first look-up.
     pub fn container(&self, id: &str) -> Option<Rc<Container>> {
         self.0.borrow_mut().container(id)
     }
@@ -107,7 +107,7 @@ impl Asking {
         self.known.get(id).cloned().flatten()
     }
 
-    /// Ask, and remember all answers that come until it is this one's: some may be late.
+    /// Sends a request and caches all answers up to the one for this id: earlier ones may arrive late.
     fn ask(&mut self, id: &str) -> Result<()> {
         let socket = self.socket.as_ref().context("nobody to ask")?;
         write(socket, id.as_bytes())?;
@@ -135,10 +135,10 @@ impl Asking {
     }
 }
 
-/// Be that process: answer what is asked on stdin until whoever asks is gone.
+/// Runs as the helper: answers requests on stdin until the other end is closed.
 ///
 /// # Errors
-/// When the kernel refuses to confine it, or the socket fails.
+/// When the kernel refuses the confinement, or the socket fails.
 pub fn serve(sandbox: bool, invoker: Option<&SudoUser>) -> Result<()> {
     close_what_is_not_ours()?;
     let folders = Folders::find();
@@ -158,13 +158,14 @@ pub fn serve(sandbox: bool, invoker: Option<&SudoUser>) -> Result<()> {
     }
 }
 
-/// Descriptors that whoever started tcptrace left open for it, such as `--ready-fd`, and that end with it alone.
+/// Closes inherited descriptors, such as that of `--ready-fd`: once tcptrace closes its own, the reader must see
+/// the end of the file.
 fn close_what_is_not_ours() -> Result<()> {
     let open = fs::read_dir("/proc/self/fd").context("list the descriptors")?;
     let numbers: Vec<i32> =
         open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     for number in numbers.into_iter().filter(|number| *number > 2) {
-        // The list itself was one of them.
+        // One of them is the descriptor of the list itself, now closed.
         let _ = close(number);
     }
     Ok(())
@@ -177,7 +178,7 @@ fn encode(id: &str, container: &Container) -> Vec<u8> {
     parts.flat_map(|part| [part.as_bytes(), &[0]].concat()).collect()
 }
 
-/// An id, and what is known of it. None where it is no answer.
+/// Decodes an answer to the id and what is known of it. None if it is malformed.
 fn decode(answer: &[u8]) -> Option<(String, Option<Container>)> {
     let text = std::str::from_utf8(answer.strip_suffix(&[0])?).ok()?;
     let [id, names @ ..] = &text.split('\0').collect::<Vec<_>>()[..] else { return None };

@@ -1,4 +1,4 @@
-//! Files as runtimes leave them, and what somebody may have put in their place.
+//! Files as runtimes write them, and what an attacker could put in their place.
 
 use std::{
     os::unix::fs::{PermissionsExt, symlink},
@@ -13,7 +13,7 @@ use super::*;
 const ID: &str = "3f4a9c5e1b2d7f80613f4a9c5e1b2d7f80613f4a9c5e1b2d7f80613f4a9c5e1b";
 const NAMED: &str = r#"{"Name": "/web"}"#;
 
-/// A folder in which a runtime keeps its containers.
+/// A directory in which a runtime keeps its containers.
 struct Runtime {
     folder: TempDir,
     layout: Layout,
@@ -24,7 +24,7 @@ impl Runtime {
         Runtime { folder: TempDir::new().expect("a folder"), layout }
     }
 
-    /// The path of a file, in folders that are made.
+    /// The path of a file; its directories are created.
     fn path(&self, name: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("folders");

@@ -1,4 +1,4 @@
-//! What the process that reads the files of container runtimes may still do.
+//! The sandbox of the process that reads the files of container runtimes.
 
 use std::os::fd::BorrowedFd;
 
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::host::sudo_user::SudoUser;
 
-/// Go on as the invoking user, to read files below `folders` whoever's they are, and to answer.
+/// Continues as the invoking user, with access only to files below `folders`, whoever owns them, and to the socket.
 ///
 /// # Errors
-/// When the kernel refuses a step. It is no error where it has no Landlock.
+/// When the kernel refuses a step. A kernel without Landlock is not an error.
 pub fn confine<'a>(invoker: Option<&SudoUser>, folders: impl Iterator<Item = BorrowedFd<'a>>) -> Result<()> {
     let kept = give_up_all_but_permitted(invoker)? & CapabilitySet::DAC_READ_SEARCH;
     keep(kept, kept)?;
@@ -24,21 +24,21 @@ pub fn confine<'a>(invoker: Option<&SudoUser>, folders: impl Iterator<Item = Bor
     seccompiler::apply_filter(&compile(rules()?)?).context("restrict the system calls with seccomp")
 }
 
-/// Allowed whatever their arguments are.
+/// Allowed with any arguments.
 const CALLS: &[(&str, c_long)] = calls! {
-    // questions in, answers out
+    // requests and answers
     SYS_read SYS_write SYS_close
-    // a file; a directory
+    // files and directories
     SYS_fstat SYS_newfstatat SYS_statx SYS_lseek SYS_getdents64
     // memory
     SYS_brk SYS_munmap SYS_mremap SYS_madvise SYS_getrandom
-    // the end
+    // exit
     SYS_rt_sigreturn SYS_rt_sigprocmask SYS_sigaltstack SYS_restart_syscall SYS_futex SYS_exit SYS_exit_group
 };
 
 fn rules() -> Result<Rules, BackendError> {
     let mut rules = reading(CALLS.iter().map(|&(_, call)| call))?;
-    // opendir(3): was it opened to be read? It is to be closed on exec
+    // opendir(3) checks the access mode and sets close-on-exec
     let commands = [libc::F_GETFD, libc::F_GETFL, libc::F_SETFD];
     allow(&mut rules, libc::SYS_fcntl, commands.map(|command| vec![is(1, command as u64)]).into())?;
     Ok(rules)

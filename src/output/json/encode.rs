@@ -1,33 +1,33 @@
-//! Values as JSON text.
+//! Encodes values as JSON text.
 
 use serde::Serialize;
 
 use crate::{hostile::is_hostile, output::append::put};
 
-/// The one character of ASCII that JSON leaves as it is and a terminal does not.
+/// The one ASCII control character that JSON does not escape.
 const DELETE: u8 = 0x7f;
 
-/// Append a member: its name in quotes, behind a comma, and a colon.
+/// Appends a member name: a comma, the name in quotes, and a colon.
 pub fn key(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
 }
 
-/// Append a word that needs no escaping, in quotes.
+/// Appends a word that needs no escaping, in quotes.
 pub fn word(out: &mut Vec<u8>, word: &str) {
     out.push(b'"');
     out.extend_from_slice(word.as_bytes());
     out.push(b'"');
 }
 
-/// Append a value whose serialisation cannot fail: strings, numbers and lists of them. What a terminal obeys stands
-/// there by number, as JSON allows: it is the same text for every parser, and harmless for whoever looks at the line.
+/// Appends a value whose serialisation cannot fail: strings, numbers and lists of them. Control and invisible
+/// characters are written as \u escapes: the same text for every parser, and safe to show on a terminal.
 pub fn text<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     let start = out.len();
     serde_json::to_writer(&mut *out, value).expect("strings and numbers always serialise");
     if out[start..].is_ascii() && !out[start..].contains(&DELETE) {
-        return; // JSON has numbers for the others
+        return; // other control characters are already escaped
     }
     let plain = String::from_utf8_lossy(&out[start..]).into_owned();
     out.truncate(start);
@@ -42,7 +42,7 @@ pub fn text<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     }
 }
 
-/// The same, of its own.
+/// The same as a new string.
 pub fn object<T: Serialize + ?Sized>(value: &T) -> String {
     let mut out = Vec::new();
     text(&mut out, value);

@@ -1,4 +1,4 @@
-//! The object `network_event`.
+//! The `network_event` object in a JSON line.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,7 +14,7 @@ use crate::{
     record::Record,
 };
 
-/// What happened, as an object.
+/// Appends the event as an object.
 pub fn network_event(record: &Record, with_community_id: bool, out: &mut Vec<u8>) {
     let event = &record.event;
     let kind = &event.kind;
@@ -88,7 +88,7 @@ pub fn network_event(record: &Record, with_community_id: bool, out: &mut Vec<u8>
     out.push(b'}');
 }
 
-/// An attempt to connect, in the form that Tracee gives such an event.
+/// Appends a connection request in the form of Tracee's net_tcp_connect event.
 fn net_tcp_connect(record: &Record, out: &mut Vec<u8>) {
     let to = record.event.remote;
     out.extend_from_slice(b"{\"type\":\"NetTCPConnect\"");
@@ -98,7 +98,7 @@ fn net_tcp_connect(record: &Record, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// One end of the connection.
+/// Appends one end of the connection.
 fn end(out: &mut Vec<u8>, [ip, port]: [&str; 2], of: SocketAddr) {
     key(out, ip);
     quoted_address(out, of.ip());
@@ -112,7 +112,7 @@ fn quoted_address(out: &mut Vec<u8>, ip: IpAddr) {
     out.push(b'"');
 }
 
-/// The states of a change, or of what exists, and the direction where it does not follow from the type.
+/// Appends the states of a change or of an existing socket, and the direction if it does not follow from the type.
 fn states(kind: &EventKind, out: &mut Vec<u8>) {
     if let Some([from, to]) = kind.state_change() {
         key(out, "old_state");
@@ -142,7 +142,7 @@ fn owners(record: &Record, out: &mut Vec<u8>) {
     out.push(b']');
 }
 
-/// A process that is not the event's own.
+/// Appends a reference to a process other than the owner.
 fn process_ref(out: &mut Vec<u8>, pid: u32, filename: &str) {
     put(out, format_args!("{{\"pid\":{pid},\"filename\":"));
     text(out, filename);

@@ -1,4 +1,4 @@
-//! The objects `process` and `parent`.
+//! The `process` and `parent` objects.
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use serde::Serialize;
@@ -45,7 +45,7 @@ struct AfterTid<'a> {
     parent_exec_id: String,
 }
 
-/// A process object but for the `tid` in its middle, which differs from event to event.
+/// Renders a process object as the parts before and after `tid`, which differs between events.
 pub fn render(process: &Process, all_capabilities: u64, wall_offset: i128) -> [String; 2] {
     let &Process { pid, ppid, start, parent_start, .. } = process;
     let caps = |set| vocabulary::capabilities(set, all_capabilities);
@@ -83,7 +83,7 @@ pub fn render(process: &Process, all_capabilities: u64, wall_offset: i128) -> [S
     [before.trim_end_matches('}').to_owned(), after.trim_start_matches('{').to_owned()]
 }
 
-/// base64 without padding of `PID:START_NS`.
+/// `PID:START_NS` in base64 without padding.
 fn exec_id(pid: u32, start: BootTime) -> String {
     STANDARD_NO_PAD.encode(format!("{pid}:{}", start.0))
 }

@@ -1,4 +1,4 @@
-//! The time of day, here or in UTC.
+//! The time of day, local or UTC.
 
 use std::fmt::Write;
 
@@ -9,23 +9,23 @@ use crate::output::timestamp::milliseconds;
 /// Columns of a time with milliseconds.
 pub const LONG: usize = 12;
 
-/// The time zone of the table's clock.
+/// The time zone of the TIME column.
 #[derive(Debug, Clone)]
 pub struct Zone(TimeZone);
 
 impl Zone {
-    /// This host's: TZ, or /etc/localtime.
+    /// The local time zone: TZ, or /etc/localtime.
     pub fn local() -> Zone {
         Zone(TimeZone::system())
     }
 
-    /// UTC.
+    /// The UTC time zone.
     pub fn utc() -> Zone {
         Zone(TimeZone::UTC)
     }
 }
 
-/// Writes times of day. Most events are of the same second as the one before: its text is kept.
+/// Formats times of day. Most events are in the same second as the previous one, so its text is cached.
 #[derive(Debug)]
 pub struct Clock {
     zone: TimeZone,
@@ -34,12 +34,12 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// In this zone.
+    /// A clock in this time zone.
     pub fn new(Zone(zone): Zone) -> Clock {
         Clock { zone, second: None, text: String::new() }
     }
 
-    /// The header of a column so wide.
+    /// The header of a column of this width.
     pub fn title(&self, width: usize) -> &'static str {
         match (self.zone == TimeZone::UTC, width >= LONG) {
             (false, _) => "TIME",
@@ -48,10 +48,10 @@ impl Clock {
         }
     }
 
-    /// Append `16:43:33.074`, or without the milliseconds where there is no room for them.
+    /// Appends `16:43:33.074`, without the milliseconds if the column is too narrow for them.
     pub fn put(&mut self, line: &mut String, wall_ns: i128, width: usize) {
         let time = Timestamp::from_nanosecond(wall_ns).unwrap_or_default();
-        // Whole seconds in every zone: no offset has a part of one.
+        // No time zone has an offset with a fraction of a second.
         if self.second != Some(time.as_second()) {
             let local = self.zone.to_datetime(time);
             self.text.clear();

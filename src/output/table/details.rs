@@ -1,4 +1,4 @@
-//! What the last column says of an event.
+//! The text of the DETAILS column.
 
 use std::fmt::{Arguments, Write};
 
@@ -15,38 +15,38 @@ use crate::{
     record::Record,
 };
 
-/// Things to say of one event, in the order in which they are said.
+/// The details of one event, in order.
 #[derive(Debug, Default)]
 pub struct Facts {
     text: String,
     facts: Vec<Fact>,
 }
 
-/// Where it ends in the text, and how it is shown.
+/// One detail: its end in the text, and its importance.
 #[derive(Debug)]
 struct Fact {
     end: usize,
-    /// Something went wrong.
+    /// Whether it reports a problem, and is shown in red.
     bad: bool,
-    /// Where there is no room for all, those with the highest go.
+    /// If there is too little room, details with the highest rank are dropped first.
     rank: usize,
 }
 
-/// How facts are shown.
+/// How details are shown.
 #[derive(Debug, Clone, Copy)]
 pub struct Look<'a> {
-    /// Signs in place of words, where there is little room.
+    /// Symbols to use instead of words on a narrow terminal.
     pub brief: Option<&'a Glyphs>,
-    /// Columns; none for no limit.
+    /// Columns available; none for no limit.
     pub room: Option<usize>,
-    /// What marks that something is left out.
+    /// The mark for omitted text.
     pub cut: &'a str,
-    /// With colour.
+    /// Whether to use colour.
     pub color: bool,
 }
 
 impl Facts {
-    /// What there is to say; `listens` adds the address of a listener, for which its own column has no room.
+    /// Collects the details of an event; `listens` adds the address of a listener that did not fit into its column.
     pub fn collect(&mut self, record: &Record, brief: Option<&Glyphs>, listens: bool) {
         self.text.clear();
         self.facts.clear();
@@ -69,7 +69,7 @@ impl Facts {
             EventKind::Retransmit(retransmit) => self.resent(retransmit),
             EventKind::Fail { error, latency } => {
                 self.bad(format_args!("{}", vocabulary::failure(*error)));
-                // What failed at once took no time worth telling.
+                // Immediate failures have no duration worth showing.
                 if let Some(latency) = latency.filter(|latency| latency.as_micros() > 0) {
                     self.good(format_args!("{after}{}", Time(latency, is_brief)));
                 }
@@ -90,7 +90,7 @@ impl Facts {
             self.good(format_args!("for {asked}"));
         }
         if !record.names.all().is_empty() {
-            // A name stands in its column.
+            // The REMOTE column shows the name, so the address goes here.
             self.good(format_args!("{}", record.event.remote.ip()));
         }
         if let Some(known) = &record.process {
@@ -98,9 +98,9 @@ impl Facts {
         }
     }
 
-    /// Where it runs: its pod, or its container by the best name there is.
+    /// Adds the pod, or the name of the container, or its id.
     fn container(&mut self, process: &Process) {
-        /// As runtimes shorten an id.
+        /// The length to which runtimes shorten an id.
         const ID_SHOWN: usize = 12;
         let Some(id) = process.container_id.as_deref() else { return };
         let named = process.container.as_deref();
@@ -118,7 +118,7 @@ impl Facts {
 
     fn closed(&mut self, close: &Close, record: &Record, brief: Option<&Glyphs>) {
         let is_brief = brief.is_some();
-        // In order it stands where it does not catch the eye, and is as hard to do without.
+        // A regular close is not highlighted, but is kept as long as an abnormal one.
         let in_order = matches!(close.reason, CloseReason::LocalClose | CloseReason::RemoteClose);
         if !in_order {
             self.bad(format_args!("{}", vocabulary::reason(close.reason)));
@@ -178,7 +178,7 @@ impl Facts {
         self.facts.push(Fact { end: self.text.len(), bad, rank });
     }
 
-    /// Append as many as there is room for, the one of the lowest rank always.
+    /// Appends as many details as fit; the one with the lowest rank is always included.
     pub fn put(&self, line: &mut String, look: Look<'_>) {
         let separator = if look.brief.is_some() { " " } else { ", " };
         let mut left = look.room.unwrap_or(usize::MAX);

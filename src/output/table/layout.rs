@@ -1,15 +1,15 @@
-//! How wide the columns are.
+//! The widths of the columns.
 
 use super::clock;
 
 /// Columns of a process id.
 pub const PID: usize = 7;
-/// Between the columns.
+/// Columns between the fields.
 const BLANKS: usize = 6;
-/// On terminals so wide the details are in words.
+/// From this width on, details are in words.
 const WORDS_MIN: usize = 160;
 
-/// The columns that grow.
+/// Indexes of the columns that grow.
 const TIME: usize = 0;
 const EVENT: usize = 1;
 const COMMAND: usize = 2;
@@ -17,7 +17,7 @@ const LOCAL: usize = 3;
 const REMOTE: usize = 4;
 const DETAILS: usize = 5;
 
-/// Which column gets what there is beyond the narrowest, and up to which width.
+/// How columns beyond the minimum are distributed: which field grows next, and up to which width.
 const GROWTH: [(usize, usize); 13] = [
     (REMOTE, 21),
     // most IPv4 addresses, with a port
@@ -30,17 +30,17 @@ const GROWTH: [(usize, usize); 13] = [
     (LOCAL, 21),
     (COMMAND, 16),
     (DETAILS, 50),
-    // as wide as IPv6 can be
+    // the longest IPv6 address, with a port
     (REMOTE, 47),
     (LOCAL, 47),
     (DETAILS, usize::MAX),
 ];
 
-/// Below this the lines are as on a terminal so wide.
+/// The minimum: on narrower terminals the lines are this wide.
 const NARROWEST: usize = 80;
 
-/// How wide a column has had to be so far: it gets no more, for others to have it. In steps, since each makes
-/// everything move.
+/// The widths needed so far; fields get no more than that, to leave room for others. They grow in steps, since each
+/// change moves all columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
     command: usize,
@@ -52,12 +52,12 @@ impl Needs {
     const COMMAND: [usize; 2] = [10, 16];
     const END: [usize; 4] = [16, 21, 32, 47];
 
-    /// Before the first line.
+    /// The widths before the first line.
     pub fn new() -> Needs {
         Needs { command: Self::COMMAND[0], local: Self::END[0], remote: Self::END[0] }
     }
 
-    /// A line with texts so wide.
+    /// Takes the widths of another line into account.
     pub fn grow(&mut self, command: usize, local: usize, remote: usize) {
         let step = |steps: &[usize], width| {
             let fits = steps.iter().find(|&&step| width <= step);
@@ -69,27 +69,27 @@ impl Needs {
     }
 }
 
-/// The columns that differ.
+/// The widths of the fields that vary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
-    /// The clock.
+    /// The width of TIME in columns.
     pub time: usize,
-    /// The kind of event.
+    /// The width of EVENT in columns.
     pub event: usize,
-    /// The process's name.
+    /// The width of COMMAND in columns.
     pub command: usize,
-    /// This host's end.
+    /// The width of LOCAL in columns.
     pub local: usize,
-    /// The other end.
+    /// The width of REMOTE in columns.
     pub remote: usize,
-    /// What is left; none for no limit, nor for any other column.
+    /// The width of DETAILS; none if the width of fields is not limited (not a terminal).
     pub details: Option<usize>,
-    /// Details in signs rather than words.
+    /// Whether details use symbols rather than words.
     pub brief: bool,
 }
 
 impl Layout {
-    /// For a terminal so wide, or for a file.
+    /// The layout for a terminal of this width, or for a file.
     pub fn of(columns: Option<usize>, needs: Needs) -> Layout {
         let Some(columns) = columns else {
             return Layout {
@@ -113,7 +113,7 @@ impl Layout {
         let mut extra = columns.saturating_sub(NARROWEST);
         for (column, most) in GROWTH {
             let wanted = most.min(needed(column)).saturating_sub(widths[column]);
-            // a clock with half the milliseconds is none
+            // milliseconds are shown in full or not at all
             let step = if column == TIME && extra < wanted { 0 } else { extra.min(wanted) };
             widths[column] += step;
             extra -= step;
@@ -122,7 +122,7 @@ impl Layout {
         Layout { time, event, command, local, remote, details: Some(details), brief: columns < WORDS_MIN }
     }
 
-    /// How much of a column's text may be shown.
+    /// The number of characters of a field that may be shown.
     pub fn room(&self, column: usize) -> usize {
         if self.details.is_some() { column } else { usize::MAX }
     }
@@ -138,7 +138,7 @@ impl Layout {
 mod tests {
     use super::*;
 
-    /// What is needed for commands and ends of these widths.
+    /// The widths needed for commands and ends of these lengths.
     fn needs(command: usize, end: usize) -> Needs {
         let mut needs = Needs::new();
         needs.grow(command, end, end);

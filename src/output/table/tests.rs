@@ -51,7 +51,7 @@ fn close(reason: CloseReason) -> EventKind {
     })
 }
 
-/// One of each kind, short and long.
+/// One event of each kind, short and long.
 fn records() -> Vec<Record> {
     const V4: (&str, &str) = ("127.0.0.1:51692", "142.250.185.142:443");
     const V6: (&str, &str) =
@@ -104,7 +104,7 @@ fn lines_fit_every_terminal_and_keep_their_ports() {
                 let port = format!(":{} ", record.event.remote.port());
                 assert!(line.contains(&port), "{columns}: {port} in {line}");
                 assert!(line.contains(&format!(":{} ", record.event.local.port())), "{columns}: {line}");
-                // the remote end begins where its header does, whatever is before it
+                // the remote end is aligned with its header
                 let before: String = line
                     .chars()
                     .scan(0, |at, c| {

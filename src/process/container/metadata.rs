@@ -1,6 +1,6 @@
-//! What a container is called, from the files that its runtime keeps. Total: no input panics.
+//! Parses the files of container runtimes for the names of a container. No input panics.
 //!
-//! Each function takes the whole of a file and returns none where it is not what the runtime writes, or says nothing.
+//! Each function takes a whole file, and returns none if it is not in the runtime's format or names nothing.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,13 @@ use serde::Deserialize;
 
 use crate::event::Container;
 
-/// Bytes of a name that are believed: a pod's has 253 at most, an image's tag and digest make it longer.
+/// Maximum length of a name in bytes: pod names have at most 253, images with tag and digest are longer.
 const NAME_MAX: usize = 512;
 
-/// Labels or annotations.
+/// Labels or annotations, by key.
 type Pairs = HashMap<String, String>;
 
-/// The keys a runtime has for a container's names; of several the first that is there.
+/// The keys that a runtime uses for each name; the first one present wins.
 struct Keys {
     name: &'static [&'static str],
     image: &'static [&'static str],
@@ -22,7 +22,7 @@ struct Keys {
     namespace: &'static str,
 }
 
-/// containerd: its CRI plugin (pkg/cri/annotations), and nerdctl (pkg/labels), which hands its labels on.
+/// containerd: its CRI plugin (pkg/cri/annotations), and nerdctl (pkg/labels), which passes its labels on.
 const CONTAINERD: Keys = Keys {
     name: &["io.kubernetes.cri.container-name", "nerdctl/name"],
     image: &["io.kubernetes.cri.image-name"],
@@ -54,7 +54,7 @@ struct DockerConfig {
     labels: Option<Pairs>,
 }
 
-/// Docker's config.v2.json. What cri-dockerd starts has the kubelet's labels.
+/// Docker's config.v2.json. Containers started by cri-dockerd have the kubelet's labels.
 pub fn docker(file: &[u8]) -> Option<Container> {
     let DockerFile { name, config } = serde_json::from_slice(file).ok()?;
     let (image, labels) = config.map_or((None, None), |config| (config.image, config.labels));
@@ -74,7 +74,7 @@ pub fn containerd(file: &[u8]) -> Option<Container> {
     known(named(annotations(file)?, &CONTAINERD))
 }
 
-/// The config.json that CRI-O writes for runc; podman's names nothing.
+/// The config.json that CRI-O writes for runc; podman's has no names.
 pub fn crio(file: &[u8]) -> Option<Container> {
     known(named(annotations(file)?, &CRIO))
 }
@@ -98,7 +98,7 @@ struct StoredMetadata {
     pod: Option<String>,
 }
 
-/// containers.json of containers/storage, which podman and CRI-O share: all containers of one owner.
+/// The containers.json of containers/storage, used by podman and CRI-O: all containers of one user.
 pub fn storage(file: &[u8], id: &str) -> Option<Container> {
     let all: Vec<Stored> = serde_json::from_slice(file).ok()?;
     let stored = all.into_iter().find(|stored| stored.id == id)?;
@@ -118,7 +118,7 @@ struct DaemonFile {
     data_root: Option<String>,
 }
 
-/// Where Docker keeps its data, from /etc/docker/daemon.json; none where it says nothing.
+/// Docker's data directory in /etc/docker/daemon.json, if it is set.
 pub fn docker_data_root(file: &[u8]) -> Option<String> {
     serde_json::from_slice::<DaemonFile>(file).ok()?.data_root.filter(|path| path.starts_with('/'))
 }
@@ -133,7 +133,7 @@ fn named(mut pairs: Pairs, keys: &Keys) -> Container {
     }
 }
 
-/// A name that says something and is no longer than names are. It may hold anything but a NUL.
+/// Accepts a name unless it is empty, too long, or contains a NUL.
 fn believed(name: String) -> Option<String> {
     (!name.is_empty() && name.len() <= NAME_MAX && !name.contains('\0')).then_some(name)
 }

@@ -1,4 +1,4 @@
-//! What becomes of events as the names of their connections change.
+//! Verdicts on events while the names of their connections change.
 
 use std::{cell::OnceCell, rc::Rc};
 
@@ -31,7 +31,7 @@ fn close() -> EventKind {
     EventKind::Close(Close::sample())
 }
 
-/// About connection 7, to a host of this name, as user 1000; the kernel chose rule 0.
+/// An event of connection 7, to a host with this name, as user 1000; the kernel chose rule 0.
 fn record(what: EventKind, name: &str) -> Record {
     let names: Vec<Rc<str>> = (!name.is_empty()).then(|| name.into()).into_iter().collect();
     let process = Process {
@@ -143,7 +143,7 @@ fn the_verdict_is_dropped_at_the_end() {
         let mut filter = named(r#"dns == "a.example""#);
         assert!(admits(&mut filter, step(State::Closed, State::SynSent), "a.example"));
         assert!(admits(&mut filter, end.clone(), ""));
-        // Alone it is evaluated by itself.
+        // Without an earlier event it is evaluated on its own.
         assert!(!admits(&mut filter, end.clone(), ""));
         assert!(admits(&mut filter, end, "a.example"));
     }
@@ -152,10 +152,10 @@ fn the_verdict_is_dropped_at_the_end() {
 #[test]
 fn a_socket_that_connects_again_is_judged_again() {
     let mut filter = named(r#"dns == "a.example""#);
-    // An attempt decides nothing for what follows.
+    // An attempt has no effect on later events.
     assert!(admits(&mut filter, EventKind::Request, "a.example"));
     assert!(!admits(&mut filter, EventKind::Request, "b.example"));
-    // Its end was not asked for, or lost.
+    // The end of the previous connection was not reported, or was lost.
     assert!(admits(&mut filter, CONNECT, "a.example"));
     assert!(!admits(&mut filter, CONNECT, "b.example"));
     assert!(!admits(&mut filter, close(), ""));
@@ -181,7 +181,7 @@ fn the_first_rule_that_holds_names_the_event() {
     assert_eq!(rule(close(), "", Some(0)), Some(Some(2)));
     assert_eq!(rule(CONNECT, "c.example", Some(0)), None);
     assert_eq!(rule(close(), "a.example", Some(0)), None);
-    // The kernel had ruled out those before; of its own only the names are asked for.
+    // The kernel ruled out the rules before; of the one it chose only the names are evaluated.
     assert_eq!(rule(EventKind::Request, "a.example", Some(2)), None);
     assert_eq!(rule(EventKind::Request, "b.example", Some(1)), Some(Some(1)));
     assert_eq!(rule(EventKind::Request, "b.example", None), Some(Some(2)));
@@ -205,7 +205,7 @@ fn names_of_containers_are_the_owners() {
         record.process = Some(Rc::new(ProcessEntry { id: ImageId(1), process, rendered: OnceCell::new() }));
         let admitted = named(predicate).evaluate(&record) != Verdict::Rejected;
         assert_eq!(admitted, expected, "{predicate}");
-        // It meets no condition on a container either, negated or not.
+        // It matches no condition on a container either, negated or not.
         record.process = None;
         assert_eq!(named(predicate).evaluate(&record), Verdict::Rejected, "{predicate}");
     }
@@ -214,7 +214,7 @@ fn names_of_containers_are_the_owners() {
 #[test]
 fn an_unknown_owner_meets_no_condition_on_the_owner() {
     for (predicate, expected) in [
-        // The kernel has evaluated the user.
+        // The kernel has already evaluated the user.
         (r#"uid == 1000 AND dns == "a.example""#, true),
         (r#"uid == 0 OR dns == "a.example""#, false),
         (r#"uid != 5 OR dns == "a.example""#, false),

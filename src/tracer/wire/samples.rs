@@ -1,4 +1,4 @@
-//! Records as the kernel side would send them, for tests.
+//! Records as the kernel side sends them, for tests.
 
 use bytemuck::{NoUninit, Zeroable, bytes_of};
 
@@ -11,7 +11,7 @@ unsafe impl NoUninit for netmon_process {}
 // SAFETY: as above.
 unsafe impl NoUninit for netmon_dns {}
 
-/// Every kind of event record.
+/// All kinds of event records.
 pub const EVENT_KINDS: [netmon_kind; 11] = [
     netmon_kind::NETMON_KIND_CONNECT,
     netmon_kind::NETMON_KIND_ACCEPT,
@@ -57,7 +57,7 @@ pub fn event(kind: netmon_kind, cookie: u64) -> Vec<u8> {
     bytes(&raw_event(kind, cookie))
 }
 
-/// As it stands in the ring.
+/// The bytes of an event as in the ring.
 pub fn bytes(raw: &netmon_event) -> Vec<u8> {
     bytes_of(raw).to_vec()
 }

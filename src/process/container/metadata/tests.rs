@@ -1,4 +1,4 @@
-//! Files as the runtimes wrote them, and files that nobody would write.
+//! Files written by the runtimes, and malformed ones.
 
 use proptest::prelude::*;
 
@@ -12,9 +12,9 @@ const CONTAINERD: &[u8] = include_bytes!("../samples/containerd.json");
 const MOBY: &[u8] = include_bytes!("../samples/containerd-moby.json");
 /// Written by podman 4.3 for three containers, one of them with `--rm`, one in a pod.
 const PODMAN: &[u8] = include_bytes!("../samples/podman.json");
-/// Written by podman 4.3 for one of those.
+/// Written by podman 4.3 for one of these containers.
 const PODMAN_CONFIG: &[u8] = include_bytes!("../samples/podman-config.json");
-/// The annotations of CRI-O 1.30, by its documentation and sources: it has not been run here.
+/// Annotations of CRI-O 1.30 according to its documentation and sources; not tested with CRI-O itself.
 const CRIO: &[u8] = br#"{"ociVersion": "1.0.2-dev", "annotations": {
     "io.container.manager": "cri-o",
     "io.kubernetes.container.name": "app",
@@ -61,7 +61,7 @@ fn labels_and_annotations_of_others() {
     assert_eq!(docker(br#"{"Name": "/a", "Config": {"Labels": null}}"#), container("a", "", "", ""));
     let nerdctl = br#"{"annotations": {"nerdctl/name": "web", "nerdctl/namespace": "default"}}"#;
     assert_eq!(containerd(nerdctl), container("web", "", "", ""));
-    // what a pod of CRI-O says of itself is not what containerd would say of it
+    // a CRI-O pod's own annotations are not read by the rules of containerd
     assert_eq!(crio(br#"{"annotations": {"io.kubernetes.cri.container-name": "x"}}"#), None);
     let pod = br#"[{"id": "x", "names": null, "metadata": "{\"pod-name\":\"web-0\"}"}]"#;
     assert_eq!(storage(pod, "x"), container("", "", "web-0", ""));
@@ -111,7 +111,7 @@ proptest! {
         PARSERS.iter().for_each(|parse| drop(parse(&bytes)));
     }
 
-    /// Real files with bytes changed.
+    /// Real files with some bytes changed.
     #[test]
     fn no_change_harms(at in prop::collection::vec((0..4000_usize, any::<u8>()), 1..8)) {
         for file in [DOCKER, CONTAINERD, CRIO, PODMAN] {
