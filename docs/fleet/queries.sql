@@ -1,4 +1,4 @@
--- who talks to this address: programs, hosts, connections and bytes of the last day
+-- who talks to this address: programs, hosts, connections and bytes in the last day
 SELECT process.binary_path AS program, uniq(host) AS hosts, count() AS connections,
        sum(network_event.bytes_sent) AS sent, sum(network_event.bytes_received) AS received
 FROM events
@@ -13,7 +13,7 @@ FROM events
 WHERE network_event.type = 'TcpConnectionFail' AND timestamp > (SELECT max(timestamp) FROM events) - INTERVAL 1 HOUR
 GROUP BY error, daddr, dport, program ORDER BY failures DESC LIMIT 10;
 
--- destinations of today that nobody had connected to before
+-- new destinations today: no host had connected to them before
 SELECT network_event.daddr AS daddr, network_event.dport AS dport, min(timestamp) AS first_seen, any(process.filename) AS program
 FROM events
 WHERE network_event.type = 'TcpConnectionEstablish'
@@ -42,7 +42,7 @@ WHERE network_event.type = 'TcpConnectionClose' AND network_event.direction = 'i
   AND network_event.reason IN ('local_reset', 'remote_reset')
 GROUP BY host, port, reason, listener ORDER BY resets DESC LIMIT 10;
 
--- what changed since the deploy: failures by program in the hours before and after
+-- what changed since a deployment: failures by program in the hours before and after
 WITH (SELECT max(timestamp) - INTERVAL 6 HOUR FROM events) AS deploy
 SELECT process.filename AS program,
        countIf(timestamp < deploy) AS before, countIf(timestamp >= deploy) AS after,
@@ -51,21 +51,21 @@ FROM events
 WHERE network_event.type = 'TcpConnectionFail' AND timestamp > deploy - INTERVAL 6 HOUR
 GROUP BY program ORDER BY ratio DESC LIMIT 10;
 
--- listeners whose queue is filling
+-- listeners whose queue is filling up
 SELECT host, network_event.sport AS port, process.filename AS listener,
        max(network_event.backlog.len) AS longest, any(network_event.backlog.max) AS limit
 FROM events
 WHERE network_event.type = 'TcpConnectionAccept'
 GROUP BY host, port, listener ORDER BY longest / greatest(limit, 1) DESC LIMIT 10;
 
--- everything that happened to one connection
+-- all events of one connection
 SELECT timestamp, host, network_event.type AS event, process.filename AS program, network_event.reason AS reason
 FROM events
 WHERE (host, network_event.connection) IN
       (SELECT host, network_event.connection FROM events WHERE network_event.type = 'TcpConnectionClose' LIMIT 1)
 ORDER BY timestamp LIMIT 10;
 
--- programs that ran without a package's path and connected
+-- programs outside the directories of packages that connected
 SELECT host, process.binary_path AS program, process.uid AS uid, count() AS connections, uniq(network_event.daddr) AS destinations
 FROM events
 WHERE network_event.type = 'TcpConnectionEstablish' AND NOT match(process.binary_path, '^/(usr|bin|sbin|lib|opt)/')

@@ -1,5 +1,5 @@
--- One row for each line of `tcptrace -j`; tests/fleet.rs compares the columns with the JSON schema.
--- A field that a line does not have is empty, 0 or NULL. IPv4 addresses are stored IPv4-mapped.
+-- One row per line of `tcptrace -j`; tests/fleet.rs compares the columns with the JSON schema.
+-- A field that is missing in a line is empty, 0 or NULL. IPv4 addresses are stored IPv4-mapped.
 CREATE TABLE IF NOT EXISTS events
 (
     host LowCardinality(String) CODEC(ZSTD(3)),
