@@ -1,4 +1,4 @@
-//! The manual page is what the code says: `UPDATE=1 cargo test --test docs` writes it anew.
+//! Generates the manual page from the code and checks it: `UPDATE=1 cargo test --test docs` writes it.
 
 use std::{
     fmt::Write as _,
@@ -67,7 +67,7 @@ fn page() -> String {
     out
 }
 
-/// In lines of at most 80 characters, none of which begins like a request.
+/// Wraps a line at 80 characters, so that no line starts like a roff request.
 fn folded(line: &str) -> String {
     let mut out = String::new();
     let mut column = 0;
@@ -86,7 +86,7 @@ fn folded(line: &str) -> String {
     out
 }
 
-/// Text for the page: roff's own characters escaped, a sentence on a line.
+/// Escapes text for roff, and puts each sentence on a separate line.
 fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     let text = text.replace(". ", ".\n").replace("; ", ";\n").replace(": ", ":\n");
@@ -99,7 +99,7 @@ fn roff(text: &str) -> String {
 fn options() -> String {
     let command = Args::command();
     let mut headings: Vec<&str> = Vec::new();
-    // The command itself is described by hand.
+    // COMMAND is described in the hand-written part.
     let described = command.get_arguments().filter(|arg| !arg.is_last_set());
     for heading in described.filter_map(Arg::get_help_heading) {
         if !headings.contains(&heading) {
@@ -118,7 +118,7 @@ fn options() -> String {
     out
 }
 
-/// `-o`, `--output` FILE, and what it does.
+/// The paragraph of an option: `-o`, `--output` FILE, and its description.
 fn option(arg: &Arg) -> String {
     let bold = |text: String| format!("\\fB{}\\fR", text.replace('-', "\\-"));
     let mut names: Vec<String> = Vec::new();
@@ -153,7 +153,7 @@ fn option(arg: &Arg) -> String {
     out
 }
 
-/// One paragraph for each object of the schema.
+/// One section for each object in the schema.
 fn fields() -> String {
     let schema: Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
     let definitions = schema["$defs"].as_object().expect("definitions");
@@ -173,13 +173,13 @@ fn fields() -> String {
             writeln!(out, "{}.", roff(about)).expect("text");
         }
         if name.starts_with("Tcp") && described.contains(&"cookie".to_owned()) {
-            out.push_str("Beside what all events have:\n");
+            out.push_str("In addition to the fields common to all events:\n");
         }
         for (field, shape) in object["properties"].as_object().expect("properties") {
             if field == "type" && name != "NetworkEvent" {
                 continue;
             }
-            // What all kinds of events have is described once.
+            // Common fields are described only once.
             if name.starts_with("Tcp")
                 && described.contains(field)
                 && required.contains(&field.as_str().into())
@@ -202,13 +202,13 @@ fn fields() -> String {
     out
 }
 
-/// A paragraph.
+/// The paragraph of a field.
 fn field_of(name: &str, shape: &Value, presence: &str, definitions: &Definitions) -> String {
     let about = about(shape, definitions);
     format!(".TP\n\\fB{name}\\fR ({}{presence})\n{about}\n", kind(shape, definitions))
 }
 
-/// What an object, or each object of a list, consists of.
+/// The members of an object, or of the objects in a list.
 fn parts<'a>(shape: &'a Value, definitions: &'a Definitions) -> Vec<(&'a String, &'a Value)> {
     let shape = resolve(shape, definitions);
     let shape = shape.get("items").map_or(shape, |items| resolve(items, definitions));
@@ -251,7 +251,7 @@ fn limits() -> String {
 }
 
 #[test]
-fn what_is_installed_can_be_taken_away() {
+fn uninstall_removes_all_installed_files() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path();
     let make = |target: &str| {

@@ -209,7 +209,7 @@ fn netns_inode(path: &Path) -> Result<u32> {
     let path = if is_name { Path::new("/run/netns").join(path) } else { path.to_path_buf() };
     let context = || format!("--netns {}", path.display());
     if statfs(&path).with_context(context)?.filesystem_type() != NSFS_MAGIC {
-        bail!("{}: not a namespace file; use /proc/PID/ns/net or a name of `ip netns list`", context());
+        bail!("{}: not a namespace file; use /proc/PID/ns/net or a name from `ip netns list`", context());
     }
     let inode = std::fs::metadata(&path).with_context(context)?.ino();
     u32::try_from(inode).with_context(context)

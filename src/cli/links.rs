@@ -34,12 +34,15 @@ pub fn follow(filter: &mut Filter, path: &OsStr) -> Vec<String> {
             }
         };
         if targets.is_empty() && text.contains(&b'/') {
-            note(format!("{} is not on this host: only a process in a container can match", shown(text)));
+            note(format!(
+                "{} does not exist on this host; only processes in containers can match",
+                shown(text)
+            ));
         }
         let others: Vec<_> = targets.into_iter().filter(|target| target != text).collect();
         for target in &others {
             note(format!(
-                "{} is a link on this host: processes of {} match, too",
+                "{} is a symbolic link on this host; processes running {} match as well",
                 shown(text),
                 shown(target)
             ));
@@ -130,12 +133,12 @@ mod tests {
         let others = [real.as_str(), "/usr/bin/curl"];
         let bin = root.join("bin");
         for (source, note) in [
-            ("binary_name == \"python3\"".to_owned(), "python3 is a link".to_owned()),
+            ("binary_name == \"python3\"".to_owned(), "python3 is a symbolic link".to_owned()),
             (
                 format!("binary_path == \"{}/bin/python3\"", root.display()),
-                "/bin/python3 is a link".to_owned(),
+                "/bin/python3 is a symbolic link".to_owned(),
             ),
-            (format!("binary_prefix == \"{}/bin/\"", root.display()), "/bin/ is a link".to_owned()),
+            (format!("binary_prefix == \"{}/bin/\"", root.display()), "/bin/ is a symbolic link".to_owned()),
         ] {
             let (admits, notes) = admitted(&source, &bin, &others);
             assert_eq!(admits, [true, false], "{source}");
@@ -158,6 +161,6 @@ mod tests {
             assert_eq!((admits, notes), (vec![true], Vec::new()), "{source}");
         }
         let (_, notes) = admitted(&format!("binary_path == \"{real}s\""), &root, &[]);
-        assert!(notes.len() == 1 && notes[0].contains("is not on this host"), "{notes:?}");
+        assert!(notes.len() == 1 && notes[0].contains("does not exist on this host"), "{notes:?}");
     }
 }
