@@ -19,13 +19,13 @@ use odr::OdrArgs;
 /// Shown below the options in `--help`.
 const EXAMPLES: &str = "\
 Examples:
-  sudo tcptrace                            every connection of this host, until Ctrl-C
-  sudo tcptrace -- curl -sO http://host/   what a command does
-  sudo tcptrace -e fail --timeout 1m       what fails in the next minute
-  sudo tcptrace -j -b curl | jq .          every detail of curl's connections
-  sudo tcptrace --snapshot                 what is open now
+  sudo tcptrace                            all connections of this host, until Ctrl-C
+  sudo tcptrace -- curl -sO http://host/   connections of a command
+  sudo tcptrace -e fail --timeout 1m       failures in the next minute
+  sudo tcptrace -j -b curl | jq .          all details of curl's connections
+  sudo tcptrace --snapshot                 open connections and listeners
 
-The manual page, tcptrace(8), has the rest.";
+See the manual page, tcptrace(8), for details.";
 
 /// Show TCP connections, live, with the processes that make them
 #[derive(Debug, Parser)]
@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
 
-    /// Print what tcptrace --json has recorded in FILE (or .gz, .zst; - for stdin) instead of tracing; repeatable
+    /// Print a recording of tcptrace --json from FILE (also .gz, .zst; - for stdin) instead of tracing; repeatable
     #[arg(
         short,
         long,
@@ -55,7 +55,7 @@ pub struct Args {
     )]
     pub read: Vec<PathBuf>,
 
-    /// Colour the table: auto means a terminal and no NO_COLOR
+    /// Colour the table; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value_t = When::Auto, value_name = "WHEN", help_heading = "Output")]
     pub color: When,
 
@@ -67,7 +67,7 @@ pub struct Args {
     #[arg(short, long, help_heading = "Output", conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Show which probes were chosen, and libbpf's log
+    /// Show the selected probes and libbpf's log
     #[arg(short, long, help_heading = "Output")]
     pub verbose: bool,
 
@@ -75,7 +75,7 @@ pub struct Args {
     #[arg(long, help_heading = "Output")]
     pub no_dns: bool,
 
-    /// Add the Community ID of each connection (JSON, CSV), to join with Zeek, Suricata and Wireshark
+    /// Add the Community ID of each connection (JSON, CSV), to correlate with Zeek, Suricata and Wireshark
     #[arg(long, help_heading = "Output")]
     pub community_id: bool,
 
@@ -110,7 +110,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Stop")]
     pub count: Option<u64>,
 
-    /// Run COMMAND as the invoking user; trace only it and its descendants, until it ends
+    /// Run COMMAND as the invoking user, and trace only it and its descendants until it ends
     #[arg(last = true, value_name = "COMMAND", help_heading = "Command")]
     pub command: Vec<OsString>,
 
@@ -190,7 +190,7 @@ pub enum When {
 /// An event kind, as typed after `-e`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EventName {
-    /// An outgoing connection came up
+    /// An outgoing connection was established
     Connect,
     /// accept() returned a connection
     Accept,
@@ -200,11 +200,11 @@ pub enum EventName {
     Fail,
     /// connect() was called, whatever its result
     Request,
-    /// A socket begins or stops listening
+    /// A socket started or stopped listening
     Listen,
-    /// A connection goes from one TCP state to another
+    /// A connection changed its TCP state
     State,
-    /// A segment was sent again
+    /// A segment was retransmitted
     Retransmit,
     /// A completed handshake was dropped because the listener's queue was full
     Drop,

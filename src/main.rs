@@ -91,8 +91,8 @@ fn compile(args: &Args) -> Result<(Filter, Program)> {
     }
     if args.read.is_empty() && filter.mentions(Attribute::is_process_number) && host::in_pid_namespace() {
         bail!(
-            "the filter uses pid or ppid, which are the host's numbers, but here is a PID namespace with others; \
-             run tcptrace on the host, or in its namespace: nsenter --target 1 --pid"
+            "the filter uses pid or ppid, which are host process ids, but tcptrace runs in a PID namespace; \
+             run it on the host, or in the host's namespace: nsenter --target 1 --pid"
         );
     }
     let program = filter.compile()?;
@@ -260,7 +260,7 @@ fn confine(plan: &Plan, tracer: &Tracer<'_>, command: Option<Started>) -> Result
 }
 
 /// Context of an error in setting up the sandbox.
-const NO_SANDBOX: &str = "give up privileges (--no-sandbox goes on with them)";
+const NO_SANDBOX: &str = "drop privileges (--no-sandbox keeps them)";
 
 /// Prints notes and the ready line.
 fn announce(plan: &Plan, tracer: &Tracer<'_>) {

@@ -70,11 +70,11 @@ impl Skipped {
     pub fn add(&mut self, to: &mut impl Write, file: &str, line: u64, why: Unreadable) {
         self.0 += 1;
         let why = match why {
-            Unreadable::Broken => "is no complete JSON",
-            Unreadable::Foreign => "is no event that this version of tcptrace knows",
+            Unreadable::Broken => "is not complete JSON",
+            Unreadable::Foreign => "is not an event known to this version of tcptrace",
         };
         if self.0 <= REPORTED {
-            messages::line(to, &format!("{file}:{line}: {why}; the line is skipped"));
+            messages::line(to, &format!("{file}:{line}: {why}; line skipped"));
         }
     }
 

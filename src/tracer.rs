@@ -122,7 +122,7 @@ impl<'obj> Tracer<'obj> {
             AtStart::PrintOnly => existing::NETMON_EXISTING_REPORT.0,
         };
         rodata.config.tracepoints = u32::from(tracepoints);
-        open.maps.ring.set_max_entries(config.ring_size).context("size the ring")?;
+        open.maps.ring.set_max_entries(config.ring_size).context("set the size of the ring")?;
         let values = filter_maps::configure(config.filter, &mut open.maps)?;
         let mut notes = Vec::new();
         programs::choose(&mut open.progs, set, config, &mut notes);

@@ -113,11 +113,11 @@ fn lines_that_cannot_be_read_are_counted_and_the_others_are_shown() {
     assert!(output.status.success());
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "tcptrace: -:2: is no complete JSON; the line is skipped\n\
-         tcptrace: -:4: is no event that this version of tcptrace knows; the line is skipped\n\
-         tcptrace: -:6: is no event that this version of tcptrace knows; the line is skipped\n\
-         tcptrace: -:7: is no event that this version of tcptrace knows; the line is skipped\n\
-         tcptrace: -:9: is no event that this version of tcptrace knows; the line is skipped\n\
+        "tcptrace: -:2: is not complete JSON; line skipped\n\
+         tcptrace: -:4: is not an event known to this version of tcptrace; line skipped\n\
+         tcptrace: -:6: is not an event known to this version of tcptrace; line skipped\n\
+         tcptrace: -:7: is not an event known to this version of tcptrace; line skipped\n\
+         tcptrace: -:9: is not an event known to this version of tcptrace; line skipped\n\
          tcptrace: 7 lines skipped\n"
     );
     // a line of many megabytes is one line
@@ -126,7 +126,7 @@ fn lines_that_cannot_be_read_are_counted_and_the_others_are_shown() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{}\n{}\n", good[0], good[1]));
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "tcptrace: -:2: is no complete JSON; the line is skipped\n"
+        "tcptrace: -:2: is not complete JSON; line skipped\n"
     );
 }
 
@@ -144,8 +144,8 @@ fn what_cannot_be_read_at_all() {
         stderr
     };
     assert!(said(&["-r", "/nowhere/day.jsonl"], 1).starts_with("tcptrace: open /nowhere/day.jsonl: "));
-    assert!(said(&["-r", "/"], 1).contains("it is a directory"));
-    assert!(said(&["-j", "-r", file, "-o", file], 1).contains("is the output as well"));
+    assert!(said(&["-r", "/"], 1).contains("is a directory"));
+    assert!(said(&["-j", "-r", file, "-o", file], 1).contains("is also the output"));
     assert_eq!(fs::read_to_string(file).expect("it is still there"), golden("json"));
     for option in [
         &["--existing"][..],

@@ -36,17 +36,17 @@ impl std::fmt::Display for FilterError {
             FilterError::TooManyGroups => {
                 write!(
                     f,
-                    "more than {GROUPS_MAX} alternatives must hold at once; join some with AND in one FILTER"
+                    "more than {GROUPS_MAX} conditions with alternatives must hold at once; combine some with AND in one FILTER"
                 )
             }
             FilterError::TooManyRules(n) => {
-                write!(f, "{n} rules; at most {RULES_MAX} are possible")
+                write!(f, "too many rules: {n} (the limit is {RULES_MAX})")
             }
             FilterError::TooManyValues(name, n) => {
-                write!(f, "{n} different values of {name}; at most {VALUES_MAX} are possible")
+                write!(f, "too many values of {name}: {n} (the limit is {VALUES_MAX})")
             }
             FilterError::TooManyCidrs(n) => {
-                write!(f, "{n} different CIDRs; at most {CIDRS_MAX} are possible")
+                write!(f, "too many CIDRs: {n} (the limit is {CIDRS_MAX})")
             }
             FilterError::RuleNeverMatches(rule, place) => {
                 write!(

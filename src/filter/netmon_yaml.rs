@@ -85,7 +85,7 @@ fn fields<'n, 'a>(
         let Some(name) = known.iter().find(|k| *k == text) else {
             let hint = match nearest(text, known.iter().copied()) {
                 Some(right) => format!("did you mean `{right}`?"),
-                None => format!("known here: {}", known.join(", ")),
+                None => format!("expected one of {}", known.join(", ")),
             };
             return Err(key.error(format!("unknown key `{}`; {hint}", text)));
         };

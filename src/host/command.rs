@@ -101,7 +101,7 @@ fn keep(started: Started) -> Result<ExitStatus> {
     let pass_on = |signal| match kill(pid, signal) {
         // It now runs as another user, as with sudo; our user's shell could not signal it either.
         Ok(()) | Err(Errno::EPERM) => Ok(()),
-        Err(error) => Err(error).context("pass a signal on"),
+        Err(error) => Err(error).context("forward a signal"),
     };
     for signal in signals.forever() {
         match signal {
@@ -129,7 +129,10 @@ impl Running {
     /// # Errors
     /// When waiting fails.
     pub fn wait(self) -> Result<u8> {
-        let status = self.keeper.join().map_err(|_| anyhow!("the thread beside the command is gone"))??;
+        let status = self
+            .keeper
+            .join()
+            .map_err(|_| anyhow!("the thread that waits for the command has panicked"))??;
         Ok(code(status))
     }
 }

@@ -54,7 +54,7 @@ fn give_up_all_but_permitted(invoker: Option<&SudoUser>) -> Result<CapabilitySet
     }
     let _ = clear_ambient_capability_set();
     if let Some(invoker) = invoker {
-        set_keep_capabilities(true).context("keep capabilities for a moment")?;
+        set_keep_capabilities(true).context("keep capabilities while changing the user")?;
         invoker.take_over().context("become the invoking user")?;
     }
     Ok(capabilities(None).context("read the capabilities")?.permitted)
@@ -94,7 +94,7 @@ fn restrict_files_to<F: AsFd>(
         .and_then(Ruleset::create)
         .and_then(|rules| rules.add_rules(allowed))
         .and_then(|rules| rules.restrict_self())
-        .context("restrict the files with Landlock")?;
+        .context("restrict file access with Landlock")?;
     Ok(())
 }
 
@@ -104,7 +104,7 @@ fn restrict_files_to<F: AsFd>(
 /// # Errors
 /// When the kernel refuses the filter.
 pub fn restrict_calls(command: Option<Pid>) -> Result<()> {
-    seccompiler::apply_filter_all_threads(&filter(command)?).context("restrict the system calls with seccomp")
+    seccompiler::apply_filter_all_threads(&filter(command)?).context("restrict system calls with seccomp")
 }
 
 /// Pairs of name and number of system calls.
@@ -156,7 +156,8 @@ fn filter(command: Option<Pid>) -> Result<BpfProgram> {
 }
 
 fn compile(rules: Rules) -> Result<BpfProgram> {
-    let arch = TargetArch::try_from(std::env::consts::ARCH).context("seccomp on this architecture")?;
+    let arch =
+        TargetArch::try_from(std::env::consts::ARCH).context("seccomp does not support this architecture")?;
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     let filter = SeccompFilter::new(rules, refuse, SeccompAction::Allow, arch)?;
     Ok(filter.try_into()?)

@@ -50,16 +50,13 @@ pub fn summary(to: &mut impl Write, summary: &Summary, quiet: bool, width: LineW
 
 /// One sentence for each cause of losses, with the remedy.
 fn losses(lost: &Lost) -> Vec<String> {
-    let table_full = format!("connections lost: more than {CONNECTIONS_MAX} were open at a time");
+    let table_full = format!("connections lost: more than {CONNECTIONS_MAX} were open at once");
     let causes = [
-        (
-            lost.ring,
-            "events lost: the ring was full (a larger --ring-size, a filter or a faster reader helps)",
-        ),
+        (lost.ring, "events lost: the ring was full (use a larger --ring-size, a filter or a faster reader)"),
         (lost.table, table_full.as_str()),
         (
             lost.process,
-            "process records lost: the ring was full or memory short (their events show the pid only)",
+            "process records lost: the ring was full or memory was short (their events show only the pid)",
         ),
         (lost.follow, "processes of the command lost: out of memory while following them"),
         (lost.missed, "events lost: the kernel skipped a probe because it was already running on that CPU"),

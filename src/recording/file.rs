@@ -48,12 +48,12 @@ impl Input {
             _ => File::open(path),
         };
         let file = file.with_context(|| format!("open {name}"))?;
-        let metadata = file.metadata().with_context(|| format!("look at {name}"))?;
+        let metadata = file.metadata().with_context(|| format!("stat {name}"))?;
         if metadata.is_dir() {
-            bail!("open {name}: it is a directory");
+            bail!("open {name}: is a directory");
         }
         if is_output(&metadata) {
-            bail!("{name} is the output as well");
+            bail!("{name} is also the output");
         }
         let live = !metadata.is_file();
         let (read, stop) = (Arc::default(), Rc::default());

@@ -215,8 +215,8 @@ const PENDING_MAX: u32 = 1 << 16;
 
 fn resize(map: &mut OpenMapMut<'_>, size: usize, used: bool) -> Result<()> {
     map.set_autocreate(used)?;
-    let size = u32::try_from(size.max(1)).context("a filter map")?;
-    map.set_max_entries(size).context("size a filter map")
+    let size = u32::try_from(size.max(1)).context("the size of a filter map")?;
+    map.set_max_entries(size).context("set the size of a filter map")
 }
 
 impl Loader {
@@ -237,7 +237,7 @@ fn fill(map: &impl MapCore, pairs: &Pairs) -> Result<()> {
     if pairs.count == 0 {
         return Ok(());
     }
-    let count = u32::try_from(pairs.count).context("a filter map")?;
+    let count = u32::try_from(pairs.count).context("the size of a filter map")?;
     if map.update_batch(&pairs.keys, &pairs.values, count, MapFlags::ANY, MapFlags::ANY).is_ok() {
         return Ok(());
     }

@@ -79,7 +79,7 @@ impl Iterators {
                 Ok(_) => return Ok(true),
                 // EAGAIN: a million objects without a socket among them
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
-                Err(error) => return Err(error).context("read what exists"),
+                Err(error) => return Err(error).context("read the existing sockets"),
             }
         }
     }

@@ -110,7 +110,7 @@ fn reason(facts: &Facts) -> Option<String> {
         );
     }
     if older_than_5_15(&facts.release) {
-        return Some(format!("Linux 5.15 or newer is needed, this is {}", facts.release));
+        return Some(format!("Linux 5.15 or newer is required; this is {}", facts.release));
     }
     None
 }
@@ -160,7 +160,7 @@ mod tests {
         let old = "5.10.0-9-amd64".to_owned();
         assert_eq!(
             reason(Facts { release: old, ..facts() }),
-            "Linux 5.15 or newer is needed, this is 5.10.0-9-amd64"
+            "Linux 5.15 or newer is required; this is 5.10.0-9-amd64"
         );
         assert_eq!(reason(facts()), "");
     }

@@ -68,9 +68,9 @@ impl ProbeSet {
                 "sendto(MSG_FASTOPEN) that a security module refuses",
             ],
             ProbeSet::Tracepoint => &[
-                "accepts through io_uring with multishot or direct descriptors, and before Linux 5.19 all of them",
-                "accepts of 32-bit programs, and their connects that fail before any SYN",
-                "accepts of servers in the kernel (nfsd and the like), and so their connections",
+                "accepts through io_uring with multishot or direct descriptors (before Linux 5.19: all of them)",
+                "accepts by 32-bit programs, and their connects that fail before the SYN",
+                "accepts by servers inside the kernel (such as nfsd), and therefore their connections",
                 "connects through io_uring that a security module refuses",
             ],
         }
@@ -246,9 +246,9 @@ fn errno_of_program(attach_type: libbpf_sys::bpf_attach_type) -> i32 {
 }
 
 /// The limits of `-e request` in the tracepoint set.
-const REQUEST_LIMITS: &str = "without BPF trampolines requests show what the caller's memory says when \
-    connect() is called; unseen are MPTCP ones through io_uring, and io_uring ones that are refused by \
-    a security module";
+const REQUEST_LIMITS: &str = "without BPF trampolines, requests show the address in the caller's memory \
+    when connect() is called; MPTCP requests through io_uring, and io_uring requests that a security \
+    module refuses, are not seen";
 
 /// Whether the kernel reports listener overflows among its drop reasons, an enum that grows.
 fn can_see_drops(notes: &mut Vec<String>) -> bool {
@@ -261,7 +261,7 @@ fn can_see_drops(notes: &mut Vec<String>) -> bool {
     });
     if !says {
         notes.push(
-            "drop events are not seen: this kernel does not say why it drops a segment (Linux 6.15)"
+            "drop events are not seen: this kernel does not report why it drops a segment (Linux 6.15 does)"
                 .to_owned(),
         );
     }

@@ -538,7 +538,7 @@ fn a_full_queue_drops_connections() -> Completion {
     network::own();
     let mut trace = Trace::start(&["-e", "drop,accept"]);
     if trace.banner().contains("drop events are not seen") {
-        return skipped("this kernel does not say why it drops a segment");
+        return skipped("this kernel does not report why it drops a segment");
     }
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     sys::set_tcp(&listener, libc::TCP_DEFER_ACCEPT, 30);

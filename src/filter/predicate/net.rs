@@ -36,7 +36,7 @@ impl Net {
             None => width,
             Some(length) => {
                 length.parse::<u8>().ok().filter(|n| *n <= width && !length.starts_with('+')).ok_or_else(
-                    || format!("bad prefix length \"{length}\" in \"{text}\": it is 0 to {width} here"),
+                    || format!("bad prefix length \"{length}\" in \"{text}\": expected 0 to {width}"),
                 )?
             }
         };
@@ -45,7 +45,7 @@ impl Net {
         let network = bits & mask(len);
         if network != bits {
             let right = Net { bits: network, len };
-            return Err(format!("\"{text}\" has bits set past its prefix; did you mean \"{right}\"?"));
+            return Err(format!("\"{text}\" has bits set beyond its prefix; did you mean \"{right}\"?"));
         }
         Ok(Net { bits, len })
     }

@@ -32,7 +32,7 @@ const FOREIGN: [(&str, &str); 12] = [
     ("<=", NO_ORDER),
     (">=", NO_ORDER),
     ("<>", "write !="),
-    ("=~", "patterns are not supported; binary_prefix compares the beginning of a path"),
+    ("=~", "patterns are not supported; binary_prefix matches the beginning of a path"),
     ("<", NO_ORDER),
     (">", NO_ORDER),
     ("!", "write NOT, or != between an attribute and a value"),
@@ -122,7 +122,7 @@ fn number(source: &str, at: usize) -> Result<(Token, usize), ParseError> {
         Ok(value) => Ok((Token::Number(value), len)),
         Err(e) => {
             let advice = match e.kind() {
-                std::num::IntErrorKind::PosOverflow => "is too large a number".to_owned(),
+                std::num::IntErrorKind::PosOverflow => "is too large".to_owned(),
                 _ if digits.contains(['.', ':', '/', '-']) => {
                     format!("is not a number: write \"{digits}\" in double quotes")
                 }

@@ -123,10 +123,10 @@ pub(crate) fn member(attribute: Attribute, literal: &Token) -> Result<Set, Strin
             let net = Net::parse(text)?;
             match kind {
                 ValueKind::Net4 if !net.is_ipv4() => Err(format!(
-                    "\"{text}\" is not IPv4: {name} holds IPv4 addresses, saddr and daddr both families"
+                    "\"{text}\" is not IPv4; {name} matches only IPv4, saddr and daddr match both"
                 )),
                 ValueKind::Net6 if net.is_ipv4() => Err(format!(
-                    "\"{text}\" is IPv4 here, mapped or not: {name} never holds it, saddr and daddr do"
+                    "\"{text}\" is an IPv4 address, mapped or not; {name} matches only IPv6, saddr and daddr match both"
                 )),
                 _ => Ok(Set::Nets(vec![net])),
             }
@@ -181,7 +181,7 @@ pub fn check_text(attribute: Attribute, text: &[u8]) -> Result<(), String> {
         Attribute::ContainerName | Attribute::Pod | Attribute::Namespace
             if text[..text.len() - 1].contains(&b'*') =>
         {
-            Err(format!("{name} takes a * at the end only, where it stands for any end; not \"{shown}\""))
+            Err(format!("{name} allows * only at the end, as a wildcard; not \"{shown}\""))
         }
         _ => Ok(()),
     }

@@ -67,7 +67,7 @@ impl Reader {
         }
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, its) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
-            .context("make a pair of sockets")?;
+            .context("create a socket pair")?;
         Command::new("/proc/self/exe")
             .arg(READ)
             .args((!sandbox).then_some("--no-sandbox"))
@@ -76,7 +76,7 @@ impl Reader {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
-            .context("start a process that reads names of containers")?;
+            .context("start the process that reads container names")?;
         Ok(Reader::over(ours))
     }
 
@@ -109,7 +109,7 @@ impl Asking {
 
     /// Sends a request and caches all answers up to the one for this id: earlier ones may arrive late.
     fn ask(&mut self, id: &str) -> Result<()> {
-        let socket = self.socket.as_ref().context("nobody to ask")?;
+        let socket = self.socket.as_ref().context("no helper process")?;
         write(socket, id.as_bytes())?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -161,7 +161,7 @@ pub fn serve(sandbox: bool, invoker: Option<&SudoUser>) -> Result<()> {
 /// Closes inherited descriptors, such as that of `--ready-fd`: once tcptrace closes its own, the reader must see
 /// the end of the file.
 fn close_what_is_not_ours() -> Result<()> {
-    let open = fs::read_dir("/proc/self/fd").context("list the descriptors")?;
+    let open = fs::read_dir("/proc/self/fd").context("list open descriptors")?;
     let numbers: Vec<i32> =
         open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     for number in numbers.into_iter().filter(|number| *number > 2) {

@@ -21,7 +21,7 @@ pub fn confine<'a>(invoker: Option<&SudoUser>, folders: impl Iterator<Item = Bor
     let kept = give_up_all_but_permitted(invoker)? & CapabilitySet::DAC_READ_SEARCH;
     keep(kept, kept)?;
     restrict_files_to(folders.map(|folder| Ok(PathBeneath::new(folder, READS))), false)?;
-    seccompiler::apply_filter(&compile(rules()?)?).context("restrict the system calls with seccomp")
+    seccompiler::apply_filter(&compile(rules()?)?).context("restrict system calls with seccomp")
 }
 
 /// Allowed with any arguments.
