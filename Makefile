@@ -1,14 +1,14 @@
-# Everything from a machine that has cargo: see README.md.
+# Requires only cargo: see README.md.
 PREFIX ?= /usr/local
 HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BINARY := target/release/tcptrace
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 ARGS   ?=
 
-# A build for an explicit target keeps +crt-static away from build scripts and procedural macros.
+# With an explicit target, +crt-static does not apply to build scripts and procedural macros.
 TARGET_VAR := CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)
 export $(TARGET_VAR)_RUSTFLAGS = -C target-feature=+crt-static
-# Live tests need root; everything else does not mind.
+# Live tests need root; the others also pass as root.
 ifneq ($(SUDO),)
 export $(TARGET_VAR)_RUNNER = sudo -E
 endif
@@ -16,7 +16,7 @@ endif
 PACKAGES      := clang libelf-dev zlib1g-dev pkg-config gcc make
 TEST_PACKAGES := busybox-static iproute2 libcap2-bin jq mandoc dnsmasq-base bind9-dnsutils curl python3 strace
 
-# What is released says nothing of the folder it was built in: tests/reproducible.
+# The release binary must not depend on the build directory: tests/reproducible.
 REMAP := --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
 
 all: target/release/tcptrace
@@ -26,13 +26,13 @@ target/release/tcptrace: FORCE | deps
 	@mkdir -p target/release
 	@ln -sf ../$(HOST)/release/tcptrace $@
 
-# Install what is missing, and only that: nothing is asked of apt on a machine that has it all.
+# Installs only missing packages; without any, apt is not called.
 define install_packages
 	@missing=$$(for name in $(1); do \
 		dpkg-query -W -f '$${Status}' $$name 2>/dev/null | grep -q 'ok installed' || echo $$name; \
 	done); \
 	[ -z "$$missing" ] && exit 0; \
-	command -v apt-get >/dev/null || { echo "please install the counterparts of:" $$missing >&2; exit 1; }; \
+	command -v apt-get >/dev/null || { echo "please install the equivalents of:" $$missing >&2; exit 1; }; \
 	echo "installing:" $$missing; \
 	$(SUDO) apt-get update -q && \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
@@ -50,13 +50,13 @@ run: all
 test: test-deps
 	cargo test --target $(HOST)
 
-# The same tests on other kernels, in virtual machines. Installs nothing: it says what is missing.
+# The live tests on other kernels, in virtual machines. Installs nothing, but reports missing packages.
 test-kernels:
 	tests/kernels/check
 	tests/kernels/run --again --limit 450
 
-# What tracing costs beside other tools: reader, start, end, loss, slowdown, memory; target/bench.json has the figures.
-# BENCH=smoke is one short round that fails when anything is lost.
+# The overhead compared with other tools: reader, start, end, loss, slowdown, memory; results in target/bench.json.
+# BENCH=smoke is one short round that fails if any event is lost.
 BENCH ?=
 bench: COMPARE = cargo bench --no-run --bench compare --target $(HOST) $(if $(BENCH),--profile dev)
 bench:
@@ -64,8 +64,8 @@ bench:
 	test -n "$$bench" || exec $(COMPARE); \
 	$(SUDO) env BENCH='$(BENCH)' "$$bench"
 
-# What tracing costs the kernel, in instructions, beside libbpf-tools: in a virtual machine that counts them. ONLY=tracepoints
-# leaves the rest out, EACH=1 shows each program.
+# The cost in the kernel, in instructions, compared with libbpf-tools, in a virtual machine that counts them.
+# ONLY=tracepoints measures only these; EACH=1 shows each program.
 BENCH_KERNEL ?= 6.12
 PEERS        := $(wildcard /usr/sbin/tcplife /usr/sbin/tcpstates /usr/sbin/tcptracer)
 bench-kernel:
@@ -75,7 +75,7 @@ bench-kernel:
 	tests/kernels/run --kernel $(BENCH_KERNEL) --count-instructions --limit 900 --add "$$bench" --add "$${bench%/deps/*}/tcptrace" \
 		$(PEERS:%=--add %) --exec "ONLY='$(ONLY)' EACH=$(EACH) $$(realpath $$bench)"
 
-# docs/fleet.md on this machine: real connections, EVENTS made of them in ClickHouse as a library, and ten questions.
+# The demo of docs/fleet.md: real connections, multiplied to EVENTS in chdb (ClickHouse as a library), and ten queries.
 EVENTS ?= 2000000
 FLEET  := target/fleet
 fleet-demo: all
@@ -83,12 +83,12 @@ fleet-demo: all
 	@$(FLEET)/bin/python -c 'import chdb' 2>/dev/null || $(FLEET)/bin/pip install -q chdb
 	$(SUDO) $(FLEET)/bin/python docs/fleet/demo $(BINARY) $(EVENTS) $(FLEET)/data
 
-# Half an hour of 2,000 connections a second, as root: does anything grow, is anything lost? MINUTES shortens it.
+# Half an hour of 2,000 connections per second, as root, checking for leaks and losses. MINUTES sets the duration.
 MINUTES ?= 30
 soak: all
 	$(SUDO) tests/soak $(MINUTES)
 
-# Each fuzz target for SECONDS, with libFuzzer; needs a C++ compiler.
+# Runs each fuzz target for SECONDS with libFuzzer; needs a C++ compiler.
 SECONDS ?= 600
 fuzz:
 	fuzz/run $(SECONDS)
@@ -96,7 +96,7 @@ fuzz:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --target $(HOST) -- -D warnings
-	cargo clippy --target $(HOST) -- -D warnings # what is shipped, without the tests' programs
+	cargo clippy --target $(HOST) -- -D warnings # as shipped, without BPF programs for tests
 	clang-format --dry-run -Werror src/bpf/*.c src/bpf/*.h
 	tests/headers
 	cargo test --quiet --target $(HOST) --test structure
@@ -104,7 +104,7 @@ lint:
 	tests/msrv
 	shellcheck .ci/run docs/fleet/workload fuzz/run tests/headers tests/msrv $(addprefix tests/kernels/,run check fetch init)
 
-# The manual page, after a change of an option, of the schema or of man/*.in.
+# Regenerates the manual page after changes to an option, the schema or man/*.in.
 man:
 	UPDATE=1 cargo test --target $(HOST) --test docs
 
@@ -113,7 +113,7 @@ COMPLETIONS := $(SHARE)/bash-completion/completions/tcptrace \
 	$(SHARE)/zsh/site-functions/_tcptrace \
 	$(SHARE)/fish/vendor_completions.d/tcptrace.fish
 
-# `make && sudo make install`: root may have no cargo, and needs none for what is built.
+# `make && sudo make install`: root needs no cargo if the binary has been built.
 install: $(if $(wildcard $(BINARY)),,all)
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/tcptrace
 	install -D -m 644 man/tcptrace.8 $(SHARE)/man/man8/tcptrace.8
@@ -125,8 +125,8 @@ install: $(if $(wildcard $(BINARY)),,all)
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/tcptrace $(SHARE)/man/man8/tcptrace.8 $(COMPLETIONS)
 
-# target/debian/tcptrace_VERSION_ARCH.deb, clean for lintian but for what dist/lintian-overrides explains.
-# cargo-deb is built without our flags: it is not static, its procedural macros could not be.
+# Builds target/debian/tcptrace_VERSION_ARCH.deb, clean for lintian except for dist/lintian-overrides.
+# cargo-deb is built without our flags: its procedural macros cannot be static.
 deb: all
 	cargo deb --version >/dev/null 2>&1 || env -u $(TARGET_VAR)_RUSTFLAGS cargo install --locked cargo-deb
 	mkdir -p target/completions target/debian

@@ -9,12 +9,12 @@ const SOURCE: &str = "src/bpf/netmon.bpf.c";
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("netmon.skel.rs");
     println!("cargo:rerun-if-changed=src/bpf");
-    // v3: 32-bit registers and atomic fetch-and-add, in every kernel since 5.12
+    // v3: 32-bit registers and atomic fetch-and-add, supported since Linux 5.12
     let mut arguments = vec!["-I", "src/bpf", "-mcpu=v3", "-Wall", "-Werror", "-Wno-unused-function"];
     if env::var_os("CARGO_FEATURE_TEST_PROGRAMS").is_some() {
         arguments.push("-DTEST_PROGRAMS");
     }
-    // Where it is built is nobody's business, and two builds shall be the same bytes.
+    // Reproducible builds: the binary must not contain the build directory.
     let here = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     let without_folder = format!("-ffile-prefix-map={here}/=");
     arguments.push(&without_folder);
@@ -27,7 +27,7 @@ fn main() {
     link_what_libelf_needs();
 }
 
-/// A newer libelf.a needs libzstd.a too; pkg-config knows, libbpf-sys does not ask.
+/// Newer versions of libelf.a also need libzstd.a: pkg-config reports it, but libbpf-sys does not query pkg-config.
 fn link_what_libelf_needs() {
     let Ok(output) =
         std::process::Command::new("pkg-config").args(["--static", "--libs-only-l", "libelf"]).output()

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# Boots a guest and judges what comes back over its serial lines: results on the second, the kernel's own words on the first.
+# Boots a guest and evaluates its serial lines: results on the second, the kernel's console on the first.
 # Sourced by run.
 
-# What a kernel says when something is wrong with it.
+# Kernel messages that report a problem.
 splats='WARNING: |BUG: |Oops|Kernel panic|general protection fault|INFO: task .* blocked|self-detected stall|possible recursive locking|circular locking|suspicious RCU|refcount_t: |unregister_netdevice: waiting|list_(add|del) corruption'
-# The same, as /proc/sys/kernel/tainted remembers it: machine check, bad page, oops, warning, soft lockup.
+# The corresponding bits in /proc/sys/kernel/tainted: machine check, bad page, oops, warning, soft lockup.
 tainted_mask=$((16 | 32 | 128 | 512 | 16384))
 
 # boot GUEST FOLDER CMDLINE: boots the kernel in FOLDER and prints the second serial line of the guest in $work/GUEST; its
-# first goes to the file `console` there. The status is qemu's, or 124 where the time was over.
-# KVM is not used: it hangs on some hosts, and CI has to be the same everywhere.
-# One thread for both processors: with one each, qemu loses the race when the kernel patches its own code (attaching a
-# trampoline does), and the guest dies of "Oops: int3" in one boot of thirty.
+# first goes to the file `console` there. The exit status is that of qemu, or 124 after a timeout.
+# KVM is not used: it hangs on some hosts, and CI must behave the same everywhere.
+# One thread for both processors: with separate threads, qemu has a race when the kernel patches its code (as attaching a
+# trampoline does), and one boot in thirty ends with "Oops: int3".
 boot() {
   timeout --foreground --kill-after 5 "$limit" qemu-system-x86_64 "${processor[@]}" -cpu max -m 1536 \
     -nic none -display none -monitor none -no-reboot -kernel "$2/vmlinuz" -initrd "$work/$1/initrd" \
@@ -19,7 +19,7 @@ boot() {
     -append "console=ttyS0 loglevel=5 panic=-1 no_timer_check $3" < /dev/null
 }
 
-# exec_in_guest KERNEL COMMAND CMDLINE SETTINGS: boots for --exec; the status is the command's.
+# exec_in_guest KERNEL COMMAND CMDLINE SETTINGS: boots for --exec and returns the status of the command.
 exec_in_guest() {
   local folder line status=1 ended=''
   folder=$("$here/fetch" "$1") || exit 1
@@ -52,7 +52,7 @@ write_jobs() {
     for file in "${tests[@]}"; do
       program=${file##*/}
       program=${program%-*}
-      # shellcheck disable=SC2053 # a pattern is what is wanted
+      # shellcheck disable=SC2053 # deliberately a pattern
       [[ $program == $pattern ]] || continue
       echo "job $program env $environment$(printf %q "$file") $arguments"
       any=yes
@@ -61,13 +61,13 @@ write_jobs() {
   done
 }
 
-# fail GUEST WHAT: counts and prints one failure.
+# fail GUEST WHAT: counts and prints a failure.
 fail() {
   ((++failed))
   echo "$1| FAILED: $2"
 }
 
-# test_in_guest NAME KERNEL CMDLINE SETTINGS JOBS: runs the jobs, prints the results, leaves their number in $work/NAME/counts.
+# test_in_guest NAME KERNEL CMDLINE SETTINGS JOBS: runs the jobs, prints the results, writes the counts to $work/NAME/counts.
 test_in_guest() {
   local name=$1 folder line job='' last='' ended='' results=0 failures=0 began=$SECONDS p f s
   local passed=0 failed=0 skipped=0

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Builds the file system of a guest: busybox, the kernel's modules, programs at the same paths as here. Sourced by run.
+# Builds the file system of a guest: busybox, kernel modules, and programs at the same paths as on the host. Sourced by run.
 
-# What the tests call that busybox does not have, or has with less.
+# Programs used by tests that busybox lacks or implements only in part.
 tools=(setpriv ip setcap ss)
 
-# build_tests: every test program of the crate, statically linked, into the array `tests`; tcptrace lies two folders up.
+# build_tests: builds all test programs, statically linked, into the array `tests`; tcptrace is two directories above.
 build_tests() {
   local log=$work/cargo.log target=x86_64-unknown-linux-gnu
   echo "building the test programs" >&2
@@ -16,10 +16,10 @@ build_tests() {
   ((${#tests[@]})) || die "cargo named no test program"
 }
 
-# dynamic FILE: is it a program that needs libraries? (ldd is content with a static-pie and says nothing of the kind.)
+# dynamic FILE: whether a program needs shared libraries (ldd succeeds for a static-pie too, but lists none).
 dynamic() { ldd "$1" 2> /dev/null | grep --quiet '=>'; }
 
-# place ROOT FILE: puts a file, and the libraries it is linked with, into the guest at its own path.
+# place ROOT FILE: copies a file, and the libraries it is linked with, into the guest at the same path.
 place() {
   local root=$1 file library
   file=$(realpath --no-symlinks "$2")
@@ -33,7 +33,7 @@ place() {
   done
 }
 
-# place_test ROOT FILE: a test program, with the tcptrace it was built for.
+# place_test ROOT FILE: copies a test program, with the tcptrace it was built with.
 place_test() {
   local tcptrace=${2%/deps/*}/tcptrace
   dynamic "$2" && die "$2 is not statically linked"
@@ -41,7 +41,7 @@ place_test() {
   [[ ! -e $tcptrace ]] || place "$1" "$tcptrace"
 }
 
-# pack_base: what all guests share, as an archive.
+# pack_base: makes the archive of the files common to all guests.
 pack_base() {
   local file root=$work/root
   mkdir -p "$root"/{bin,sbin,etc,dev,proc,sys,root,guest,lib,usr/bin,usr/sbin}
@@ -61,8 +61,8 @@ pack_base() {
 
 archive() { (cd "$1" && find . | cpio --quiet --create --format newc --owner 0:0); }
 
-# pack_guest GUEST FOLDER SETTINGS < JOBS: the archive of one guest: what all share, the test programs its jobs name, the
-# modules of the kernel in FOLDER, its settings and jobs.
+# pack_guest GUEST FOLDER SETTINGS < JOBS: makes the archive of one guest: the common files, the test programs of its jobs,
+# the modules of the kernel in FOLDER, its settings and jobs.
 pack_guest() {
   local own=$work/$1/own setting file
   mkdir -p "$own/guest"
