@@ -24,11 +24,11 @@ fn main() {
         eprintln!("clang 14 or newer is needed; `make deps` installs it");
         std::process::exit(1);
     }
-    link_what_libelf_needs();
+    link_dependencies_of_libelf();
 }
 
 /// Newer versions of libelf.a also need libzstd.a: pkg-config reports it, but libbpf-sys does not query pkg-config.
-fn link_what_libelf_needs() {
+fn link_dependencies_of_libelf() {
     let Ok(output) =
         std::process::Command::new("pkg-config").args(["--static", "--libs-only-l", "libelf"]).output()
     else {

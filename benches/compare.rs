@@ -1,8 +1,9 @@
-//! tcptrace beside its peers on the same connections: CPU of the reader for each line, loss, start and end, memory,
-//! slowdown of what is traced. Run by `make bench`, as root.
+//! Compares tcptrace with similar tools on the same connections: CPU of the reader per line, losses, start and end,
+//! memory, slowdown of traced programs. Run by `make bench`, as root.
 //!
-//! Each tool has the same rounds, and in each round the same connections once without it and once with it, so that
-//! the ratios hold where the numbers do not. `BENCH=smoke` is one short round, to see that nothing is lost.
+//! All tools run the same rounds, and each round makes the same connections once without the tool and once with it, so
+//! that ratios are comparable even if absolute times are not. `BENCH=smoke` is one short round, to check that nothing
+//! is lost.
 
 use std::{
     fs::{self, File},
@@ -26,17 +27,17 @@ mod bpf_stats;
 
 use bpf_stats::{is_idle, programs};
 
-/// Events of a connection over loopback: opened, accepted, and closed at both ends.
+/// Events of a loopback connection: opened, accepted, and closed at both ends.
 const EVENTS: u32 = 4;
-/// Where figures go for other programs.
+/// The results, for use by other programs.
 const JSON: &str = "target/bench.json";
 
 struct Tool {
     name: &'static str,
-    /// Looked up in the path; the first is what is installed.
+    /// Searched in PATH; the first one installed is used.
     program: &'static str,
     arguments: &'static [&'static str],
-    /// Lines for each connection, where the tool is held to it.
+    /// The expected number of lines per connection, if it is checked.
     lines: Option<u32>,
 }
 
@@ -55,7 +56,7 @@ const OURS: [Tool; 5] = [
     Tool { name: "tcptrace --summary-only", program: "", arguments: &["--summary-only"], lines: None },
 ];
 
-/// How much is measured.
+/// The number of rounds and connections.
 #[derive(Clone, Copy)]
 struct Extent {
     rounds: usize,
@@ -112,7 +113,7 @@ fn main() {
     }
 }
 
-/// Whom the others are compared with: tcplife, where it is.
+/// The tool the others are compared with: tcplife, if installed.
 fn peer(rows: &[Row]) -> Option<&Row> {
     rows.first().filter(|row| !row.is_ours)
 }
@@ -122,7 +123,8 @@ fn is_installed(program: &str) -> bool {
     path.split(':').any(|folder| Path::new(folder).join(program).exists())
 }
 
-/// A tool, its lines in a file. Some need tracefs at its usual place; a mount namespace leaves nothing behind.
+/// A tool that writes its lines to a file. Some need tracefs at its usual place; a mount namespace leaves nothing
+/// behind.
 fn command(tool: &Tool) -> Command {
     if tool.program.is_empty() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
@@ -135,7 +137,7 @@ fn command(tool: &Tool) -> Command {
     command
 }
 
-/// Of one round.
+/// The results of one round.
 struct Sample {
     cpu: Duration,
     lines: u32,
@@ -145,12 +147,11 @@ struct Sample {
     peak_kb: u64,
 }
 
-/// Of all rounds of a tool.
+/// The results of all rounds of a tool.
 struct Row {
     name: &'static str,
     is_ours: bool,
-    /// CPU of the reader, in microseconds, for each line; for each event where there are no lines. To a file, and to
-    /// /dev/null.
+    /// CPU time of the reader in microseconds per line (per event if there are no lines): to a file, and to /dev/null.
     cpu_us: [f64; 2],
     start_ms: f64,
     end_ms: f64,
@@ -159,7 +160,7 @@ struct Row {
     lost: Option<u32>,
 }
 
-/// None where it does not start.
+/// None if the tool does not start.
 fn measure(tool: &Tool, extent: Extent) -> Option<Row> {
     let mut samples = Vec::new();
     let mut unread = Vec::new();
@@ -255,13 +256,13 @@ fn round(tool: &Tool, output: File, count: u32) -> Option<Sample> {
     Some(Sample { cpu: used, lines: 0, start, end, slowdown, peak_kb })
 }
 
-/// Lines, without the header, which has no digits.
+/// The number of lines, without the header, which has no digits.
 fn lines(path: &Path) -> u32 {
     let lines = BufReader::new(File::open(path).expect("the file")).split(b'\n');
     lines.map(|line| line.expect("a line")).filter(|line| line.iter().any(u8::is_ascii_digit)).count() as u32
 }
 
-/// Until it traces; what it says on stderr is read by a thread from there on. None where it ends instead.
+/// Waits until the tool traces; a thread reads its stderr from then on. None if it exits instead.
 fn wait_until_ready(child: &mut Child, tool: &Tool) -> Option<thread::JoinHandle<String>> {
     let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
     if tool.program.is_empty() {
@@ -274,7 +275,7 @@ fn wait_until_ready(child: &mut Child, tool: &Tool) -> Option<thread::JoinHandle
             }
         }
     } else {
-        // It says nothing until its output buffer is full; it waits for events once it is attached.
+        // It prints nothing until its output buffer is full, but it waits for events once it is attached.
         while programs(child.id()).is_empty() || !is_idle(child.id()) {
             if child.try_wait().expect("wait").is_some() {
                 return None;
@@ -284,9 +285,8 @@ fn wait_until_ready(child: &mut Child, tool: &Tool) -> Option<thread::JoinHandle
     Some(thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default()))
 }
 
-/// Open and close connections. The server closes first and keeps the
-/// TIME_WAIT, so that ports do not run out. Both ends share a CPU: whether they do is chance otherwise, and makes more
-/// of a difference than any tracer.
+/// Opens and closes connections. The server closes first and keeps the TIME_WAIT, so that ports do not run out. Both
+/// ends share a CPU: otherwise this is left to chance, which makes more difference than any tracer.
 fn connections(count: u32) -> Duration {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
@@ -310,7 +310,7 @@ fn connections(count: u32) -> Duration {
     took
 }
 
-/// The reader has caught up when its CPU time stands still, but for looking whether there is more.
+/// The reader has caught up when its CPU time stops growing, apart from its polling.
 fn wait_until_read(child: &Child) {
     const LOOKS: Duration = Duration::from_millis(1);
     let mut before = cpu(child);
@@ -334,7 +334,7 @@ fn cpu(child: &Child) -> Duration {
     Duration::from_nanos(ns.sum())
 }
 
-/// The most memory it has had resident.
+/// The peak resident memory.
 fn peak_kb(child: &Child) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("a running child");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");

@@ -1,7 +1,7 @@
-//! What watching DNS costs a host that moves bulk data: 1 GB by loopback TCP, with and without.
+//! The cost of watching DNS on a host that transfers bulk data: 1 GB over loopback TCP, with and without it.
 //!
-//! `cargo bench --bench dns_throughput` (as root). The two take turns, so that whatever else the
-//! machine does meets both; the median of the pairs' ratios is what counts.
+//! `cargo bench --bench dns_throughput` (as root). Both variants alternate, so that other load affects both; the result
+//! is the median of the ratios of pairs.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -18,7 +18,7 @@ fn main() {
     transfer();
     for pair in 0..PAIRS {
         let mut rate = [0.0; 2];
-        // The second one finds the caches warm: alternate.
+        // The second one benefits from warm caches: alternate.
         for turn in [pair % 2, 1 - pair % 2] {
             let mut tracer = trace(["--no-dns", "--color=never"][turn]);
             rate[turn] = transfer();
@@ -33,7 +33,7 @@ fn main() {
     println!("1 GB by loopback TCP: {off:.0} MB/s without DNS, {on:.0} MB/s with, ratio {ratio:.3}");
 }
 
-/// tcptrace, attached, with little to report.
+/// Starts tcptrace with few events to report.
 fn trace(option: &str) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tcptrace"))
         .args(["-j", option])
@@ -47,7 +47,7 @@ fn trace(option: &str) -> Child {
     child
 }
 
-/// MB/s.
+/// The throughput in MB/s.
 fn transfer() -> f64 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

@@ -1,7 +1,7 @@
-//! What filters cost: nanoseconds in all our programs per loopback connection, both ends traced.
+//! The cost of filters: nanoseconds in all our programs per loopback connection, with both ends traced.
 //!
-//! Run as root: `cargo bench --bench filters`. The kernel does the measuring
-//! (`kernel.bpf_stats_enabled`), tcptrace runs as a user would run it.
+//! Run as root: `cargo bench --bench filters`. The kernel measures (`kernel.bpf_stats_enabled`) while tcptrace runs
+//! normally.
 
 #[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/live/common/launch.rs"]
@@ -24,7 +24,7 @@ use tcptrace::filter::{BinaryPattern, Direction, Filter, FilterOptions, ProcessF
 use tcptrace::tracer::filter_test_run::FilterTestRun;
 
 const CONNECTIONS: u64 = 2_000;
-/// Other programs connect and run too; the quietest round of each case counts.
+/// Other programs connect and run too; the quietest round of each case is used.
 const ROUNDS: usize = 3;
 
 fn main() {
@@ -67,7 +67,7 @@ fn main() {
     fs::remove_dir_all(&folder).expect("remove the folder");
 }
 
-/// Every attribute kind, no two rules alike; only the last one is met.
+/// All kinds of attributes, no two rules alike; only the last one matches.
 fn sixty_four_rules(name: &str) -> String {
     let rule = |n: usize| {
         let event = match n % 4 {
@@ -112,7 +112,7 @@ fn of_yaml(text: &str) -> Filter {
     Filter::new(&FilterOptions::default(), None, config.process.clone(), config.rules())
 }
 
-/// The kernel's own measure of its own runs; the quietest of many batches.
+/// The run time reported by the kernel; the quietest of many batches.
 fn judgement(filter: &Filter, name: &str) -> u64 {
     let local = IpAddr::from([127, 0, 0, 1]);
     let subject = Subject {
@@ -165,14 +165,14 @@ fn connect(listener: &TcpListener, count: u64) {
     for _ in 0..count {
         let client = TcpStream::connect(address).expect("connect");
         let (server, _) = listener.accept().expect("accept");
-        // Without TIME_WAIT, or the ports would run out.
+        // Avoid TIME_WAIT, or ports would run out.
         net::linger_zero(&client);
         drop(client);
         drop(server);
     }
 }
 
-/// Nanoseconds all programs of a process have run: the kernel shows with each descriptor.
+/// The total run time of a process's programs in nanoseconds, from its descriptors' information.
 fn run_time(pid: u32) -> u64 {
     let folder = format!("/proc/{pid}/fdinfo");
     let read = |path: &Path| {

@@ -1,8 +1,8 @@
-//! What tracing costs in the kernel, in instructions, beside libbpf-tools. Run by `make bench-kernel`.
+//! The cost of tracing in the kernel, in instructions, compared with libbpf-tools. Run by `make bench-kernel`.
 //!
-//! It belongs into a guest that counts instructions (`tests/kernels/run --count-instructions`): there
-//! one nanosecond is one instruction, and `kernel.bpf_stats_enabled` gives the same figure every time.
-//! Elsewhere it counts nanoseconds, which vary.
+//! Meant for a guest that counts instructions (`tests/kernels/run --count-instructions`): there one nanosecond is one
+//! instruction, and `kernel.bpf_stats_enabled` gives the same figure every time. Elsewhere it counts nanoseconds, which
+//! vary.
 #![allow(unsafe_code, reason = "the empty program is loaded by hand")]
 
 use std::{
@@ -29,7 +29,7 @@ const CONNECTIONS: u64 = 500;
 const CALLS: u32 = 2_000;
 const TCPLIFE: &str = "/usr/sbin/tcplife";
 
-/// The wanted part of tcplife's cost, where there is a target.
+/// The maximum fraction of tcplife's cost, where there is a target.
 const OURS: [(&str, &[&str], Option<f64>); 8] = [
     ("trampolines", &["--probes", "trampoline"], Some(0.30)),
     ("  -e close", &["--probes", "trampoline", "-e", "close"], Some(0.22)),
@@ -145,7 +145,7 @@ fn measure(mut command: Command, ready: Option<&str>, idle: Duration) -> Row {
                 }
             }
         }
-        // Its header stays in a buffer; it waits for events once it is attached.
+        // Its header stays in a buffer, but it waits for events once it is attached.
         None => {
             while programs(child.id()).is_empty() || !is_idle(child.id()) {
                 if child.try_wait().expect("wait").is_some() {
@@ -158,7 +158,7 @@ fn measure(mut command: Command, ready: Option<&str>, idle: Duration) -> Row {
     let start = started.elapsed();
     let reader = thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
     let rest = thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default());
-    // so that what is learned once is known
+    // warm up, so that one-time work is not measured
     one();
     thread::sleep(Duration::from_millis(50));
     let before = totals(child.id());
@@ -201,7 +201,7 @@ fn connections() {
     exchange(&listener, CONNECTIONS);
 }
 
-/// The server writes a byte and closes first, and keeps the TIME_WAIT, so that ports do not run out.
+/// The server writes a byte, closes first and keeps the TIME_WAIT, so that ports do not run out.
 fn exchange(listener: &TcpListener, count: u64) {
     let address = listener.local_addr().expect("an address");
     thread::scope(|scope| {
@@ -219,7 +219,7 @@ fn exchange(listener: &TcpListener, count: u64) {
     });
 }
 
-/// What a system call that has nothing to do with it takes.
+/// The duration of an unrelated system call.
 fn syscall() -> Duration {
     let began = Instant::now();
     for _ in 0..CALLS {
@@ -228,7 +228,7 @@ fn syscall() -> Duration {
     began.elapsed()
 }
 
-/// What any program costs that runs at each transition and does nothing.
+/// The cost of a program that runs at each transition and does nothing.
 fn empty_program() -> Row {
     let code = [
         libbpf_sys::bpf_insn {
@@ -272,7 +272,7 @@ fn empty_program() -> Row {
     }
 }
 
-/// Name, time and runs of each BPF program a process holds.
+/// The name, run time and run count of each BPF program that a process holds.
 fn totals(pid: u32) -> Vec<(String, u64, u64)> {
     let of = |text: &String| {
         let id = field(text, "prog_id");

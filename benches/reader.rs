@@ -1,6 +1,6 @@
-//! What the reader spends on an event, by format: records from memory, lines to /dev/null.
+//! The cost of the reader per event, by format: records from memory, lines to /dev/null.
 //!
-//! `cargo bench --bench reader` (needs no root). `FORMAT=json` runs that one alone, for a profiler.
+//! `cargo bench --bench reader` (needs no root). `FORMAT=json` runs only one format, for a profiler.
 
 #[path = "../tests/common/recorded.rs"]
 mod recorded;
@@ -30,7 +30,7 @@ fn main() {
     }
 }
 
-/// Nanoseconds for each event.
+/// Nanoseconds per event.
 fn run(format: Option<Format>) -> f64 {
     let run = Run::new(format, false, BATCHES);
     let started = Instant::now();

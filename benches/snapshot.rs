@@ -1,7 +1,7 @@
-//! 50,000 open sockets: time and memory of `tcptrace --snapshot` next to `ss -tanp`, turn about.
+//! 50,000 open sockets: time and memory of `tcptrace --snapshot` and `ss -tanp`, alternating.
 //!
-//! Needs root and iproute2. Processes of its own hold the sockets; a process of its own runs each
-//! measured command, because the memory of a child is known only as the largest of all.
+//! Needs root and iproute2. Separate processes hold the sockets. Each measured command is run by a separate process,
+//! because the memory of children is known only as the maximum of all.
 
 use std::{
     env,
@@ -58,7 +58,7 @@ fn this(part: &str) -> Command {
     command
 }
 
-/// A process with its sockets open.
+/// A process that holds its sockets open.
 fn start_holder(number: u8) -> Child {
     let mut holder = this("hold")
         .arg(number.to_string())
@@ -83,7 +83,7 @@ fn hold(number: u8) {
         .collect();
     println!("open");
     std::io::stdout().flush().expect("flush");
-    // until the other side lets go
+    // until the other end is closed
     let _ = std::io::stdin().read(&mut [0]);
     drop(open);
 }

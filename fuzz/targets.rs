@@ -1,5 +1,5 @@
-//! What is fuzzed: every place where bytes that others shaped are read. A target panics where it
-//! finds a bug. Run by libFuzzer (fuzz_targets/) and, for a while, by `cargo test` (tests/fuzz.rs).
+//! The fuzz targets: all code that reads untrusted bytes. A target panics if it finds a bug. Run by libFuzzer
+//! (fuzz_targets/) and, for a short time, by `cargo test` (tests/fuzz.rs).
 
 use std::{cell::RefCell, fs::File, os::fd::OwnedFd, time::SystemTime};
 
@@ -21,10 +21,10 @@ use tcptrace::{
 #[path = "../tests/common/subject.rs"]
 mod subject;
 
-/// A target, by the name of its corpus.
+/// A target, with the name of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     ("wire", wire),
     ("table", table),
@@ -34,7 +34,7 @@ pub const TARGETS: &[Target] = &[
     ("recording", recording),
 ];
 
-/// One record of the ring.
+/// Decodes one record of the ring.
 pub fn wire(bytes: &[u8]) {
     match decode(bytes) {
         Ok(Decoded::Event(event)) => show(&Record::new(event, Default::default(), |_| None, 0)),
@@ -48,7 +48,7 @@ pub fn wire(bytes: &[u8]) {
     }
 }
 
-/// Records one after the other, each behind its length in two bytes, up to lines in every format.
+/// Decodes records, each after its length in two bytes, and prints them in every format.
 pub fn table(mut bytes: &[u8]) {
     let mut processes = ProcessTable::new(16);
     let mut dns = DnsTracker::default();
@@ -71,7 +71,7 @@ pub fn table(mut bytes: &[u8]) {
     }
 }
 
-/// Lines of a recording, up to lines in every format.
+/// Reads lines of a recording and prints them in every format.
 pub fn recording(bytes: &[u8]) {
     let mut reader = Reader::default();
     for line in bytes.split(|&byte| byte == b'\n') {
@@ -81,7 +81,7 @@ pub fn recording(bytes: &[u8]) {
     }
 }
 
-/// A DNS message.
+/// Parses a DNS message.
 pub fn dns(message: &[u8]) {
     let Ok(bindings) = tcptrace::dns::read(message) else { return };
     for binding in bindings {
@@ -89,7 +89,7 @@ pub fn dns(message: &[u8]) {
     }
 }
 
-/// A predicate as typed.
+/// Parses a predicate.
 pub fn predicate(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match predicate::parse(text) {
@@ -102,7 +102,7 @@ pub fn predicate(bytes: &[u8]) {
     }
 }
 
-/// A NetMon configuration.
+/// Parses a NetMon configuration.
 pub fn yaml(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match NetMonConfig::parse("file", text) {
@@ -121,7 +121,7 @@ fn compile(predicate: Predicate) {
     check(&Filter::new(&FilterOptions::default(), Some(predicate), None, Vec::new()));
 }
 
-/// The compiled filter agrees with the reference.
+/// Checks that the compiled filter agrees with the reference.
 fn check(filter: &Filter) {
     let compiled = filter.compile();
     if filter.needs_names() {
@@ -178,14 +178,14 @@ fn sinks() -> Vec<(Format, Box<dyn Sink>)> {
     [Format::Table, Format::Json, Format::Csv, Format::Odr].map(sink).into()
 }
 
-/// One line in each format, without anything that a terminal obeys where people read it.
+/// Prints a line in each format and checks that formats for people contain no control characters.
 fn show(record: &Record) {
     SINKS.with_borrow_mut(|sinks| {
         for (format, sink) in sinks {
             let mut out = Vec::new();
             sink.write(record, &mut out);
             let text = std::str::from_utf8(&out).expect("UTF-8");
-            // The table has a header, now and then.
+            // The table sometimes has a header.
             let lines = text.matches('\n').count();
             assert!(text.ends_with('\n') && (lines == 1 || *format == Format::Table), "{format:?}: {text:?}");
             let line = text.trim_end_matches(['\r', '\n']);

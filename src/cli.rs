@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(short, long, help_heading = "Output", conflicts_with = "format")]
     pub json: bool,
 
-    /// How to print events
+    /// Output format of events
     #[arg(short, long, value_enum, default_value_t = Format::Table, help_heading = "Output")]
     pub format: Format,
 
@@ -142,7 +142,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Probes::Auto, value_name = "SET", help_heading = "Tuning")]
     pub probes: Probes,
 
-    /// Once the probes are attached, write a line to descriptor N and close it; sd_notify(3) is sent in any case
+    /// Once the probes are attached, write a line to descriptor N and close it; sd_notify(3) is always sent
     #[arg(
         long,
         value_name = "N",

@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn one_for_one() {
+    fn each_character_is_replaced_by_one() {
         assert_eq!(printable("a\tb\x1b[31m\u{202e}\u{61c}名é"), "a b\u{fffd}[31m\u{fffd}\u{fffd}名é");
     }
 }

@@ -29,7 +29,7 @@ pub mod host;
 pub mod hostile;
 /// Formats, summary, messages, and the writer of lines.
 pub mod output;
-/// The process table, and what is read about a process.
+/// The process table, and the details of processes: arguments, containers, units.
 pub mod process;
 /// An event with its processes, names and wall-clock time.
 pub mod record;

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_come_from_proc_where_the_kernel_side_has_none() {
+    fn missing_arguments_are_read_from_proc() {
         let from_proc = |_: &Process| Some("from proc".to_owned());
         let mut table = ProcessTable::new(10);
         let args = |table: &ProcessTable| table.get(ImageId(1)).and_then(|entry| entry.process.args.clone());
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_exits_keeps_its_executable() {
+    fn exiting_processes_keep_their_executable() {
         let curl = Process {
             binary_path: "/usr/bin/curl".to_owned(),
             filename: "curl".to_owned(),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_under_way_keeps_its_images() {
+    fn images_of_records_in_the_ring_are_kept() {
         let mut table = ProcessTable::new(2);
         table.insert(ImageId(1), process(None, None), none);
         assert!(!table.is_crowded());
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_that_come_and_go_leave_little() {
+    fn a_hundred_thousand_short_lived_images_use_little_memory() {
         let mut table = ProcessTable::new(1000);
         for id in 1..=100_000 {
             table.insert(ImageId(id), process(Some(id / 2), None), none);

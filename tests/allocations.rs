@@ -1,4 +1,4 @@
-//! Once it knows the processes, the reader allocates nothing for an event, whatever the format.
+//! Once it knows the processes, the reader allocates no memory per event, in any format.
 
 #[path = "common/recorded.rs"]
 mod recorded;
@@ -9,7 +9,7 @@ use tcptrace::output::Format;
 
 const FORMATS: [Option<Format>; 4] = [None, Some(Format::Table), Some(Format::Json), Some(Format::Csv)];
 
-/// Allocations of a run over so many batches of events.
+/// The number of allocations in a run with this many batches of events.
 fn allocations(format: Option<Format>, color: bool, batches: usize) -> u64 {
     let run = Run::new(format, color, batches);
     measure(|| {
@@ -22,7 +22,7 @@ fn allocations(format: Option<Format>, color: bool, batches: usize) -> u64 {
 fn an_event_allocates_nothing() {
     for format in FORMATS {
         for color in [false, true] {
-            // The first run of a process sets up what all share.
+            // The first run of a process initialises shared data.
             let [_, few, many] = [1, 2, 12].map(|batches| allocations(format, color, batches));
             assert!(few > 0, "what a run begins with is counted");
             assert_eq!(few, many, "{format:?}, in colour: {color}");

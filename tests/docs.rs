@@ -50,7 +50,7 @@ fn the_manual_page_is_clean() {
 
 fn page() -> String {
     let page = read("tcptrace.8.in")
-        .replace("@DATE@", "2026-11-20")
+        .replace("@DATE@", "2026-11-28")
         .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
         .replace("@OPTIONS@\n", &options())
         .replace("@FIELDS@\n", &fields())

@@ -1,4 +1,4 @@
-//! NetMon YAML: what it means, and where its errors point.
+//! NetMon YAML: its meaning, and the positions of errors.
 
 #[path = "common/subject.rs"]
 mod subject;
@@ -12,7 +12,7 @@ fn filter(text: &str) -> Filter {
     Filter::new(&Default::default(), None, config.process.clone(), config.rules())
 }
 
-/// The verdict of the reference, once the program has agreed; with the rule by its name.
+/// The verdict of the reference, after checking that the program agrees, with the name of the rule.
 fn verdict(filter: &Filter, subject: &Subject) -> Option<Option<String>> {
     let verdict = filter.evaluate(subject);
     assert_eq!(filter.compile().expect("a filter that can match").evaluate(subject), verdict);
@@ -60,19 +60,19 @@ fn uid_and_euid_and_auid_and_any_binary() {
 }
 
 #[test]
-fn rules_name_what_they_match_and_hide_the_rest() {
+fn rules_name_matches_and_reject_the_rest() {
     let filter = filter(
         "egress:\n  enabled: true\n  rules:\n    - rule: web-from-curl\n      scope: binary_name == \"curl\"\n      event: ipv4_dst in [\"10.0.0.0/8\"] AND port_dst == 443\n    - rule: rest\n      event: port_dst != 22\n",
     );
     assert_eq!(verdict(&filter, &curl()), named("web-from-curl"));
     assert_eq!(verdict(&filter, &Subject { dport: 80, ..curl() }), named("rest"));
     assert_eq!(verdict(&filter, &Subject { dport: 22, ..curl() }), REJECTED);
-    // The other direction is not mentioned, so it is off.
+    // The other direction is not mentioned, so it is disabled.
     assert_eq!(verdict(&filter, &Subject { direction: Direction::Ingress, ..curl() }), REJECTED);
 }
 
 #[test]
-fn directions_are_switched() {
+fn directions_can_be_disabled() {
     let ingress = Subject { direction: Direction::Ingress, ..curl() };
     for (text, out, accepted) in [
         ("ingress:\n  enabled: true\negress:\n  enabled: true\n", UNNAMED, UNNAMED),
@@ -114,14 +114,14 @@ fn names_are_left_to_user_space() {
     let other = Subject { dns: vec!["example.org".to_owned()], ..curl() };
     assert_eq!(filter.evaluate(&curl()), Verdict::Admitted(Some(0)));
     assert_eq!(filter.evaluate(&other), Verdict::Rejected);
-    // The kernel knows no names: it passes what some name could still admit, and only that.
+    // The kernel knows no names: it admits exactly what some name could still admit.
     let program = filter.compile().expect("a filter");
     assert_eq!(program.evaluate(&other), Verdict::Admitted(Some(0)));
     assert_eq!(program.evaluate(&Subject { dport: 80, ..other }), Verdict::Rejected);
 }
 
 #[test]
-fn errors_point_into_the_file() {
+fn errors_have_positions_in_the_file() {
     for (text, line, column, part) in [
         ("egres:\n", 1, 1, "did you mean `egress`?"),
         ("process_filter:\n  uid: [0]\n  denylist: true\n", 3, 3, "did you mean `deny_list`?"),
@@ -184,7 +184,7 @@ fn a_rule_that_can_never_match_is_reported_with_its_place() {
     assert!(error(text).starts_with("netmon.yaml:3:5: rule \"v4\" can never match"));
 }
 
-/// This takes half a second even in a debug build; quadratic work would take minutes, and be noticed.
+/// This takes half a second even in a debug build; a quadratic algorithm would take minutes.
 #[test]
 fn a_hundred_thousand_values_are_read() {
     let list: String = (0..100_000).map(|n| format!("    - {n}\n")).collect();

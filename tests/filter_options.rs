@@ -1,4 +1,4 @@
-//! The filter options: what they mean together, and what their errors say.
+//! The filter options: how they combine, and their error messages.
 
 #[path = "common/subject.rs"]
 mod subject;
@@ -14,7 +14,7 @@ struct Args {
     filter: FilterArgs,
 }
 
-/// Is `subject` reported with these arguments?
+/// Whether `subject` is reported with these arguments.
 fn admits(arguments: &[&str], subject: &Subject) -> bool {
     let args = Args::try_parse_from([&["tcptrace"], arguments].concat()).unwrap_or_else(|e| panic!("{e}"));
     let filter = args.filter.filter().unwrap_or_else(|e| panic!("{arguments:?}: {e:#}"));
@@ -89,7 +89,7 @@ fn each_option_alone() {
     }
 }
 
-/// What may be a name, the kernel leaves to user space.
+/// A value that may be a name is left to user space.
 #[test]
 fn a_container_has_a_name_and_an_id() {
     let subject = Subject {
@@ -123,7 +123,7 @@ fn a_container_has_a_name_and_an_id() {
         assert_eq!(filter.evaluate(&subject) == Verdict::Admitted(None), expected, "{arguments:?}");
         let kernels = filter.compile().expect("a program").evaluate(&subject);
         assert!(kernels != Verdict::Rejected || !expected, "{arguments:?}");
-        // on the host nothing has a name
+        // no names outside containers
         let host = Subject { container_id: Vec::new(), ..subject::curl() };
         let negated =
             arguments.iter().any(|text| text.contains("!=") || text.contains("NOT") || text.contains("OR"));
@@ -137,7 +137,7 @@ fn a_container_has_a_name_and_an_id() {
 }
 
 #[test]
-fn repeats_widen_and_different_options_narrow() {
+fn repeated_options_are_ored_and_different_ones_anded() {
     for (options, expected) in [
         ("-b wget -b curl", true),
         ("-b wget -b /usr/bin/", true),
@@ -167,7 +167,7 @@ fn repeats_widen_and_different_options_narrow() {
 }
 
 #[test]
-fn namespaces_and_cgroups_are_asked_of_the_machine() {
+fn namespaces_and_cgroups_are_resolved_to_ids() {
     use std::os::unix::fs::MetadataExt;
     let inode = std::fs::metadata("/proc/self/ns/net").expect("a namespace").ino();
     let ours = Subject { netns: inode.try_into().expect("32 bits"), ..curl() };

@@ -1,4 +1,4 @@
-//! The compiled program against the reference evaluator, and the language against itself.
+//! Compares the compiled program with the reference evaluator, and the parser with the printed predicates.
 
 #[path = "common/filter_cases.rs"]
 mod filter_cases;
@@ -12,9 +12,9 @@ use tcptrace::filter::{Filter, FilterError};
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Twelve subjects a filter: the expensive part is compiling.
+    /// Twelve subjects per filter, because compiling is the expensive part.
     #[test]
-    fn program_agrees_with_the_reference(filter in filter(), subjects in prop::collection::vec(subject(), 12)) {
+    fn the_program_agrees_with_the_reference(filter in filter(), subjects in prop::collection::vec(subject(), 12)) {
         match filter.compile() {
             Ok(program) => for subject in &subjects {
                 prop_assert_eq!(program.evaluate(subject), filter.evaluate(subject), "{:?}", subject);
@@ -36,7 +36,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read(predicate in predicate()) {
+    fn predicates_round_trip(predicate in predicate()) {
         let text = written(&predicate);
         let read = predicate::parse(&text).map_err(|e| TestCaseError::fail(e.report(&text)))?;
         prop_assert_eq!(read, predicate);
@@ -51,7 +51,7 @@ proptest! {
         let _ = NetMonConfig::parse("fuzz.yaml", &text);
     }
 
-    /// Words of the language in any order reach deeper than random characters.
+    /// Random words of the language reach deeper code than random characters.
     #[test]
     fn no_words_make_the_parsers_panic(words in prop::collection::vec(prop::sample::select(vec![
         "port_dst", "==", "!=", "in", "[", "]", "(", ")", "NOT", "and", "OR", "443", "\"", "\\", "0x", ",", "\"10.0.0.0/8\"", "daddr", "\n", "  ", ":", "-", "egress", "rules", ">", "|", "&a", "*a", "!!str", "{", "}", "#", "'", "---", "\u{fc}", "?"
@@ -66,14 +66,14 @@ proptest! {
     }
 }
 
-/// The message and the column of the error in `text`.
+/// The column and the message of the error in `text`.
 fn error(text: &str) -> (usize, String) {
     let error = predicate::parse(text).expect_err(text);
     (error.column(text), error.message)
 }
 
 #[test]
-fn errors_point_at_the_place_and_at_what_was_meant() {
+fn errors_show_the_position_and_a_suggestion() {
     for (text, column, part) in [
         ("prot_dst == 443", 1, "did you mean `port_dst`?"),
         ("uid == 0 AND dport == 443", 14, "did you mean `port_dst`?"),
@@ -123,7 +123,7 @@ fn errors_point_at_the_place_and_at_what_was_meant() {
 }
 
 #[test]
-fn nesting_is_bounded_and_length_is_not() {
+fn nesting_is_limited_but_length_is_not() {
     let deep = |n: usize| format!("{}uid == 0{}", "(".repeat(n), ")".repeat(n));
     assert!(predicate::parse(&deep(64)).is_ok());
     assert_eq!(error(&deep(65)).0, 65);
@@ -145,7 +145,7 @@ fn compile(text: &str) -> Result<(), FilterError> {
 }
 
 #[test]
-fn what_can_never_match_is_refused() {
+fn filters_that_never_match_are_rejected() {
     for text in [
         "port_dst == 80 AND port_dst == 443",
         "port_dst in [80, 443] AND NOT port_dst in [\"80-443\"]",
@@ -175,9 +175,9 @@ fn what_can_never_match_is_refused() {
 }
 
 #[test]
-fn limits_are_named() {
+fn exceeded_limits_are_reported() {
     let many = |n: usize, part: fn(usize) -> String| (0..n).map(part).collect::<Vec<_>>();
-    // An OR over different attributes cannot be one list: each pair doubles the terms.
+    // An OR over different attributes cannot become one list: each pair doubles the terms.
     let pairs = |n| many(n, |i| format!("(uid == {i} OR gid == {i})")).join(" AND ");
     assert_eq!(compile(&pairs(9)), Err(FilterError::TooManyTerms));
     let alternatives = |n| many(n, |i| format!("(uid == {i} AND gid == {i})")).join(" OR ");
@@ -194,7 +194,7 @@ fn limits_are_named() {
     let numbers = |n| format!("uid in [{}]", many(n, |i| i.to_string()).join(","));
     assert_eq!(compile(&numbers(100_000)), Ok(()));
     assert!(error(&numbers(100_001)).1.contains("more than 100000 values"));
-    // Sixty-four rules with two comparisons of their own each are 128 distinct atoms and more.
+    // Sixty-four rules with two distinct comparisons each have at least 128 distinct atoms.
     let rules = many(64, |i| {
         format!(
             "  - rule: r{i}\n    scope: binary_name == \"b{i}\"\n    event: port_dst == {i} AND saddr == \"10.0.0.{i}\"\n"

@@ -1,4 +1,4 @@
-//! docs/fleet/schema.sql has a column for each field of the JSON schema, of a type that can hold it.
+//! Checks that docs/fleet/schema.sql has a column of a suitable type for each field of the JSON schema.
 
 use std::{collections::BTreeMap, fs};
 
@@ -7,7 +7,7 @@ use tcptrace::cli::docs::SCHEMA;
 
 type Fields = BTreeMap<String, String>;
 
-/// Fields that name a container: there is room for them whether or not this version prints them.
+/// Fields that name a container: the table has columns for them even if this version does not print them.
 const NAMES: [&str; 4] = ["container_name", "container_image", "pod", "namespace"];
 
 fn resolve<'a>(shape: &'a Value, root: &'a Value) -> &'a Value {
@@ -17,7 +17,7 @@ fn resolve<'a>(shape: &'a Value, root: &'a Value) -> &'a Value {
     }
 }
 
-/// What the schema calls a field, in one word.
+/// The type of a field in the schema, as one word.
 fn collect(name: &str, shape: &Value, root: &Value, found: &mut Fields) {
     let shape = resolve(shape, root);
     let choices = shape["oneOf"].as_array().or_else(|| shape["anyOf"].as_array());
@@ -36,7 +36,7 @@ fn collect(name: &str, shape: &Value, root: &Value, found: &mut Fields) {
     }
 }
 
-/// The columns of the DDL: a line is a name and a type, or opens or closes a tuple.
+/// The columns in the DDL: a line is a name and a type, or opens or closes a tuple.
 fn columns(ddl: &str) -> Fields {
     let mut found = Fields::new();
     let mut inside = None;

@@ -1,5 +1,5 @@
-//! The fuzz targets for a while, without coverage: the corpus, then random changes of it.
-//! `fuzz/run` does it for longer, with libFuzzer. TCPTRACE_TEST_FUZZ is the number of seconds for each.
+//! Runs the fuzz targets for a short time, without coverage: the corpus, then random modifications of it. `fuzz/run`
+//! runs them for longer, with libFuzzer. TCPTRACE_TEST_FUZZ sets the number of seconds per target.
 
 use std::{
     fs,
@@ -11,11 +11,11 @@ use std::{
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
-/// Seconds for each target where the environment does not say.
+/// The default number of seconds per target.
 const SECONDS: u64 = 30;
-/// Inputs grow no longer than this.
+/// Maximum length of an input.
 const LENGTH_MAX: usize = 4096;
-/// No input may take this long.
+/// Maximum time for one input.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Random numbers (xorshift64*), the same for the same seed.
@@ -29,13 +29,13 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
 
-    /// Less than `end`, which is not 0.
+    /// A number below `end`, which must not be 0.
     fn below(&mut self, end: usize) -> usize {
         self.next() as usize % end
     }
 }
 
-/// A few random changes, some of them parts of another input.
+/// Makes a few random changes, some with parts of another input.
 fn change(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     for _ in 0..=random.below(4) {
         let at = random.below(input.len() + 1);

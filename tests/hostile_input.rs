@@ -1,5 +1,5 @@
-//! Filters and configurations that are large, deep or full of what a terminal obeys: refused with a
-//! short message, whatever they hold.
+//! Filters and configurations that are large, deeply nested or full of control characters are refused with a short
+//! message.
 
 use std::{
     fs::{self, File},
@@ -28,7 +28,7 @@ fn refused_config(folder: &Path, text: &str) -> String {
     refused(&["-c", file.to_str().expect("UTF-8")])
 }
 
-/// As an argument (128 KB are one, the words of a filter are joined) and as a line of a configuration.
+/// As an argument (each is limited to 128 KB, but the words of a filter are joined), and as a line of a configuration.
 #[test]
 fn a_large_predicate() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -64,14 +64,14 @@ fn a_large_configuration() {
     for file in [large.to_str().expect("UTF-8"), "/dev/zero"] {
         assert!(refused(&["-c", file]).contains("larger than 16 MB"), "{file}");
     }
-    // Just small enough, and nothing but list.
+    // Just below the limit, and almost only a list.
     let text = format!("process_filter:\n  uid: [{}x]\n", "1,".repeat(2_000_000));
     let said = refused_config(folder.path(), &text);
     assert!(said.contains("\"x\" is not a number"), "{said}");
 }
 
 #[test]
-fn a_configuration_that_would_grow() {
+fn anchors_and_aliases_are_rejected() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
     for level in 1..10 {
@@ -90,7 +90,7 @@ fn a_configuration_that_would_grow() {
 }
 
 #[test]
-fn text_that_a_terminal_obeys() {
+fn control_characters_in_messages() {
     let folder = tempfile::tempdir().expect("a folder");
     let evil = "\u{1b}[2J\u{202e}\u{9b}31m\r";
     for arguments in

@@ -1,4 +1,4 @@
-//! The stand-in for the server that takes odr envelopes refuses what the server refuses.
+//! Checks that the stand-in for the odr server rejects what the real server rejects.
 
 #[path = "common/odr_server.rs"]
 mod odr_server;
@@ -6,7 +6,7 @@ mod odr_server;
 use odr_server::Server;
 
 #[test]
-fn the_server_refuses_what_it_must() {
+fn the_server_rejects_invalid_envelopes() {
     let server = Server::new();
     let good = r#"{"data": [{"local_address": "1.2.3.4:5", "process_id": 7}], "metadata": {"automated": true,
         "data_type": "network_connection", "expiration": "2030-01-01T00:00:00.000Z"}}"#;

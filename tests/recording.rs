@@ -1,4 +1,4 @@
-//! `--read`: what was recorded comes out again, in any format and through any filter. Needs no root.
+//! `--read`: a recording is printed again, in any format and with any filter. Needs no root.
 
 use std::{
     cell::OnceCell,
@@ -21,7 +21,7 @@ use tcptrace::{
 #[path = "common/filter_cases.rs"]
 mod filter_cases;
 
-/// A section of the golden lines.
+/// A section of the golden file.
 fn golden(name: &str) -> String {
     let all = include_str!("../src/output/golden.txt");
     let (_, rest) = all.split_once(&format!("== {name}\n")).expect("the section");
@@ -36,12 +36,12 @@ fn tcptrace(arguments: &[&str], stdin: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .expect("start tcptrace");
-    // It may not read it all.
+    // It may exit before it has read everything.
     let _ = child.stdin.take().expect("stdin").write_all(stdin);
     child.wait_with_output().expect("wait")
 }
 
-/// What it prints of a recording; it must find nothing wrong.
+/// Its output for a recording without invalid lines.
 fn printed(arguments: &[&str], recording: &str) -> String {
     let output = tcptrace(&[&["-q", "-r", "-"], arguments].concat(), recording.as_bytes());
     assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
@@ -56,11 +56,11 @@ fn gzip(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn every_format_of_a_recording_is_as_it_was_live() {
+fn every_format_is_the_same_as_when_tracing() {
     let json = golden("json");
     assert!(json.lines().count() > 5);
     assert_eq!(printed(&["-j", "--community-id"], &json), json);
-    // What JSON does not say: the unit. And a request has no cookie there, and no local end.
+    // JSON lacks the unit, and for a request, the cookie and the local end.
     let csv = |text: &str| -> Vec<String> {
         text.lines().filter(|line| !line.contains(",request,")).map(str::to_owned).collect()
     };
@@ -80,7 +80,7 @@ fn compressed_files_and_several() {
     let (first, second) = json.split_at(json.match_indices('\n').nth(3).expect("lines").0 + 1);
     let path = |name: &str| folder.path().join(name);
     fs::write(path("plain"), first).expect("write");
-    // compressed files that were joined are one
+    // concatenated compressed files are one file
     fs::write(path("gz"), [gzip(first), gzip(second)].concat()).expect("write");
     let frame = |text: &str| zstd::encode_all(text.as_bytes(), 1).expect("compress");
     fs::write(path("zst"), [frame(first), frame(second)].concat()).expect("write");
@@ -100,7 +100,7 @@ fn compressed_files_and_several() {
 }
 
 #[test]
-fn lines_that_cannot_be_read_are_counted_and_the_others_are_shown() {
+fn invalid_lines_are_counted_and_the_others_shown() {
     let json = golden("json");
     let good: Vec<&str> = json.lines().collect();
     let cut = &good[2][..good[2].len() / 2];
@@ -120,7 +120,7 @@ fn lines_that_cannot_be_read_are_counted_and_the_others_are_shown() {
          tcptrace: -:9: is not an event known to this version of tcptrace; line skipped\n\
          tcptrace: 7 lines skipped\n"
     );
-    // a line of many megabytes is one line
+    // a line of many megabytes is still one line
     let long = format!("{}\n{}\n{}\n", good[0], "x".repeat(5 << 20), good[1]);
     let output = tcptrace(&["-qj", "--community-id", "-r", "-"], long.as_bytes());
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{}\n{}\n", good[0], good[1]));
@@ -131,7 +131,7 @@ fn lines_that_cannot_be_read_are_counted_and_the_others_are_shown() {
 }
 
 #[test]
-fn what_cannot_be_read_at_all() {
+fn unreadable_inputs_are_errors() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("day.jsonl");
     fs::write(&file, golden("json")).expect("write");
@@ -193,9 +193,9 @@ fn filters_apply_to_a_recording() {
     assert!(summary.contains("/usr/bin/curl"), "{summary}");
 }
 
-/// What is read from a pipe is shown while the pipe is open.
+/// Lines from a pipe are shown while the pipe is open.
 #[test]
-fn lines_of_a_pipe_are_shown_as_they_come() {
+fn lines_from_a_pipe_are_shown_immediately() {
     let json = golden("json");
     let first = json.lines().next().expect("a line");
     let mut child = Command::new(env!("CARGO_BIN_EXE_tcptrace"))
@@ -213,7 +213,7 @@ fn lines_of_a_pipe_are_shown_as_they_come() {
     assert!(child.wait().expect("wait").success());
 }
 
-/// An event of a subject, as far as JSON can say it.
+/// An event of a subject, with the fields that JSON has.
 fn record(subject: &Subject) -> Record {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let process = |id: u64, name: &[u8], path: &[u8]| {
@@ -275,7 +275,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn a_filter_selects_from_a_recording_what_it_selects_live(
+    fn a_filter_selects_the_same_from_a_recording(
         filter in filter_cases::filter(),
         subject in filter_cases::subject(),
     ) {
@@ -287,7 +287,7 @@ proptest! {
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0..1_000_usize, line in 0..11_usize) {
         let _ = Reader::default().read(&bytes);
-        // what is nearly a line
+        // almost a line
         let json = golden("json");
         let mut line = json.lines().nth(line).expect("a line").as_bytes().to_vec();
         let at = at % line.len();

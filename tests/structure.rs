@@ -1,4 +1,4 @@
-//! No file of src/ imports another one that imports it, directly or through others.
+//! Checks that no file of src/ imports itself, directly or through others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,8 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A module's path below the crate, such as `output::table`, and the code of its file without its
-/// tests.
+/// Finds modules by path within the crate, such as `output::table`, with the code of their files without tests.
 fn modules(folder: &Path, prefix: &[String], found: &mut BTreeMap<Vec<String>, String>) {
     let mut entries: Vec<PathBuf> =
         fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
@@ -25,7 +24,7 @@ fn modules(folder: &Path, prefix: &[String], found: &mut BTreeMap<Vec<String>, S
     }
 }
 
-/// The paths after `use`, braces written out.
+/// The paths in `use` declarations, with braces expanded.
 fn uses(code: &str) -> Vec<Vec<String>> {
     let code: String =
         code.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect();
@@ -41,7 +40,7 @@ fn uses(code: &str) -> Vec<Vec<String>> {
         let rest = &code[at..];
         let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
         let path = &rest[..end.unwrap_or(rest.len())];
-        // With a group behind it, it is part of a `use`.
+        // Before a group it is part of a `use`.
         if !path.ends_with(':') {
             expand(path, &[], &mut paths);
         }
@@ -52,7 +51,7 @@ fn uses(code: &str) -> Vec<Vec<String>> {
 fn expand(tree: &str, prefix: &[String], paths: &mut Vec<Vec<String>>) {
     let tree = tree.trim();
     if tree.is_empty() {
-        return; // after a last comma
+        return; // after a trailing comma
     }
     let (head, group) = match tree.find('{') {
         Some(at) => (&tree[..at], Some(tree[at + 1..].strip_suffix('}').unwrap_or(&tree[at + 1..]))),
@@ -80,7 +79,7 @@ fn expand(tree: &str, prefix: &[String], paths: &mut Vec<Vec<String>>) {
     }
 }
 
-/// The file that a path leads to, seen from a module: the longest part of it that is one.
+/// The file that contains a path, seen from a module: the longest prefix that is a file.
 fn target(path: &[String], from: &[String], files: &BTreeMap<Vec<String>, String>) -> Option<Vec<String>> {
     let absolute = match path.first()?.as_str() {
         "crate" => path[1..].to_vec(),
@@ -92,7 +91,7 @@ fn target(path: &[String], from: &[String], files: &BTreeMap<Vec<String>, String
     };
     let candidates = (1..=absolute.len()).rev().map(|len| absolute[..len].to_vec());
     let found = candidates.into_iter().find(|candidate| files.contains_key(candidate))?;
-    // A path into one's own file is no import.
+    // A path within the same file is not an import.
     (found != from).then_some(found)
 }
 
@@ -105,7 +104,7 @@ fn imports() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     files.keys().map(|module| (module.clone(), of(module))).collect()
 }
 
-/// One circle, from a file back to itself.
+/// A cycle, from a file back to itself.
 fn circle(imports: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Option<Vec<String>> {
     fn visit(
         module: &Vec<String>,
@@ -138,7 +137,7 @@ fn no_file_imports_itself_through_others() {
 }
 
 #[test]
-fn a_circle_is_found() {
+fn a_cycle_is_found() {
     let name = |text: &str| vec![text.to_owned()];
     let arrows = [("a", vec!["b", "c"]), ("b", vec!["c"]), ("c", vec!["d"]), ("d", vec!["b"])];
     let imports = arrows.map(|(from, to)| (name(from), to.into_iter().map(name).collect())).into();
@@ -146,7 +145,7 @@ fn a_circle_is_found() {
 }
 
 #[test]
-fn imports_are_written_out() {
+fn imports_are_expanded() {
     let code =
         "use crate::{a::{self, B}, c};\npub use super::d::E as F; // use crate::no\nlet x = crate::g::h(1);";
     let paths: BTreeSet<String> = uses(code).iter().map(|path| path.join("::")).collect();
@@ -157,7 +156,7 @@ fn imports_are_written_out() {
 }
 
 #[test]
-fn unsafe_code_is_the_tracers_and_says_why_it_is_sound() {
+fn unsafe_code_is_only_in_the_tracer_and_justified() {
     let mut files = BTreeMap::new();
     modules(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &[], &mut files);
     let mut found = 0;
@@ -170,7 +169,7 @@ fn unsafe_code_is_the_tracers_and_says_why_it_is_sound() {
             }
             found += 1;
             assert_eq!(module[0], "tracer", "{}: {line}", module.join("::"));
-            // The reason stands before the statement, which may have begun some lines above.
+            // The reason is before the statement, which may have begun some lines above.
             let before = &lines[at.saturating_sub(5)..at];
             let reason = before.iter().any(|line| line.starts_with("// SAFETY: "));
             assert!(reason, "{}: no reason for {line}", module.join("::"));

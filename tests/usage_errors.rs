@@ -1,4 +1,4 @@
-//! Errors in the command line end tcptrace with status 2 and point at the place.
+//! Errors in the command line end tcptrace with status 2 and show the position.
 
 use std::process::{Command, Output};
 
@@ -7,7 +7,7 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn errors_are_usage_errors_and_point_at_the_place() {
+fn errors_are_usage_errors_with_a_position() {
     let folder = tempfile::tempdir().expect("a folder");
     let yaml = folder.path().join("bad.yaml");
     std::fs::write(&yaml, "egress:\n  rules:\n  - rule: r\n    event: prot_dst == 1\n").expect("write");
@@ -25,7 +25,7 @@ fn errors_are_usage_errors_and_point_at_the_place() {
         (&["--deny", "-p", "1"], "for a pid, use FILTER: 'pid != 123'"),
         (&["--failed", "-e", "connect,close"], "--failed shows only fail events"),
         (&["--failed", "--snapshot"], "cannot be used with"),
-        // what is left of binary_name == "curl" when the shell has read it
+        // binary_name == "curl" without the quotes, which the shell removes
         (&["binary_name", "==", "curl"], "quote the whole filter"),
         (&["--no-dns", "dns == \"one.example\""], "--no-dns disables"),
     ] {
@@ -38,6 +38,6 @@ fn errors_are_usage_errors_and_point_at_the_place() {
 }
 
 #[test]
-fn a_format_without_a_summary_is_refused() {
+fn formats_without_a_summary_are_rejected() {
     assert_eq!(run(&["--summary-only", "-f", "csv"]).status.code(), Some(2));
 }

@@ -1,11 +1,11 @@
-//! How often the kernel ran the BPF programs of a process, and how long.
+//! Reads how often, and how long, the kernel ran the BPF programs of a process.
 #![allow(dead_code)] // each bench uses its part
 
 use std::fs;
 
 const ENABLED: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// kernel.bpf_stats_enabled for as long as this lives.
+/// Enables kernel.bpf_stats_enabled until dropped.
 pub struct BpfStats(String);
 
 impl BpfStats {
@@ -22,21 +22,21 @@ impl Drop for BpfStats {
     }
 }
 
-/// What /proc/PID/fdinfo says of each BPF program a process holds.
+/// The text of /proc/PID/fdinfo for each BPF program that a process holds.
 pub fn programs(pid: u32) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return Vec::new() };
     let texts = entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    // A link's information names its program too, but not how often it ran.
+    // The information of a link names its program too, but without run counts.
     texts.filter(|text| text.contains("run_time_ns")).collect()
 }
 
-/// The number after `name:` in the text of a program, or 0.
+/// The number after `name:` in the information of a program, or 0.
 pub fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.and_then(|value| value.trim().parse().ok()).unwrap_or_default()
 }
 
-/// Whether a process sleeps.
+/// Whether a process is sleeping.
 pub fn is_idle(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") S "))
 }

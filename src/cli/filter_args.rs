@@ -59,7 +59,7 @@ pub struct FilterArgs {
     /// Only IPv6, without IPv4-mapped addresses
     #[arg(short = '6')]
     pub ipv6: bool,
-    /// Only fail events: connections that did not come up
+    /// Only fail events: outgoing connections that failed
     #[arg(long)]
     pub failed: bool,
     /// Only processes in this container: its name, its id, or the first digits of the id

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn links_lead_to_their_files() {
+    fn links_match_their_targets() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().canonicalize().expect("a path");
         fs::create_dir(root.join("usr")).expect("a folder");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_link_stays_and_what_is_missing_is_said() {
+    fn missing_paths_are_reported() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().canonicalize().expect("a path");
         fs::write(root.join("plain"), "").expect("a file");

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_calendar_is_the_latest() {
+    fn expiration_is_at_most_the_year_9999() {
         let never = Expiration::After(Duration::MAX);
         assert_eq!(never.counted_from(SystemTime::now()), UNIX_EPOCH + LAST);
     }

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_follows_the_wish_then_the_terminal_then_no_color() {
+    fn colour_depends_on_option_terminal_and_no_color() {
         let terminal = Environment { output_is_terminal: true, no_color: false };
         let plain = Environment { no_color: true, ..terminal };
         assert!(plan(&[], terminal).color);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn dns_is_watched_where_names_are_shown() {
+    fn dns_is_watched_only_if_names_are_shown() {
         let dns = |words: &[&str]| plan(words, Environment::default()).dns;
         assert!(dns(&[]) && dns(&["-e", "close"]) && dns(&["-e", "request"]));
         assert!(!dns(&["--no-dns"]) && !dns(&["-e", "accept,listen"]) && !dns(&["--snapshot"]));

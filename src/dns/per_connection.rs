@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_keeps_it_until_it_is_closed() {
+    fn values_are_kept_until_close() {
         let mut kept = PerConnection::default();
         kept.insert(id(7), "first");
         kept.insert(id(7), "second");
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn two_connections_of_one_socket_are_two() {
+    fn connections_of_one_socket_are_distinct() {
         let mut kept = PerConnection::default();
         kept.insert(id(7), "first");
         kept.insert(ConnectionId { begun: BootTime(2), ..id(7) }, "second");

@@ -52,7 +52,7 @@ fn assert_names(namer: &mut DnsTracker, what: EventKind, at: u64, expected: &[&s
 }
 
 #[test]
-fn the_opening_decides_not_the_event() {
+fn names_are_those_at_the_opening() {
     let mut namer = namer();
     assert_names(&mut namer, connect(S), 100 * S, &[]);
     assert_names(&mut namer, connect(0), 100 * S, &["one.example"]);
@@ -64,7 +64,7 @@ fn the_opening_decides_not_the_event() {
 }
 
 #[test]
-fn names_stay_until_the_close_however_late() {
+fn names_are_kept_until_close() {
     let mut namer = namer();
     assert_names(&mut namer, connect(0), 101 * S, &["one.example"]);
     for n in 0..100_000_u32 {
@@ -77,14 +77,14 @@ fn names_stay_until_the_close_however_late() {
 }
 
 #[test]
-fn a_close_alone_remembers_its_opening() {
+fn names_at_close_are_those_at_open_time() {
     let mut namer = namer();
     assert_names(&mut namer, close(Direction::Egress, Some(8900 * S)), 9001 * S, &["one.example"]);
     assert_names(&mut namer, close(Direction::Egress, None), 101 * S, &[]);
 }
 
 #[test]
-fn what_came_in_has_no_name() {
+fn incoming_connections_have_no_name() {
     let mut namer = namer();
     assert_names(&mut namer, EventKind::Accept { backlog: None }, 101 * S, &[]);
     assert_names(&mut namer, close(Direction::Ingress, Some(0)), 101 * S, &[]);

@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_stand_for_names() {
+    fn domain_patterns() {
         for (pattern, name, expected) in [
             ("example.com", "example.com", true),
             ("example.com", "www.example.com", false),

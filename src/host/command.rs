@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_becomes_a_code() {
+    fn exit_status_to_exit_code() {
         assert_eq!(code(ExitStatus::from_raw(0)), 0);
         assert_eq!(code(ExitStatus::from_raw(3 << 8)), 3);
         assert_eq!(code(ExitStatus::from_raw(libc::SIGKILL)), 137);

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_the_user_behind_sudo() {
+    fn finds_the_user_who_called_sudo() {
         let ann = SudoUser::new(variables("1000"), PASSWD, GROUP).expect("an invoker");
         assert_eq!((ann.uid, ann.gid), (1000, 1000));
         assert_eq!(ann.groups, [1000, 10]);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_of_no_file_keeps_home() {
+    fn users_not_in_passwd_keep_home() {
         let guest = SudoUser::new(variables("70000"), PASSWD, GROUP).expect("an invoker");
         assert_eq!(guest.environment.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["USER", "LOGNAME"]);
     }

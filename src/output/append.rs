@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_the_standard_library_writes_them() {
+    fn output_matches_the_standard_library() {
         for text in ["0.0.0.0", "192.0.2.1", "255.255.255.255", "::", "2001:db8::1", "::ffff:192.0.2.1"] {
             let mut out = Vec::new();
             address(&mut out, text.parse().expect("an address"));

@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn none_without_two_ends() {
+    fn no_id_without_two_ends() {
         for (one, other) in
             [("127.0.0.1:80", "0.0.0.0:0"), ("[::]:80", "[::]:0"), ("192.0.2.1:0", "192.0.2.2:80")]
         {

@@ -234,7 +234,7 @@ mod tests {
     proptest! {
         /// A different CSV library reads back what was written.
         #[test]
-        fn text_is_read_back(values in prop::collection::vec("[ -~é名]{0,20}", 2..5)) {
+        fn text_round_trips(values in prop::collection::vec("[ -~é名]{0,20}", 2..5)) {
             let mut line = Vec::new();
             for (index, value) in values.iter().enumerate() {
                 if index > 0 {

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_are_told_even_when_quiet() {
+    fn losses_are_reported_even_when_quiet() {
         let summary_of = |lost| {
             let mut text = Vec::new();
             let width = LineWidth { columns: None, cut: "..." };

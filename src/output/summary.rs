@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_nothing_goes_uncounted() {
+    fn memory_is_bounded_and_all_traffic_is_counted() {
         let mut tally = Tally::<String>::default();
         for number in 0..MAX_TRACKED_KEYS + 10 {
             tally.add(number.to_string().as_str(), &OPENED);

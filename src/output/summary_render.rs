@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_fit_and_keep_their_ports() {
+    fn rows_fit_and_show_full_ports() {
         let wide = tables(&summary(), LineWidth { columns: None, cut: "…" }).join("\n");
         for whole in [
             "          1       0    1.0 MB  123.5 MB  /usr/lib/jvm/java-25-openjdk-amd64/bin/java\n",

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_is_left_out() {
+    fn texts_are_shortened_in_the_middle() {
         assert_eq!(shorten("systemd-resolved", 16, "…"), "systemd-resolved");
         assert_eq!(shorten("systemd-resolved", 9, "…"), "syst…lved");
         assert_eq!(shorten("systemd-resolved", 9, ".."), "syst..ved");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_stay() {
+    fn ports_are_never_shortened() {
         let v6 = "2a00:1450:4010:c01::64";
         assert_eq!(endpoint(v6, 443, 100, "…"), "[2a00:1450:4010:c01::64]:443");
         assert_eq!(endpoint(v6, 443, 21, "…"), "[2a00:14…c01::64]:443");
@@ -131,12 +131,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shortened_fits(text in "\\PC{0,60}", room in 3usize..80) {
+        fn shortened_texts_fit(text in "\\PC{0,60}", room in 3usize..80) {
             prop_assert!(width(&shorten(&text, room, "…")) <= room);
         }
 
         #[test]
-        fn endpoints_fit_and_keep_the_port(host in "[0-9a-f:.]{1,45}", port: u16, room in 6usize..60) {
+        fn endpoints_fit_and_show_the_full_port(host in "[0-9a-f:.]{1,45}", port: u16, room in 6usize..60) {
             let text = endpoint(&host, port, room, "..");
             let port = format!(":{port}");
             prop_assert!(text.ends_with(&port), "{}", text);

@@ -52,7 +52,7 @@ mod tests {
     proptest! {
         /// The result does not depend on earlier calls.
         #[test]
-        fn as_humantime_writes_them(times in prop::collection::vec(0_u64..4_000_000_000_000_000_000, 1..5), near: u32) {
+        fn timestamps_match_humantime(times in prop::collection::vec(0_u64..4_000_000_000_000_000_000, 1..5), near: u32) {
             let mut timestamps = Timestamps::default();
             for time in times {
                 for ns in [i128::from(time), i128::from(time) + i128::from(near)] {
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_older_than_1970() {
+    fn times_before_1970_become_1970() {
         let mut out = Vec::new();
         Timestamps::default().put(&mut out, -1);
         assert_eq!(out, b"1970-01-01T00:00:00.000Z");

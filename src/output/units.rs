@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_a_person_reads() {
+    fn human_readable_units() {
         let us = Duration::from_micros;
         assert_eq!(Time(us(999), false).to_string(), "999 us");
         assert_eq!(Time(us(3400), false).to_string(), "3.4 ms");
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn brief_ones_are_short() {
+    fn brief_units() {
         for shift in 0..64 {
             let count = u64::MAX >> shift;
             assert!(Bytes(count, true).to_string().len() <= 5, "{count}");

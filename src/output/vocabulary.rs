@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_moves_the_cursor() {
+    fn control_characters_are_escaped() {
         assert_eq!(escape("\x1b[2Jx\r\n\u{9b}31m\u{202e}"), "\\u{1b}[2Jx\\r\\n\\u{9b}31m\\u{202e}");
         assert_eq!(escape("naïve 名"), "naïve 名");
     }

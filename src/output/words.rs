@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_read_back() {
+    fn words_round_trip() {
         for set in [0, 1, 1 << 10 | 1 << 12, 1 << 40 | 1 << 45 | 1 << 63, u64::MAX] {
             assert_eq!(capabilities(&vocabulary::capabilities(set, u64::MAX)), set);
         }

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_end_with_a_line_where_one_ends() {
+    fn chunks_end_at_a_line_end_if_possible() {
         assert_eq!(whole_lines(b"ab\ncd\nef", 7), b"ab\ncd\n");
         assert_eq!(whole_lines(b"ab\ncd\n", 100), b"ab\ncd\n");
         assert_eq!(whole_lines(b"abcdef\n", 4), b"abcd");
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_reader_cannot_hold_it_up() {
+    fn a_stopped_reader_does_not_block_the_writer() {
         let (mut reader, mut output) = pipe();
         for _ in 0..100_000 {
             output.buffer().extend_from_slice(b"a line of odd length\n");
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_went_away_is_noticed() {
+    fn a_closed_reader_is_detected() {
         let (reader, mut output) = pipe();
         assert!(!reader_gone(&output));
         drop(reader);

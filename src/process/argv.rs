@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_is_marked() {
+    fn truncation_is_marked() {
         assert_eq!(join(b"cat\0one\0tw", false, true), "one tw...");
         assert_eq!(join(b"cat\0one\0", false, true), "one ...");
         assert_eq!(join("cat\0één".as_bytes(), false, true), "één...");
@@ -58,13 +58,13 @@ mod tests {
     }
 
     #[test]
-    fn a_title_stands_for_the_arguments() {
+    fn a_title_replaces_the_arguments() {
         assert_eq!(join(b"sshd: root@pts/0\0junk", true, false), "sshd: root@pts/0");
         assert_eq!(join(b"nginx: worker process\0\0\0\0", false, false), "nginx: worker process");
     }
 
     #[test]
-    fn bytes_that_are_no_text_become_replacement_characters() {
+    fn invalid_utf8_becomes_replacement_characters() {
         assert_eq!(join(b"x\0\xff\xfe\0", false, false), "\u{fffd}\u{fffd}");
     }
 }

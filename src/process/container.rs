@@ -27,7 +27,7 @@ fn nspawn(name: &str) -> Option<&str> {
 ///
 /// Docker, containerd, CRI-O, podman and Kubernetes use 64 hexadecimal digits: alone, as `docker-ID.scope`, or as
 /// `kubepods-...:cri-containerd:ID`. systemd-nspawn uses `systemd-nspawn@NAME.service` and `machine-NAME.scope`.
-/// Monitors (`conmon`) are beside their container, not in it.
+/// Monitors (`conmon`) have a separate scope, and are not in the container.
 fn of_name(name: &str) -> Option<String> {
     let unit = name.strip_suffix(".scope");
     if let Some(machine) = unit.and_then(|unit| unit.strip_prefix("machine-")).or_else(|| nspawn(name)) {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn cgroup2_is_asked_before_v1() {
+    fn cgroup2_is_checked_before_v1() {
         let mut both = names("/system.slice");
         both.push(0);
         both.extend(names(&format!("/docker/{ID}")));

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_may_hold_anything() {
+    fn process_names_may_contain_anything() {
         let mut stat = b"12 (a) 1 2 (3) R 1".to_vec();
         for number in 5..=52 {
             stat.extend_from_slice(format!(" {}", number * 10).as_bytes());
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn only_of_the_process_that_is_meant() {
+    fn arguments_are_only_read_of_the_same_process() {
         let bytes = fs::read("/proc/self/cmdline").expect("our own cmdline");
         let started = start(Path::new("/proc/self")).expect("our own start");
         let per_second = sysconf(SysconfVar::CLK_TCK).expect("sysconf").expect("a number") as u64;

@@ -25,7 +25,7 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_unit_counts() {
+    fn the_innermost_unit_is_used() {
         assert_eq!(unit("/system.slice/nginx.service").as_deref(), Some("nginx.service"));
         assert_eq!(unit("/system.slice/ssh.service/sftp/x").as_deref(), Some("ssh.service"));
         assert_eq!(
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_and_names_without_a_kind_are_none() {
+    fn slices_and_other_names_are_not_units() {
         for path in ["", "/", "/user.slice", "/docker/3f4a", "/.service", "/nginx.service.d"] {
             assert_eq!(unit(path), None, "{path}");
         }

@@ -94,7 +94,7 @@ impl BufRead for Input {
     }
 }
 
-/// The bytes of the file: counts what is read, and does not block once it should stop.
+/// The bytes of the file: counts the bytes read, and stops blocking once it should stop.
 struct Source {
     file: File,
     live: bool,

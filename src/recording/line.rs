@@ -472,7 +472,7 @@ mod tests {
     const LINE: &str = r#"{"type":"NetworkEvent","timestamp":"2023-11-14T22:13:20.000Z","process":null,"parent":null,"network_event":{"type":"TcpConnectionEstablish","saddr":"192.0.2.1","sport":1,"daddr":"192.0.2.2","dport":2,"cookie":3,"connection":"3-4","netns":5,"dns":["good.example"]},"rule":"\u009b31m"}"#;
 
     #[test]
-    fn what_is_printed_unescaped_moves_no_cursor() {
+    fn unescaped_fields_contain_no_control_characters() {
         let record = Reader::default().read(LINE.as_bytes()).expect("a line").expect("an event");
         assert_eq!(record.rule.as_deref(), Some("\u{fffd}31m"));
         let line = LINE.replace("good.example", "\\u001b[2J.example");
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_lasts_from_its_first_event_to_its_last() {
+    fn the_span_is_from_the_first_event_to_the_last() {
         let mut reader = Reader::default();
         assert_eq!(reader.span(), Duration::ZERO);
         for time in ["20.500Z", "22.000Z", "20.000Z", "21.000Z"] {
@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn long_process_objects_are_not_kept_for_ever() {
+    fn the_process_cache_is_bounded_in_bytes() {
         let mut reader = Reader::default();
         for pid in 0..70 {
             let process = format!(r#"{{"pid":{pid},"tid":{pid},"filename":"{}"}}"#, "x".repeat(1 << 20));

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn goes_on_until_the_deadline() {
+    fn runs_until_the_deadline() {
         let start = Instant::now();
         let stop = Stop::new(Arc::default(), Some(start + Duration::from_secs(3)), None);
         assert_eq!(stop.remaining(start), Some(Duration::from_secs(3)));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_until_enough_events_came() {
+    fn runs_until_enough_events_are_printed() {
         let mut stop = Stop::new(Arc::default(), None, Some(2));
         stop.record_printed();
         assert!(stop.wants_more() && stop.remaining(Instant::now()).is_some());
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_waits_for_nothing_still_waits_for_its_reader() {
+    fn no_wait_runs_still_wait_for_a_slow_reader() {
         let signalled = Arc::new(AtomicBool::new(false));
         let stop = Stop::new(Arc::clone(&signalled), None, None).no_wait();
         assert_eq!(stop.remaining(Instant::now()), None);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_for_a_while_after_the_command() {
+    fn runs_for_a_while_after_the_command() {
         let (start, ended) = (Instant::now(), Arc::new(OnceLock::new()));
         let stop = Stop::new(Arc::default(), None, None).after(Arc::clone(&ended));
         assert_eq!((stop.remaining(start), stop.only_waits_for_closes()), (Some(Duration::MAX), false));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_until_a_signal() {
+    fn runs_until_a_signal() {
         let signalled = Arc::new(AtomicBool::new(false));
         let stop = Stop::new(Arc::clone(&signalled), None, None);
         assert!(stop.remaining(Instant::now()).is_some());

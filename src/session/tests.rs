@@ -167,7 +167,7 @@ fn until_finished(source: &Script) -> Stop {
 }
 
 #[test]
-fn what_waits_is_read_after_detaching() {
+fn waiting_records_are_read_after_detaching() {
     let mut source = Script::new(vec![connects(1..3)]);
     source.after_detach = [connects(3..4), connects(4..5)].into();
     let stop = until_finished(&source);
@@ -188,7 +188,7 @@ fn no_more_events_are_printed_than_were_asked_for() {
 }
 
 #[test]
-fn losses_of_the_source_and_of_the_reader_are_counted() {
+fn losses_of_source_and_reader_are_counted() {
     let broken = vec![vec![], vec![255; 40], samples::event(kinds::NETMON_KIND_CLOSE, 1)[..9].to_vec()];
     let bad_answer = samples::answer(b"no message");
     let mut source = Script::new(vec![[broken, vec![bad_answer]].concat(), connects(1..2)]);
@@ -200,7 +200,7 @@ fn losses_of_the_source_and_of_the_reader_are_counted() {
 }
 
 #[test]
-fn events_a_stopped_reader_never_takes_are_counted() {
+fn events_not_read_by_a_stopped_reader_are_counted() {
     let events = 40_000;
     let mut source = Script::new(vec![connects(1..events + 1)]);
     source.after_detach = [connects(events + 1..events + 11)].into();
@@ -222,7 +222,7 @@ fn events_a_stopped_reader_never_takes_are_counted() {
 }
 
 #[test]
-fn a_reader_that_went_away_ends_the_run() {
+fn a_closed_output_ends_the_run() {
     let mut source = Script::new(vec![connects(1..3)]);
     let (reader, writer) = nix::unistd::pipe().expect("a pipe");
     drop(reader);

@@ -155,7 +155,7 @@ pub(super) fn host_key(field: u32, address: u128) -> filter_host {
     filter_host { field, addr: [word(0), word(4), word(8), word(12)] }
 }
 
-/// What is to be done once the maps exist.
+/// Fills the maps once they exist.
 pub struct Loader {
     contents: Contents,
 }

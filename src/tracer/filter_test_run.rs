@@ -144,7 +144,7 @@ mod tests {
 
     /// Needs root; prints a note otherwise.
     #[test]
-    fn the_kernel_knows_the_same_containers() {
+    fn the_kernel_finds_the_same_containers() {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: loading a program needs root");
             return;

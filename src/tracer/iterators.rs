@@ -20,7 +20,7 @@ use crate::{
 /// Room in the ring for one visited socket and its process record.
 const BYTES_PER_TURN: u32 = 4096;
 
-/// What is left to visit: all file descriptors, then the sockets of each network namespace.
+/// The iterators left to read: over all file descriptors, then the sockets of each network namespace.
 pub struct Iterators {
     sockets: Link,
     files: Link,
@@ -40,7 +40,7 @@ pub struct Iterators {
 }
 
 impl Iterators {
-    /// Finds what is to be visited.
+    /// Finds the namespaces and attaches the iterators.
     ///
     /// # Errors
     /// When the kernel refuses an iterator.

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verifier_gives_reasons_and_a_policy_does_not() {
+    fn verifier_rejections_are_distinguished_from_policies() {
         let loaded = "libbpf: prog 'on_exec': -- BEGIN PROG LOAD LOG --\nprocessed 9 insns\n";
         let failed = "libbpf: prog 'on_state': BPF program load failed: -EACCES\n";
         let reasons = "libbpf: prog 'on_state': -- BEGIN PROG LOAD LOG --\n\
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn names_what_is_missing() {
+    fn reports_what_is_missing() {
         let reason = |facts: Facts| reason(&facts).unwrap_or_default();
         assert_eq!(reason(Facts { capabilities: 0, ..facts() }), "needs CAP_BPF and CAP_PERFMON: try sudo");
         assert_eq!(reason(Facts { capabilities: CAP_BPF, ..facts() }), "needs CAP_PERFMON: try sudo");

@@ -126,7 +126,7 @@ fn listed(list: &str) -> Members {
 }
 
 #[test]
-fn every_member_is_in_5_15_or_asked_for() {
+fn every_member_is_in_5_15_or_checked_for() {
     let (older, newer) = (listed(OLDER), listed(NEWER));
     let has = |kernel: &Members, name: &str, member: &str| {
         kernel.get(name).is_some_and(|members| members.contains(member))
@@ -148,7 +148,7 @@ fn every_member_is_in_5_15_or_asked_for() {
 }
 
 #[test]
-fn every_member_is_there_on_arm64() {
+fn every_member_exists_on_arm64() {
     let there = listed(ARM64);
     let wanted = declared(HEADER, "arm64");
     assert!(
@@ -165,7 +165,7 @@ fn every_member_is_there_on_arm64() {
 }
 
 #[test]
-fn every_helper_is_in_5_15_or_asked_for() {
+fn every_helper_is_in_5_15_or_checked_for() {
     let mut storage = MaybeUninit::uninit();
     let mut open = NetmonSkelBuilder::default().open(&mut storage).expect("open the object");
     let mut helpers = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Random predicates and random subjects over small worlds, so that they often meet.
+//! Random predicates and subjects from small sets of values, so that they often match.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -103,7 +103,7 @@ fn comparison() -> impl Strategy<Value = Predicate> {
     .prop_map(|(attribute, set)| Predicate::Test(attribute, set))
 }
 
-/// Predicates of a few levels.
+/// Predicates with a few levels.
 pub fn predicate() -> impl Strategy<Value = Predicate> {
     comparison().prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
@@ -114,7 +114,7 @@ pub fn predicate() -> impl Strategy<Value = Predicate> {
     })
 }
 
-/// Filters of some clauses and some rules.
+/// Filters with some clauses and some rules.
 pub fn filter() -> impl Strategy<Value = Filter> {
     let clause = || predicate().prop_map(|predicate| Clause { predicate, origin: "FILTER".to_owned() });
     let cgroup = any::<bool>().prop_map(|inside| Clause {
@@ -135,11 +135,11 @@ pub fn filter() -> impl Strategy<Value = Filter> {
     })
 }
 
-/// Connections and their owners.
+/// Connections with their owners.
 pub fn subject() -> impl Strategy<Value = Subject> {
     let path = || select(PATHS.to_vec());
     let number = || select(NUMBERS.to_vec());
-    // Both ends of a connection are of one family.
+    // Both ends of a connection have the same family.
     let of_family = |ipv4: bool| {
         let all = ADDRESSES.iter().map(|t| t.parse::<IpAddr>().expect(t));
         all.filter(|a| Net::IPV4.contains(unmap(*a)) == ipv4).collect::<Vec<_>>()
@@ -183,7 +183,7 @@ pub fn subject() -> impl Strategy<Value = Subject> {
     )
 }
 
-/// `predicate` as a person would type it.
+/// `predicate` as text.
 #[allow(dead_code, reason = "not every test that shares this file writes predicates")]
 pub fn written(predicate: &Predicate) -> String {
     let join = |list: &[Predicate], word: &str| {

@@ -1,4 +1,4 @@
-//! What the odr format must be: the checks of the server that takes it.
+//! The rules of the odr format: the checks made by the server that receives it.
 #![allow(dead_code)] // each test program uses its part
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use protobuf::reflect::{FileDescriptor, MessageDescriptor};
 use serde_json::Value;
 
-/// The state names of the network_connection reference.
+/// The state names in the network_connection reference.
 pub const STATES: [&str; 12] = [
     "ESTABLISHED",
     "SYN_SENT",
@@ -22,7 +22,7 @@ pub const STATES: [&str; 12] = [
     "UNKNOWN",
 ];
 
-/// The server's own checks of an envelope.
+/// The server's checks of an envelope.
 pub struct Server {
     envelope: MessageDescriptor,
 }
@@ -44,7 +44,7 @@ impl Server {
         Server { envelope: file.message_by_package_relative_name("Envelope").expect("Envelope") }
     }
 
-    /// Take one envelope as the server would, or say why not. Unknown keys are refused.
+    /// Accepts an envelope as the server would, or returns the reason for a rejection. Unknown keys are rejected.
     pub fn take(&self, text: &str) -> Result<Value, String> {
         protobuf_json_mapping::parse_dyn_from_str(&self.envelope, text).map_err(|error| error.to_string())?;
         let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
@@ -60,7 +60,7 @@ impl Server {
     }
 }
 
-/// `%Y-%m-%dT%H:%M:%S.000Z` and nothing else.
+/// Whether it has exactly the form `%Y-%m-%dT%H:%M:%S.000Z`.
 fn is_expiration(text: &str) -> bool {
     let shape = "dddd-dd-ddTdd:dd:dd.000Z";
     text.len() == shape.len()

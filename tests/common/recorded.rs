@@ -1,4 +1,4 @@
-//! A reader's work without a kernel: records of connections, from memory to a descriptor.
+//! Runs the reader without a kernel: records of connections, from memory to a descriptor.
 
 use std::{
     collections::HashSet,
@@ -25,11 +25,11 @@ use tcptrace::{
     },
 };
 
-/// Executables that run, and processes with open connections.
+/// The number of executables, and of processes with open connections.
 const PROCESSES: u64 = 100;
-/// Records in a batch: what the tracer takes from the ring at a time.
+/// Records per batch: as many as the tracer takes from the ring at a time.
 const BATCH: usize = 1024;
-/// Events of each connection.
+/// Events per connection.
 const EVENTS: usize = 4;
 
 /// A run that prints to /dev/null.
@@ -41,7 +41,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// In this format, or for a summary alone; over so many batches of events.
+    /// A run in this format, or only a summary, over this many batches of events.
     pub fn new(format: Option<Format>, color: bool, batches: usize) -> Run {
         let null = || OwnedFd::from(File::options().write(true).open("/dev/null").expect("/dev/null"));
         let options = Options { color, utc: true, all_capabilities: u64::MAX, ..Default::default() };
@@ -54,7 +54,7 @@ impl Run {
         }
     }
 
-    /// To its end; returns how many events it has shown, which are all.
+    /// Runs to the end and returns the number of events shown, which must be all.
     pub fn finish(mut self) -> usize {
         let stop = Stop::new(Arc::clone(&self.source.finished), None, None);
         let session = Session {
@@ -75,10 +75,10 @@ impl Run {
     }
 }
 
-/// Connections over loopback: each is opened, accepted and closed at both ends.
+/// Loopback connections: each is opened, accepted and closed at both ends.
 struct Connections {
     batches: Vec<Vec<Vec<u8>>>,
-    /// How often each batch is given.
+    /// How often each batch is returned.
     left: Range<usize>,
     finished: Arc<AtomicBool>,
     never_readable: OwnedFd,
@@ -86,7 +86,7 @@ struct Connections {
 }
 
 impl Connections {
-    /// One batch of processes, and then so many of events.
+    /// One batch of processes, then this many of events.
     fn new(batches: usize) -> Connections {
         let (never_readable, _writer) = nix::unistd::pipe().expect("a pipe");
         let processes = (1..=PROCESSES).map(samples::process).collect();
@@ -101,7 +101,7 @@ impl Connections {
     }
 }
 
-/// The events of a connection, in the order in which the kernel sees them.
+/// The events of a connection, in the order of the kernel.
 fn connection(number: u64) -> [Vec<u8>; EVENTS] {
     use netmon_kind as kinds;
     let image = 1 + number % PROCESSES;

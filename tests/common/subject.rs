@@ -1,8 +1,8 @@
-//! A process and its connection, for filters to be asked of.
+//! A process and its connection, to evaluate filters on.
 
 use tcptrace::filter::{Direction, Subject};
 
-/// curl, which bash has started, of a set-uid user and with a name for the other end.
+/// curl, started by bash, of a set-uid user, connected to a host with a name.
 pub fn curl() -> Subject {
     Subject {
         binary_name: b"curl".to_vec(),

@@ -1,4 +1,4 @@
-//! Processes that were blocked in accept() before tcptrace came, and after.
+//! Processes that blocked in accept() before tcptrace started, and after.
 
 use std::{fs, net::TcpStream, thread};
 
@@ -10,11 +10,11 @@ use crate::common::{
     of_port,
 };
 
-/// As many as a kretprobe would drop most of.
+/// So many that a kretprobe would lose most of them.
 const ACCEPTORS: usize = 64;
 
-/// The part of another process: listen, and close whatever is accepted.
-pub fn accept_for_ever() {
+/// The part of another process: listens, and closes all accepted connections.
+pub fn accept_forever() {
     let listener = listen(V4);
     actor::say(listener.local_addr().expect("an address").port());
     for connection in listener.incoming() {
@@ -22,7 +22,7 @@ pub fn accept_for_ever() {
     }
 }
 
-/// Wait until the process's one working thread sleeps in accept().
+/// Waits until the only working thread of a process sleeps in accept().
 fn wait_until_blocked(pid: u32) {
     let accepts = [libc::SYS_accept, libc::SYS_accept4].map(|number| format!("{number} "));
     let is_blocked = || {
@@ -37,10 +37,10 @@ fn wait_until_blocked(pid: u32) {
     }
 }
 
-fn every_accept_has_its_process() {
+fn every_accept_has_the_right_process() {
     let mut acceptors: Vec<(Actor, u16)> = (0..ACCEPTORS)
         .map(|_| {
-            let mut acceptor = Actor::start("accept for ever");
+            let mut acceptor = Actor::start("accept forever");
             let port = acceptor.hear().parse().expect("a port");
             (acceptor, port)
         })
@@ -72,4 +72,4 @@ fn every_accept_has_its_process() {
     }
 }
 
-crate::tests![every_accept_has_its_process,];
+crate::tests![every_accept_has_the_right_process,];

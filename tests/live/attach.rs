@@ -1,4 +1,4 @@
-//! Attach and detach, again and again: nothing stays, nothing piles up.
+//! Attaches and detaches repeatedly: nothing is left behind or accumulates.
 
 use std::{
     collections::BTreeSet,
@@ -23,12 +23,12 @@ use tcptrace::{
 
 use crate::common::{PATIENCE, harness::trial, procfs::kilobytes};
 
-/// Load, attach, detach and unload once; the processor time it took.
+/// Loads, attaches, detaches and unloads once; returns the CPU time.
 fn once() -> Duration {
     once_and(|| ())
 }
 
-/// The same, with something to be done while it is attached.
+/// The same, with an action while attached.
 fn once_and(attached: impl FnOnce()) -> Duration {
     let used = || {
         let usage = getrusage(UsageWho::RUSAGE_SELF).expect("getrusage");
@@ -57,7 +57,7 @@ fn once_and(attached: impl FnOnce()) -> Duration {
     used() - before
 }
 
-/// Pieces of this process's address space.
+/// The number of mappings in this process's address space.
 fn mappings() -> usize {
     fs::read_to_string("/proc/self/maps").expect("/proc").lines().count()
 }
@@ -66,7 +66,7 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("/proc").count()
 }
 
-/// The numbers of the programs, maps and links of tcptrace that the kernel has.
+/// The ids of tcptrace's programs, maps and links in the kernel.
 fn objects() -> [BTreeSet<u32>; 3] {
     let programs: BTreeSet<u32> =
         ProgInfoIter::default().filter(|prog| prog.name == "on_state").map(|prog| prog.id).collect();
@@ -76,8 +76,8 @@ fn objects() -> [BTreeSet<u32>; 3] {
     [programs, maps, links]
 }
 
-/// What is held by descriptors goes with them, once the kernel has come to it; nothing is pinned. Prints the
-/// processor time of a round at first and at the end.
+/// Objects held by descriptors are freed with them, after some time; nothing is pinned. Prints the CPU time of a round
+/// at the beginning and at the end.
 fn nothing_stays(rounds: usize) {
     let before = objects();
     once_and(|| assert!(objects().iter().zip(&before).all(|(now, before)| !now.is_subset(before))));
@@ -100,7 +100,7 @@ fn nothing_stays(rounds: usize) {
     let now = kilobytes(std::process::id(), "VmRSS:");
     assert!(now < resident + 4096, "{resident} kB became {now} kB");
     let deadline = Instant::now() + PATIENCE;
-    // What another process had at first may be gone by now.
+    // Objects of another process in `before` may be gone by now.
     while !objects().iter().zip(&before).all(|(now, before)| now.is_subset(before)) {
         assert!(Instant::now() < deadline, "{before:?} became {:?}", objects());
         thread::sleep(Duration::from_millis(10));

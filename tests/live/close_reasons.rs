@@ -1,4 +1,4 @@
-//! How connections end, and who ends them.
+//! How connections end, and who closes them.
 
 use std::{
     io::{Read, Write},
@@ -23,7 +23,7 @@ use nix::{
 };
 use serde_json::Value;
 
-/// The part of another process: hold a connection until it is killed.
+/// The part of another process: holds a connection until it is killed.
 pub fn connect_and_hold() {
     let address: SocketAddr = actor::listen().parse().expect("an address");
     let _stream = TcpStream::connect(address).expect("connect");
@@ -31,20 +31,20 @@ pub fn connect_and_hold() {
     actor::listen();
 }
 
-/// The part of another process: close the descriptor that it inherited.
-pub fn close_what_was_inherited() {
+/// The part of another process: closes the descriptor that it inherited.
+pub fn close_inherited() {
     actor::listen();
-    // SAFETY: the test hands over this descriptor and nothing else here owns it.
+    // SAFETY: the test passes this descriptor, and nothing else in this process owns it.
     #[allow(unsafe_code)]
     drop(unsafe { OwnedFd::from_raw_fd(HANDED_OVER) });
     actor::say("closed");
     actor::listen();
 }
 
-/// The descriptor an actor inherits.
+/// The number of the descriptor that an actor inherits.
 const HANDED_OVER: i32 = 93;
 
-/// The closes of a pair: the client's, the server's.
+/// The close events of a pair: the client's, the server's.
 fn closes(trace: &mut Trace, port: u16) -> (Value, Value) {
     let events = trace.wait_port(port, 4);
     let close = |direction: &str| {
@@ -64,12 +64,12 @@ fn reasons(trace: &mut Trace, end: impl FnOnce(Pair)) -> (String, String) {
     (reason(&client), reason(&server))
 }
 
-fn reasons_of_closes() {
+fn close_reasons() {
     let mut trace = Trace::start(&[]);
     let mut expect = |client: &str, server: &str, end: fn(Pair)| {
         assert_eq!(reasons(&mut trace, end), (client.to_owned(), server.to_owned()));
     };
-    // the client closes first, the server after it
+    // the client closes first, then the server
     expect("local_close", "remote_close", |mut pair| {
         drop(pair.client);
         net::wait_for_end(&mut pair.server);
@@ -87,7 +87,7 @@ fn reasons_of_closes() {
         drop(pair.server);
         net::wait_for_end(&mut pair.client);
     });
-    // SO_LINGER 0, either way
+    // SO_LINGER 0, on either side
     expect("local_reset", "remote_reset", |mut pair| {
         net::reset(pair.client);
         net::wait_for_end(&mut pair.server);
@@ -103,7 +103,7 @@ fn reasons_of_closes() {
         drop(pair.client);
         net::wait_for_end(&mut pair.server);
     });
-    // data that comes when the closed socket is gone already (an orphan in FIN_WAIT2 is)
+    // data for a socket that no longer exists (it was an orphan in FIN_WAIT2)
     expect("local_close", "remote_reset", |mut pair| {
         drop(pair.client);
         net::wait_for_end(&mut pair.server);
@@ -127,13 +127,13 @@ fn wait_until(stream: &TcpStream, state: PollFlags) {
     }
 }
 
-fn refused_at_once_or_later() {
+fn refused_immediately_or_later() {
     let mut trace = Trace::start(&[]);
     for address in [V4, V6] {
         for blocking in [true, false] {
             let to = refusing(address);
             if blocking {
-                TcpStream::connect(to).expect_err("nobody listens");
+                TcpStream::connect(to).expect_err("nothing listens");
             } else {
                 refused_later(to);
             }
@@ -148,7 +148,7 @@ fn refused_at_once_or_later() {
     }
 }
 
-/// An address without a listener.
+/// An address on which nothing listens.
 fn refusing(address: IpAddr) -> SocketAddr {
     let listener = net::listen(address);
     let was_at = listener.local_addr().expect("an address");
@@ -167,11 +167,11 @@ fn refused_later(to: SocketAddr) {
     assert!(connect(stream.as_raw_fd(), &SockaddrStorage::from(to)).is_err());
 }
 
-fn a_child_closes_what_it_inherited() {
+fn a_child_closes_an_inherited_socket() {
     let mut trace = Trace::start(&[]);
     let mut pair = Pair::new(V4);
     let port = pair.port();
-    // In the child alone: a descriptor of this program's would reach the children of other tests too.
+    // Only in the child: otherwise children of concurrent tests would inherit the descriptor, too.
     let client = pair.client.as_raw_fd();
     let mut program =
         Actor::program(std::env::current_exe().expect("this program"), "close what was inherited");
@@ -238,7 +238,7 @@ fn a_connection_reset_in_the_queue_is_still_accepted_and_closed() {
     trace.wait("the client's close", |events| {
         all(&common::of_port(events, port), "TcpConnectionClose").len() == 1
     });
-    let (mut server, _) = listener.accept().expect("a reset connection is accepted all the same");
+    let (mut server, _) = listener.accept().expect("a reset connection is still accepted");
     let _ = server.read(&mut [0; 8]);
     drop(server);
 
@@ -266,14 +266,14 @@ fn mapped_connects_leave_nothing_behind() {
         std::env::var("TCPTRACE_TEST_MAPPED").map_or(40_000, |n| n.parse().expect("a number"));
     const PLAIN: usize = 500;
     let mut trace = Trace::start(&["-e", "connect,fail"]);
-    // Refused at once: no TIME_WAIT keeps a port.
+    // Refused immediately, so no port stays in TIME_WAIT.
     let to = refusing(V4);
     let mapped: SocketAddr = format!("[::ffff:127.0.0.1]:{}", to.port()).parse().expect("an address");
     for _ in 0..mapped_connects {
-        TcpStream::connect(mapped).expect_err("nobody listens");
+        TcpStream::connect(mapped).expect_err("nothing listens");
     }
     for _ in 0..PLAIN {
-        TcpStream::connect(to).expect_err("nobody listens");
+        TcpStream::connect(to).expect_err("nothing listens");
     }
     let events = trace.wait_port(to.port(), mapped_connects + PLAIN);
     assert_eq!(events.len(), mapped_connects + PLAIN);
@@ -283,9 +283,9 @@ fn mapped_connects_leave_nothing_behind() {
 }
 
 crate::tests![
-    reasons_of_closes,
-    refused_at_once_or_later,
-    a_child_closes_what_it_inherited,
+    close_reasons,
+    refused_immediately_or_later,
+    a_child_closes_an_inherited_socket,
     a_killed_owner_is_reported_in_full,
     a_connection_reset_in_the_queue_is_still_accepted_and_closed,
     mapped_connects_leave_nothing_behind,

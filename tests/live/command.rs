@@ -24,7 +24,7 @@ use nix::{
 };
 use serde_json::Value;
 
-/// The events in a file, checked against the schema.
+/// The events in a file, validated against the schema.
 fn events_in(file: impl AsRef<Path>) -> Vec<Value> {
     let text = fs::read_to_string(file).expect("read the output");
     let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -32,7 +32,7 @@ fn events_in(file: impl AsRef<Path>) -> Vec<Value> {
     events
 }
 
-/// tcptrace with options, about to run a shell script.
+/// tcptrace with options, set up to run a shell script.
 fn beside(options: &[&str], script: &str) -> Command {
     let mut command = tcptrace();
     command.args(["--probes", &common::probes()]).args(options).args(["--", "sh", "-c", script]);
@@ -43,7 +43,7 @@ fn run(options: &[&str], script: &str) -> Output {
     beside(options, script).stdin(Stdio::null()).output().expect("run tcptrace")
 }
 
-/// Accept `count` connections, and wait until each peer has closed.
+/// Accepts `count` connections, and waits until each peer has closed.
 fn serve(listener: TcpListener, count: usize) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         for _ in 0..count {
@@ -54,9 +54,9 @@ fn serve(listener: TcpListener, count: usize) -> thread::JoinHandle<()> {
     })
 }
 
-fn only_the_command_and_what_descends_from_it() {
+fn only_the_command_and_its_descendants_are_traced() {
     let this = std::env::current_exe().expect("this program");
-    // Each way to have a child, each to a port of its own.
+    // All ways to create a child, each with a different port.
     let ways = [
         ("the command itself", "exec busybox nc 127.0.0.1 PORT"),
         ("fork", "busybox nc 127.0.0.1 PORT & wait"),
@@ -116,7 +116,7 @@ fn accepts_of_the_command_are_traced() {
     assert_eq!(all(&events, "TcpConnectionClose").len(), 2);
 }
 
-fn exit_status_is_passed_through() {
+fn the_exit_status_is_that_of_the_command() {
     for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)] {
         assert_eq!(run(&[], script).status.code(), Some(code), "{script}");
     }
@@ -154,7 +154,7 @@ fn lines_go_to_stderr() {
     assert_eq!(stderr.matches("\"type\":\"NetworkEvent\"").count(), 2, "{stderr}");
 }
 
-fn a_signal_is_passed_on() {
+fn signals_are_forwarded() {
     let mut child = beside(&[], "echo up; exec busybox sleep 600")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -167,7 +167,7 @@ fn a_signal_is_passed_on() {
 }
 
 fn ctrl_c_is_left_to_the_command() {
-    // Whoever started the tests may ignore it, as a shell without job control does, and then a shell cannot trap it.
+    // SIGINT may be ignored in the tests' parent, as in a background job of a shell; a shell cannot trap it then.
     let script = r#"exec env --default-signal=INT sh -c "
         trap 'echo caught; exit 5' INT; echo up; while :; do busybox sleep 1; done""#;
     let mut terminal = Terminal::run(&beside(&["-q"], script), 80, 24);
@@ -222,12 +222,12 @@ fn a_sudo_user_has_all_groups() {
     assert_eq!(said.lines().collect::<Vec<_>>(), ["54322 54323 54325", "/home/ann /bin/sh"], "{output:?}");
 }
 
-/// A shell line: connect a daemon to PORT, and end once it is connected. Descriptor 9 is the shell's
-/// alone, so the reader of $FIFO sees its end.
+/// A shell line that makes a daemon connect to PORT, and ends once it is connected. Only the shell has descriptor 9, so
+/// the reader of $FIFO sees end-of-file when the shell ends.
 const LEAVES_A_DAEMON: &str = "exec 9>$FIFO; (busybox setsid sh -c 'exec 9>&-; exec busybox nc 127.0.0.1 PORT' \
      > /dev/null 2>&1 &); read connected";
 
-/// Runs that; `after` gets the connection when the command has ended.
+/// Runs that line; `after` gets the connection when the command has ended.
 fn leave_a_daemon(after: impl FnOnce(TcpStream) + Send) -> Vec<Value> {
     let folder = Folder::new();
     nix::unistd::mkfifo(&folder.path("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
@@ -267,7 +267,7 @@ fn no_wait_for_open_daemon_connections() {
     net::wait_for_end(&mut stream);
 }
 
-fn a_file_that_cannot_be_opened_stops_everything() {
+fn an_unopenable_output_is_an_error() {
     let output = run(&["-o", "/nonexistent/file"], "echo ran");
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout, b"");
@@ -275,8 +275,8 @@ fn a_file_that_cannot_be_opened_stops_everything() {
     assert!(stderr.starts_with("tcptrace: open /nonexistent/file: No such file"), "{stderr}");
 }
 
-/// A script waits for a line, a service manager for a message; the command gets neither.
-fn readiness_is_told() {
+/// A script waits for a line, a service manager for a message; the command inherits neither.
+fn readiness_is_reported() {
     let folder = Folder::new();
     let (fifo, notified) = (folder.path("ready"), folder.path("notify"));
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
@@ -299,17 +299,17 @@ fn readiness_is_told() {
 }
 
 crate::tests![
-    readiness_is_told,
-    only_the_command_and_what_descends_from_it,
+    readiness_is_reported,
+    only_the_command_and_its_descendants_are_traced,
     accepts_of_the_command_are_traced,
-    exit_status_is_passed_through,
+    the_exit_status_is_that_of_the_command,
     the_command_keeps_its_stdin_stdout_and_stderr,
     lines_go_to_stderr,
-    a_signal_is_passed_on,
+    signals_are_forwarded,
     ctrl_c_is_left_to_the_command,
     it_runs_as_the_user_who_called_sudo,
     a_sudo_user_has_all_groups,
     waits_for_the_last_close_of_a_daemon,
     no_wait_for_open_daemon_connections,
-    a_file_that_cannot_be_opened_stops_everything,
+    an_unopenable_output_is_an_error,
 ];

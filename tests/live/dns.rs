@@ -1,7 +1,7 @@
-//! Names of remote ends: dnsmasq answers, real clients ask and connect.
+//! Names of remote ends: dnsmasq answers, real clients resolve and connect.
 //!
-//! Tests run side by side and hear each other: events are distinguished by namespace, and what is
-//! guessed across namespaces by addresses that no other test uses.
+//! Tests run in parallel and see each other's events: these are distinguished by namespace, and guesses across
+//! namespaces by addresses that no other test uses.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,13 +14,13 @@ use crate::common::{
 };
 use serde_json::Value;
 
-/// Waits for so many events of a type about connections to the listener; the client's side.
+/// Waits for this many events of a type on connections to the listener; the client's side.
 fn about(trace: &mut Trace, listener: &Listener, kind: &str, count: usize) -> Vec<Value> {
     let (looked_at, found) = (Cell::new(0), RefCell::new(Vec::new()));
     let is_it =
         |net: &&Value| net["type"] == kind && net["dport"] == listener.port && net["netns"] == listener.netns;
     trace.wait(&format!("{count} {kind} of port {}", listener.port), |events| {
-        // Other tests may make many events: look at each once.
+        // Other tests may make many events: look at each only once.
         let new = events[looked_at.replace(events.len())..].iter().map(common::net);
         found.borrow_mut().extend(new.filter(is_it).cloned());
         found.borrow().len() >= count
@@ -142,7 +142,7 @@ fn a_truncated_answer_is_completed_over_tcp() {
     }
 }
 
-fn a_name_that_does_not_exist_names_nothing() {
+fn nonexistent_names_are_not_shown() {
     let lab = DnsLab::new();
     let _server = lab.serve("host-record=one.example,198.51.100.1");
     let listener = lab.listen();
@@ -154,14 +154,14 @@ fn a_name_that_does_not_exist_names_nothing() {
     assert!(event.get("dns").is_none() && event.get("dns_guess").is_none(), "{event}");
 }
 
-fn other_resolvers_are_heard_too() {
+fn answers_from_other_resolvers_are_seen() {
     let lab = DnsLab::new();
     let _server = lab.serve("host-record=bb.example,192.0.2.1\nhost-record=curl.example,192.0.2.2");
     let listener = lab.listen();
     let mut trace = Trace::start(&[]);
     lab.run("busybox", &["nslookup", "-type=a", "bb.example", "127.0.0.53"]);
     lab.connect(&["192.0.2.1"], listener.port);
-    // The listener speaks no HTTP: that curl fails is no matter.
+    // The listener does not speak HTTP, so curl fails, but that does not matter.
     let url = format!("http://curl.example:{}/", listener.port);
     lab.command("curl").args(["-s", "--http0.9", "-o", "/dev/null", &url]).status().expect("run curl");
     let events = connects(&mut trace, &listener, 2);
@@ -169,7 +169,7 @@ fn other_resolvers_are_heard_too() {
     assert_eq!(names(&events[1]), ["curl.example"]);
 }
 
-fn namespaces_name_one_address_differently_and_others_guess() {
+fn names_are_per_namespace_and_guessed_elsewhere() {
     let (left, right, third) = (DnsLab::new(), DnsLab::new(), DnsLab::new());
     let _left = left.serve("host-record=left.example,198.51.100.2");
     let _right = right.serve("host-record=right.example,198.51.100.2");
@@ -215,7 +215,7 @@ fn a_failed_connection_has_its_name() {
     assert_eq!(names(event), ["one.example"]);
 }
 
-fn no_dns_watches_nothing() {
+fn no_dns_disables_names() {
     let lab = DnsLab::new();
     let _server = lab.serve("host-record=one.example,192.0.2.1");
     let listener = lab.listen();
@@ -225,7 +225,7 @@ fn no_dns_watches_nothing() {
     assert!(event.get("dns").is_none(), "{event}");
 }
 
-fn without_cgroup2_tracing_goes_on() {
+fn tracing_works_without_cgroup2() {
     let lab = DnsLab::with(
         "for at in $(awk '/ - cgroup2 / {print $5}' /proc/self/mountinfo); do umount -l $at; done",
     );
@@ -238,8 +238,8 @@ fn without_cgroup2_tracing_goes_on() {
     assert!(connects(&mut trace, &listener, 1)[0].get("dns").is_none());
 }
 
-/// Answers as few servers send them, each naming another address.
-fn answers_of_every_shape_are_heard() {
+/// Answers in forms that few servers send, each with another address.
+fn unusual_answers_are_understood() {
     let lab = DnsLab::new();
     let listener = lab.listen();
     let mut trace = Trace::start(&["-e", "connect"]);
@@ -290,12 +290,12 @@ crate::tests![
     ipv6_addresses_and_ipv6_servers,
     answers_over_udp_and_tcp_and_both_families,
     a_truncated_answer_is_completed_over_tcp,
-    a_name_that_does_not_exist_names_nothing,
-    other_resolvers_are_heard_too,
-    namespaces_name_one_address_differently_and_others_guess,
+    nonexistent_names_are_not_shown,
+    answers_from_other_resolvers_are_seen,
+    names_are_per_namespace_and_guessed_elsewhere,
     the_table_shows_names_and_marks_guesses,
     a_failed_connection_has_its_name,
-    no_dns_watches_nothing,
-    without_cgroup2_tracing_goes_on,
-    answers_of_every_shape_are_heard,
+    no_dns_disables_names,
+    tracing_works_without_cgroup2,
+    unusual_answers_are_understood,
 ];

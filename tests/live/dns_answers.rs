@@ -1,5 +1,5 @@
-//! DNS answers as the kernel sees them, without servers: the virtual machines of tests/kernels do not have what
-//! the tests in dns.rs need.
+//! DNS answers as seen by the kernel, without servers: the virtual machines of tests/kernels lack what the tests in
+//! dns.rs need.
 
 use std::{
     io::{Read, Write},
@@ -12,7 +12,7 @@ use crate::common::{
     network,
 };
 
-/// A DNS message: this name of the domain "example" has this IPv4 address.
+/// A DNS message in which this name in the domain "example" has this IPv4 address.
 fn answer(name: &str, address: [u8; 4]) -> Vec<u8> {
     let mut message = b"\0\0\x81\x80\0\x01\0\x01\0\0\0\0".to_vec();
     for label in [name, "example", ""] {
@@ -40,7 +40,7 @@ fn over_tcp(address: IpAddr, message: &[u8]) {
     client.read_exact(&mut vec![0; 2 + message.len()]).expect("the answer");
 }
 
-fn answers_name_what_is_connected_to() {
+fn answers_give_names_to_connections() {
     network::own();
     let mut trace = Trace::start(&["-e", "connect"]);
     let listener = TcpListener::bind("0.0.0.0:0").expect("listen");
@@ -61,4 +61,4 @@ fn answers_name_what_is_connected_to() {
     }
 }
 
-crate::tests![answers_name_what_is_connected_to,];
+crate::tests![answers_give_names_to_connections,];

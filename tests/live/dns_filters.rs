@@ -1,4 +1,4 @@
-//! Filters on names: real answers, real connections, and what of them is printed.
+//! Filters on names, with real answers and real connections.
 
 use crate::common::{
     self, Trace,
@@ -8,14 +8,14 @@ use crate::common::{
 };
 use serde_json::Value;
 
-/// A lab with names, and someone to connect to.
+/// A lab with names, and a listener to connect to.
 struct Fixture {
     lab: DnsLab,
     _server: Server,
     listener: Listener,
 }
 
-/// Each leads to an address of its own; the last has no name.
+/// Each name resolves to another address; the last host has no name.
 const HOSTS: [&str; 4] = ["one.example", "www.one.example", "two.example", "192.0.2.9"];
 
 impl Fixture {
@@ -29,27 +29,27 @@ impl Fixture {
         Fixture { lab, _server: server, listener }
     }
 
-    /// Starts tcptrace: of this lab only, and with `{port}` the listener's.
+    /// Starts tcptrace for this lab only; `{port}` becomes the listener's port.
     fn trace(&self, arguments: &[&str], filter: &str) -> Trace {
         let port = self.listener.port.to_string();
         let filter = format!("netns == {} AND ({})", self.listener.netns, filter.replace("{port}", &port));
         Trace::start(&[arguments, &[&filter]].concat())
     }
 
-    /// Connects to every host, and waits until that is over.
+    /// Connects to every host, and waits until all connections are closed.
     fn connect(&self) {
         self.lab.connect(&HOSTS, self.listener.port);
         self.settle();
     }
 
-    /// Until there are only listeners and TIME_WAIT: then everything has been reported.
+    /// Waits until there are only listeners and TIME_WAITs: by then everything has been reported.
     fn settle(&self) {
         let is_open = r#"FNR > 1 && $4 != "0A" && $4 != "06" { open = 1 } END { exit !open }"#;
         let wait = format!("while awk '{is_open}' /proc/net/tcp /proc/net/tcp6; do :; done");
         self.lab.run("sh", &["-c", &wait]);
     }
 
-    /// What was reported, in short, and of which host: `connect 1`; with `<` for the listener's side.
+    /// The events in short form, with the host: `connect 1`; with `<` for the listener's side.
     fn summarized(&self, events: &[Value]) -> Vec<String> {
         let short = |event: &Value| {
             let event = net(event);
@@ -68,14 +68,14 @@ impl Fixture {
         events.iter().map(short).collect()
     }
 
-    /// All hosts are connected to: what is reported is this, and nothing else.
+    /// Connects to all hosts and checks that exactly these events are reported.
     fn check(&self, arguments: &[&str], filter: &str, expected: &[&str]) {
         let trace = self.trace(arguments, filter);
         self.connect();
         let ended = trace.stop();
         assert!(ended.status.success(), "{}", ended.stderr);
         let mut reported = self.summarized(&ended.events);
-        // The two ends of a connection take turns as they like.
+        // The order of the two ends of a connection is not fixed.
         reported.sort();
         let mut expected: Vec<String> = expected.iter().map(|&line| line.to_owned()).collect();
         expected.sort();
@@ -111,7 +111,7 @@ fn names_and_wildcards_select_connections_to_their_end() {
     }
 }
 
-fn connections_without_a_name_meet_negated_conditions() {
+fn connections_without_a_name_match_negated_conditions() {
     let fixture = Fixture::new();
     let others = ["connect 2", "connect 3", "connect 9", "close 2", "close 3", "close 9"];
     fixture.check(&[], r#"dns != "one.example""#, &and_accepted(&others));
@@ -121,7 +121,7 @@ fn connections_without_a_name_meet_negated_conditions() {
     fixture.check(&[], r#"NOT (dns in ["*.example"] OR direction == "ingress")"#, &unnamed);
 }
 
-fn other_attributes_beside_names() {
+fn names_combined_with_other_attributes() {
     let fixture = Fixture::new();
     fixture.check(
         &[],
@@ -173,7 +173,7 @@ fn existing_sockets_have_no_name() {
     };
     for arguments in [&["--snapshot"][..], &["--existing", "--timeout", "10ms"]] {
         assert_eq!(kinds(arguments, r#"dns == "one.example""#), [""; 0]);
-        // The test's listener, and two of dnsmasq's.
+        // The listener of the test, and two of dnsmasq.
         assert_eq!(kinds(arguments, r#"dns != "one.example""#), ["LISTEN"; 3]);
     }
 }
@@ -210,8 +210,8 @@ fn the_first_matching_rule_is_reported() {
 
 crate::tests![
     names_and_wildcards_select_connections_to_their_end,
-    connections_without_a_name_meet_negated_conditions,
-    other_attributes_beside_names,
+    connections_without_a_name_match_negated_conditions,
+    names_combined_with_other_attributes,
     each_kind_of_event,
     a_failure_is_filtered_by_its_name,
     existing_sockets_have_no_name,

@@ -1,4 +1,4 @@
-//! The examples of the manual page, of its section FILTERS and of the README, run.
+//! Runs the examples in the manual page, in its section FILTERS and in the README.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::common::{
     net::{self, Pair, V4},
 };
 
-/// The blocks between `.EX` and `.EE` in a section of the manual page, as the reader sees them.
+/// The blocks between `.EX` and `.EE` in a section of the manual page, as displayed.
 fn blocks(section: &str) -> Vec<String> {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tcptrace.8");
     let page = fs::read_to_string(page).expect("the manual page");
@@ -27,7 +27,7 @@ fn blocks(section: &str) -> Vec<String> {
     blocks.map(|block| block.replace("\\e", "\\").replace("\\-", "-")).collect()
 }
 
-/// The commands among them, without the prompt.
+/// The commands in these blocks, without the prompt.
 fn commands(section: &str) -> Vec<String> {
     let blocks = blocks(section);
     blocks
@@ -38,7 +38,7 @@ fn commands(section: &str) -> Vec<String> {
         .collect()
 }
 
-/// Shortened, for a test has no hour.
+/// Shortens timeouts for the test.
 fn soon(example: &str) -> String {
     let times = ["--timeout 1m", "--timeout 1h"];
     if let Some(time) = times.iter().find(|time| example.contains(*time)) {
@@ -50,7 +50,7 @@ fn soon(example: &str) -> String {
     if ends_by_itself { example.to_owned() } else { example.replacen("tcptrace", "tcptrace --timeout 3s", 1) }
 }
 
-/// A folder for what the examples write, and for programs this machine may not have.
+/// A directory for files that the examples write, and for programs missing on this machine.
 struct Place(Folder);
 
 impl Place {
@@ -59,7 +59,7 @@ impl Place {
         fs::create_dir(folder.path("bin")).expect("make a folder");
         symlink(env!("CARGO_BIN_EXE_tcptrace"), folder.path("bin/tcptrace")).expect("link");
         symlink("/bin/busybox", folder.path("bin/wget")).expect("link");
-        // The journal's is used only where there is a journal.
+        // systemd-cat works only if the journal is running.
         if !Path::new("/run/systemd/journal/stdout").exists() {
             folder.write("bin/systemd-cat", "#!/bin/sh\nexec cat\n");
             fs::set_permissions(folder.path("bin/systemd-cat"), PermissionsExt::from_mode(0o755))
@@ -68,7 +68,7 @@ impl Place {
         Place(folder)
     }
 
-    /// A shell takes the quotes off, as it does for the reader. An example that does not end fails.
+    /// Runs a command in a shell, so that quotes are removed as for a user. An example that does not end fails.
     fn run(&self, command: &str) -> Output {
         let path = std::env::var("PATH").expect("PATH");
         Command::new("timeout")
@@ -80,7 +80,7 @@ impl Place {
     }
 }
 
-/// Meanwhile there are connections, and some that fail.
+/// Makes connections, some of which fail, while `act` runs.
 fn with_something_to_see(act: impl FnOnce()) {
     let (end, over) = channel::<()>();
     thread::scope(|scope| {
@@ -103,7 +103,7 @@ fn every_example_works() {
         let command = soon(example).replace("/usr/share/bash-completion/completions/", "completions.");
         let output = place.run(&command);
         let stderr = String::from_utf8_lossy(&output.stderr);
-        // wget finds nobody listening: its status is the example's then
+        // wget gets a refused connection, and its status is that of the example
         let allowed = if example.contains(" -- ") { 0..2 } else { 0..1 };
         assert!(output.status.code().is_some_and(|code| allowed.contains(&code)), "{example}: {output:?}");
         assert!(!stderr.contains("error"), "{example}: {stderr}");
@@ -114,7 +114,7 @@ fn every_example_works() {
     };
     with_something_to_see(|| {
         thread::scope(|scope| {
-            // At once: most of the time goes into waiting.
+            // In parallel, because most of the time is spent waiting.
             let running: Vec<_> =
                 examples.iter().map(|example| scope.spawn(move || check(example))).collect();
             let failed = running.into_iter().filter_map(|run| run.join().err()).count();
@@ -125,7 +125,7 @@ fn every_example_works() {
     assert!(csv.lines().count() > 1, "{csv}");
 }
 
-/// Recorded, and read again twice.
+/// The recording is made, then read twice.
 fn the_recording_of_the_manual() {
     let examples = commands("RECORDINGS");
     let [record, failed, csv] = &examples[..] else { panic!("{examples:#?}") };
@@ -142,16 +142,16 @@ fn the_recording_of_the_manual() {
     assert!(csv.starts_with("timestamp,event,") && csv.lines().count() == 1, "{csv}");
 }
 
-/// The jq programs of the README, each on a line after a prompt.
+/// The jq programs in the README, each on one line after a prompt.
 fn readme_programs() -> Vec<String> {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
     readme.lines().filter_map(|line| line.strip_prefix("$ jq ").map(|rest| format!("jq {rest}"))).collect()
 }
 
-fn every_jq_program_of_the_readme_finds_something() {
+fn every_jq_program_in_the_readme_finds_something() {
     let mut trace = Trace::start(&["-p", &std::process::id().to_string()]);
     let closed = Pair::new(V4).port();
-    TcpStream::connect((V4, closed)).expect_err("nobody listens");
+    TcpStream::connect((V4, closed)).expect_err("nothing listens");
     let mut pair = Pair::new(V4);
     let port = pair.port();
     net::reset(pair.client);
@@ -173,11 +173,11 @@ fn every_jq_program_of_the_readme_finds_something() {
     }
 }
 
-fn every_example_of_the_filters_section_runs() {
+fn every_example_in_the_filters_section_works() {
     let place = Place::new();
     let yaml = blocks("FILTERS").into_iter().find(|block| block.starts_with("process_filter:"));
     place.0.write("netmon.yaml", &yaml.expect("a configuration"));
-    // A command may go on in the next lines: the whole block is one.
+    // A command may continue on the next line: the whole block is one.
     let blocks = blocks("FILTERS");
     let examples: Vec<_> = blocks.iter().filter_map(|block| block.strip_prefix("# ")).collect();
     for example in &examples {
@@ -191,6 +191,6 @@ fn every_example_of_the_filters_section_runs() {
 crate::tests![
     the_recording_of_the_manual,
     every_example_works,
-    every_example_of_the_filters_section_runs,
-    every_jq_program_of_the_readme_finds_something,
+    every_example_in_the_filters_section_works,
+    every_jq_program_in_the_readme_finds_something,
 ];

@@ -1,4 +1,4 @@
-//! What exists at the start: every state, two namespaces, no gap and no double.
+//! Sockets that exist at the start: every state, two namespaces, without gaps or duplicates.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use crate::odr_server;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::{Value, json};
 
-/// The events of one snapshot.
+/// The events of a snapshot.
 fn snapshot() -> Vec<Value> {
     parse(&printed(&["-j"]))
 }
@@ -44,7 +44,7 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// What snapshots say of a namespace, once they say all that is expected: states take their time.
+/// The events of a namespace in a snapshot, once they are as expected: some states take time to be reached.
 fn settled(netns: u64, expected: &BTreeSet<Seen>) -> Vec<Value> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -82,7 +82,7 @@ fn every_state_in_two_namespaces() {
     });
 }
 
-/// What only the holder of a descriptor can know.
+/// Checks what is known only for sockets with a descriptor.
 fn cookies_and_queues(events: &[Value], sockets: &SocketStates) {
     for (cookie, seen) in &sockets.cookies {
         let of: Vec<&Value> = events.iter().filter(|event| common::net(event)["cookie"] == *cookie).collect();
@@ -106,7 +106,7 @@ fn cookies_and_queues(events: &[Value], sockets: &SocketStates) {
     assert_eq!(queue(sockets.waited_for.0), json!({"len": 1, "max": sockets.waited_for.1}));
 }
 
-/// The sockets of the current namespace as iproute2 sees them: the same, with the same owners.
+/// Compares with ss from iproute2: the same sockets of this namespace, with the same owners.
 fn as_ss_says(events: &[Value]) {
     let output = Command::new("ss").args(["-tanpH"]).output().expect("ss, from iproute2: make test-deps");
     assert!(output.status.success(), "{output:?}");
@@ -124,21 +124,21 @@ fn a_shared_socket_names_all_its_processes() {
     fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).expect("let it be inherited");
     let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
     fcntl(&listener, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("no more");
-    // once it answers it is past exec
+    // once it answers, the exec is done
     let stdin = child.stdin.as_mut().expect("piped");
     stdin.write_all(b"x").and_then(|()| stdin.flush()).expect("cat listens");
     child.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("cat answers");
 
     let program = std::fs::read_link(format!("/proc/{}/exe", child.id())).expect("its program");
     let name = program.file_name().and_then(|name| name.to_str()).expect("UTF-8");
-    // A snapshot shows all namespaces, and sockets of other tests may have the same port number, there or as a
-    // remote port: ask for this listener alone.
+    // A snapshot shows all namespaces, and sockets of other tests may have the same local or remote port: select this
+    // listener only.
     let this_listener = format!("netns == {} AND port_src == {port} AND port_dst == 0", network::number());
     let events = parse(&printed(&["-j", &this_listener]));
     let table = printed(&[&this_listener]);
     child.kill().and_then(|()| child.wait()).expect("end cat");
     let event = the(&events, "TcpConnectionExisting");
-    // Children that other tests have forked and not yet executed may be owners, too.
+    // Children that other tests have just forked may be owners too.
     let owners = common::net(event)["owners"].as_array().expect("owners");
     assert!(owners.iter().any(|owner| owner["pid"] == std::process::id()), "{event:#}");
     let is_child = |owner: &Value| owner["pid"] == child.id() && owner["filename"] == name;
@@ -174,7 +174,7 @@ fn snapshots_in_all_formats() {
     let column =
         |name: &str| header.iter().position(|column| column == name).unwrap_or_else(|| panic!("{name}"));
     let rows: Vec<_> = reader.records().map(|row| row.expect("as many fields as columns")).collect();
-    // Other tests leave TIME_WAITs: the port alone does not name a socket.
+    // Other tests leave sockets in TIME_WAIT, so the port alone does not identify a socket.
     let ends = |row: &csv::StringRecord| {
         row[column("dport")] == port.to_string() && row[column("sport")] == pair.client_port().to_string()
     };
@@ -264,7 +264,7 @@ fn open_connections_close_with_their_owner() {
     }
 }
 
-/// Connections come and go, as fast as they can, while tcptrace starts again and again.
+/// Connections open and close as fast as possible while tcptrace is started repeatedly.
 fn each_connection_exists_or_is_opened_once() {
     let mut churn = Actor::start("connect and close, many times");
     let port: u16 = churn.hear().parse().expect("a port");
@@ -273,13 +273,14 @@ fn each_connection_exists_or_is_opened_once() {
         let mut trace = Trace::start(&["--existing"]);
         trace.wait("enough events", |events| events.len() > 500);
         churn.tell("pause");
-        // its last connection, on a port of its own: what came before is reported before
+        // its last connection, on a different port: all earlier ones are reported before it
         let last: u16 = churn.hear().parse().expect("a port");
         trace.wait("the last close", |events| {
             common::of_port(&events[events.len().saturating_sub(500)..], last).len() >= 4
         });
         let ended = trace.stop();
-        // A connection whose accept the kernel skipped is lost as a whole, and counted (LIMITS in the manual).
+        // If the kernel skips the accept of a connection, the whole connection is lost, and counted (LIMITS in the
+        // manual).
         let skipped = |line: &&str| line.contains("the kernel skipped a probe");
         assert!(ended.lost().iter().all(skipped), "{:?}", ended.lost());
         let mut sequences: BTreeMap<u64, Vec<&Value>> = BTreeMap::new();
@@ -298,7 +299,7 @@ fn each_connection_exists_or_is_opened_once() {
     assert!(both > 0, "no connection was found and closed in five starts");
 }
 
-/// Check all events of one socket, whose process has closed it by now. True: it existed at the start, then closed.
+/// Checks all events of a socket that has been closed by its process. True if it existed at the start, then closed.
 fn was_found_and_closed(sequence: &[&Value]) -> bool {
     let types: Vec<&str> = sequence.iter().map(|net| net["type"].as_str().expect("a type")).collect();
     match types[..] {
@@ -306,7 +307,7 @@ fn was_found_and_closed(sequence: &[&Value]) -> bool {
             false
         }
         ["TcpConnectionExisting", "TcpConnectionClose"] => true,
-        // found while it waited
+        // found before it was accepted
         ["TcpConnectionExisting", "TcpConnectionAccept", "TcpConnectionClose"]
         | ["TcpConnectionExisting", "TcpConnectionEstablish", "TcpConnectionClose"] => true,
         ["TcpConnectionExisting"]
@@ -350,7 +351,7 @@ fn listeners_and_states() {
     assert_eq!(steps(port, 0), walk(&["CLOSED", "LISTEN", "CLOSED"]));
     let server = walk(&["SYN_RECV", "ESTABLISHED", "CLOSE_WAIT", "LAST_ACK", "CLOSED"]);
     assert_eq!(steps(port, client_port), server);
-    // its local port is not chosen yet at the first step
+    // the local port is not chosen yet at the first step
     let client = walk(&["SYN_SENT", "ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "CLOSED"]);
     assert!(steps(client_port, port).ends_with(&client), "{events:#?}");
     for event in all(&events, "TcpStateChange") {
@@ -362,7 +363,7 @@ fn listeners_and_states() {
     }
 }
 
-/// The part of another process: connect, accept and close with pauses, until the test ends it.
+/// The part of another process: connects, accepts and closes with pauses, until the test ends it.
 pub fn connect_and_close_many_times() {
     let listener = TcpListener::bind((V4, 0)).expect("listen");
     let address = listener.local_addr().expect("an address");
@@ -388,7 +389,7 @@ pub fn connect_and_close_many_times() {
             if open.len() > 20 {
                 open.pop_front();
             }
-            // a pace that a debug build can print
+            // a rate that a debug build can keep up with
             std::thread::sleep(std::time::Duration::from_micros(500));
         }
         open.clear();

@@ -1,4 +1,4 @@
-//! What can happen to tcptrace, its output and the clock while it traces.
+//! What can happen to tcptrace, its output and the clock during tracing.
 
 use std::{
     collections::BTreeSet,
@@ -29,7 +29,7 @@ use crate::common::{
     of_port, probes, tcptrace, the,
 };
 
-/// The numbers of all programs, maps and links of this kernel.
+/// The ids of all programs, maps and links in this kernel.
 fn objects() -> [BTreeSet<u32>; 3] {
     [
         ProgInfoIter::default().map(|prog| prog.id).collect(),
@@ -38,20 +38,20 @@ fn objects() -> [BTreeSet<u32>; 3] {
     ]
 }
 
-/// Those that a process has descriptors of.
+/// The ids of those that a process has descriptors of.
 fn objects_of(pid: u32) -> [BTreeSet<u32>; 3] {
     let folder = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("its descriptors");
     let infos: Vec<String> =
         folder.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect();
-    // A link's info names its program, too.
+    // The information of a link names its program too.
     ["prog_id:", "map_id:", "link_id:"].map(|name| {
         let numbers = infos.iter().flat_map(|info| info.lines()).filter_map(|line| line.strip_prefix(name));
         numbers.map(|number| number.trim().parse().expect("a number")).collect()
     })
 }
 
-/// At any moment: while it starts, while it traces, while it prints what exists.
-fn killed_it_leaves_nothing() {
+/// Kills it at any moment: while it starts, traces, or prints existing sockets.
+fn sigkill_leaves_nothing_in_the_kernel() {
     let mut most = 0;
     for wait in [0, 5, 20, 50, 100, 200, 400, 1000] {
         let mut child = tcptrace()
@@ -66,7 +66,7 @@ fn killed_it_leaves_nothing() {
         most = most.max(had.iter().map(BTreeSet::len).sum());
         child.kill().expect("kill it");
         child.wait().expect("wait for it");
-        // The kernel takes a while to free what descriptors held.
+        // The kernel takes a while to free objects after the last descriptor is closed.
         let left = || had.iter().zip(&objects()).map(|(had, now)| had & now).collect::<Vec<_>>();
         let deadline = Instant::now() + PATIENCE;
         while left().iter().any(|left| !left.is_empty()) {
@@ -77,8 +77,8 @@ fn killed_it_leaves_nothing() {
     assert!(most > 20, "it was never seen with more than {most} programs, maps and links");
 }
 
-/// With a command: it goes on, and what tcptrace had is gone.
-fn killed_it_leaves_its_command() {
+/// With a command: the command continues, and tcptrace's objects are freed.
+fn sigkill_leaves_the_command_running() {
     let mut child = tcptrace()
         .args(["-q", "--probes", &probes(), "--", "sh", "-c", "echo $$; read end; echo ended"])
         .stdin(Stdio::piped())
@@ -95,7 +95,7 @@ fn killed_it_leaves_its_command() {
     assert_eq!(rest, "ended\n");
 }
 
-fn stopped_and_continued_it_goes_on() {
+fn tracing_continues_after_sigstop() {
     let mut trace = Trace::start(&[]);
     trace.signal(Signal::SIGSTOP);
     let port = Pair::new(V4).port();
@@ -107,8 +107,8 @@ fn stopped_and_continued_it_goes_on() {
     assert!(ended.status.success() && ended.lost().is_empty(), "{}", ended.stderr);
 }
 
-/// Lines go where they went: to the file that was opened, whatever its name is by now.
-fn an_output_that_is_removed() {
+/// Lines go to the file that was opened, even if it is renamed or removed.
+fn a_removed_output_file_is_still_written() {
     let folder = Folder::new();
     let mut running = Launch::new().args(["-j", "-o", &folder.name("out")]).start();
     fs::rename(folder.path("out"), folder.path("moved")).expect("rename");
@@ -129,8 +129,8 @@ fn an_output_that_is_removed() {
     assert!(status.success(), "{stderr}");
 }
 
-/// A file system of 64 kB, of its own: what was written stays whole lines.
-fn a_full_disk_ends_it() {
+/// On a full file system of 64 kB the output consists of whole lines.
+fn a_full_disk_ends_the_run() {
     let folder = Folder::new();
     let script = "mount -t tmpfs -o size=64k none $1 || exit 9; shift; \"$@\" > $DIR/out; echo status $? >&2; cat $DIR/out";
     let mut command = Command::new("unshare");
@@ -150,10 +150,10 @@ fn a_full_disk_ends_it() {
     }
 }
 
-fn two_see_the_same() {
+fn two_tracers_report_the_same() {
     let mut traces = [Trace::start(&[]), Trace::start(&[])];
     let port = Pair::new(V4).port();
-    // Each has its own clock reading: all but the times is the same.
+    // Clocks are read separately, so everything except the times must be equal.
     let told = |event: &Value| {
         let net = &event["network_event"];
         [&net["type"], &net["cookie"], &net["sport"], &event["process"]["exec_id"], &event["process"]["args"]]
@@ -167,7 +167,7 @@ fn two_see_the_same() {
     }
 }
 
-/// Nanoseconds since 1970 of an event's time.
+/// The time of an event since 1970.
 fn time_of(event: &Value) -> Duration {
     let text = event["timestamp"].as_str().expect("a timestamp");
     let time = humantime::parse_rfc3339(text).expect("a time");
@@ -178,7 +178,7 @@ fn now() -> Duration {
     SystemTime::UNIX_EPOCH.elapsed().expect("after 1970")
 }
 
-/// A connection of now has the time of now, to the tick of the reader.
+/// Checks that the time of a new connection is the current time, within the reader's interval.
 fn assert_now(trace: &mut Trace) {
     let before = now();
     let port = Pair::new(V4).port();
@@ -188,17 +188,17 @@ fn assert_now(trace: &mut Trace) {
     assert!(before < time + slack && time < now() + slack, "{time:?} is not {before:?}");
 }
 
-/// A day ahead of the kernel's clock, as in a container that was restored elsewhere.
-fn in_a_time_namespace_times_are_true() {
+/// A day ahead of the kernel's clock, as in a container restored on another host.
+fn times_are_correct_in_a_time_namespace() {
     for offset in ["86400", "-1"] {
         let mut command = Command::new("unshare");
         command.args(["--time", "--boottime", offset, "--fork"]).arg(env!("CARGO_BIN_EXE_tcptrace"));
         let mut trace = Trace::of(Launch::with(command).args(["-j", "--probes", &probes()]));
         assert_now(&mut trace);
-        // The arguments of a parent are found by when it was forked.
+        // The arguments of a parent are looked up with the time of its fork.
         let event = all(&trace.events, "TcpConnectionEstablish")[0];
         assert_ne!(event["parent"]["args"], Value::Null, "{event:#}");
-        // unshare(1) itself ignores signals while it waits.
+        // unshare(1) ignores signals while it waits.
         let children = format!("/proc/{0}/task/{0}/children", trace.pid());
         let child = fs::read_to_string(children).expect("its children").trim().parse().expect("one child");
         kill(Pid::from_raw(child), Signal::SIGINT).expect("it runs");
@@ -206,7 +206,7 @@ fn in_a_time_namespace_times_are_true() {
     }
 }
 
-/// Forwards, and back again.
+/// Forwards, then back.
 fn when_the_clock_is_set_times_follow() {
     let mut trace = Trace::start(&[]);
     assert_now(&mut trace);
@@ -221,16 +221,16 @@ fn when_the_clock_is_set_times_follow() {
 pub fn tests() -> Vec<Trial> {
     let module = module_path!();
     vec![
-        trial(module, "killed_it_leaves_nothing", killed_it_leaves_nothing),
-        trial(module, "killed_it_leaves_its_command", killed_it_leaves_its_command),
-        trial(module, "stopped_and_continued_it_goes_on", stopped_and_continued_it_goes_on),
-        trial(module, "an_output_that_is_removed", an_output_that_is_removed),
-        trial(module, "a_full_disk_ends_it", a_full_disk_ends_it),
-        trial(module, "two_see_the_same", two_see_the_same),
-        trial(module, "in_a_time_namespace_times_are_true", in_a_time_namespace_times_are_true),
+        trial(module, "sigkill_leaves_nothing_in_the_kernel", sigkill_leaves_nothing_in_the_kernel),
+        trial(module, "sigkill_leaves_the_command_running", sigkill_leaves_the_command_running),
+        trial(module, "tracing_continues_after_sigstop", tracing_continues_after_sigstop),
+        trial(module, "a_removed_output_file_is_still_written", a_removed_output_file_is_still_written),
+        trial(module, "a_full_disk_ends_the_run", a_full_disk_ends_the_run),
+        trial(module, "two_tracers_report_the_same", two_tracers_report_the_same),
+        trial(module, "times_are_correct_in_a_time_namespace", times_are_correct_in_a_time_namespace),
         in_guest(
             |name| name == "clock",
-            "a kernel of its own: the clock is everybody's",
+            "a separate kernel, because setting the clock affects the whole machine",
             module,
             "when_the_clock_is_set_times_follow",
             when_the_clock_is_set_times_follow,

@@ -1,4 +1,4 @@
-//! The kernel's own classifier against the reference evaluator.
+//! Compares the kernel's filter with the reference evaluator.
 
 use crate::filter_cases::{filter, subject};
 use proptest::prelude::*;
@@ -7,13 +7,13 @@ use std::cell::Cell;
 use std::mem::MaybeUninit;
 use tcptrace::tracer::filter_test_run::FilterTestRun;
 
-/// Loading takes milliseconds, a run microseconds: many cases for each filter.
+/// Loading takes milliseconds, a run microseconds, so there are many cases per filter.
 const FILTERS: u32 = 250;
 const SUBJECTS: usize = 80;
 const CASES: u32 = 10_000;
 
 fn the_kernel_agrees_with_the_reference() {
-    // TCPTRACE_TEST_FILTERS: as many filters, for a longer run.
+    // TCPTRACE_TEST_FILTERS sets the number of filters, for longer runs.
     let filters = std::env::var("TCPTRACE_TEST_FILTERS").ok().and_then(|text| text.parse().ok());
     let filters = filters.unwrap_or(FILTERS);
     let compared = Cell::new(0);
@@ -21,7 +21,7 @@ fn the_kernel_agrees_with_the_reference() {
     let outcome = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(filters) }).run(
         &cases,
         |(filter, subjects)| {
-            // What can never match, or is too large, is the other test's business.
+            // Filters that are rejected are covered by another test.
             let Ok(program) = filter.compile() else { return Ok(()) };
             let fail = |e: anyhow::Error| TestCaseError::fail(format!("{e:#}"));
             let mut storage = MaybeUninit::uninit();

@@ -1,4 +1,4 @@
-//! Each filter option, and what they make together, on real connections.
+//! Filter options, alone and combined, on real connections.
 
 use crate::common;
 use crate::common::Trace;
@@ -11,17 +11,17 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
-/// The user of the second client.
+/// The user id of the second client.
 const USER: u32 = 4242;
 const CONTAINER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// The part of another process: connects to each address it is given, and closes.
+/// The part of another process: connects to each address it receives, and closes.
 pub fn client(kind: &str) {
     if kind == "apart" {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
     }
     if let Some(auid) = kind.strip_prefix("auid ") {
-        // Not every kernel lets it be set.
+        // Some kernels do not allow setting it.
         let _ = fs::write("/proc/self/loginuid", auid);
     }
     actor::say(fs::read_to_string("/proc/self/loginuid").unwrap_or_default().trim());
@@ -37,17 +37,17 @@ pub fn client(kind: &str) {
     }
 }
 
-/// Four clients, their servers (in this process), and what surrounds them.
+/// Four clients, their servers (in this process), and their environment.
 struct Fixture {
     folder: Folder,
     cgroup: Option<PathBuf>,
-    /// `alpha` in the folder; `beta` below `sub`, another user, in a container's cgroup; `gamma`
-    /// in a network namespace of its own, where it can only fail.
+    /// `alpha` in the directory; `beta` in `sub`, as another user, in a container's cgroup; `gamma` in a separate
+    /// network namespace, where its connects fail.
     alpha: Actor,
     beta: Actor,
     gamma: Actor,
     beta_auid: String,
-    /// The thread of gamma that left for the other namespace.
+    /// The thread of gamma that moved to the other namespace.
     gamma_tid: String,
 }
 
@@ -77,12 +77,11 @@ impl Fixture {
         Fixture { folder, cgroup, alpha, beta, gamma, beta_auid, gamma_tid }
     }
 
-    /// Runs tcptrace with `arguments`, has every client connect, and returns what was seen of
-    /// whom: `1e` the client's end of the first connection, `1i` the server's end, `4f` a failure.
+    /// Runs tcptrace with `arguments`, lets every client connect, and returns the ends seen: `1e` is the client's end
+    /// of the first connection, `1i` the server's, `4f` a failure.
     ///
-    /// 1: alpha over IPv4. 2: beta over IPv4. 3: alpha over IPv6. 4: alpha, refused.
-    /// 5: gamma, no route. Placeholders: `{1}` to `{4}` the server's ports, `{alpha}`, `{beta}`,
-    /// `{gamma}` pids, `{folder}`, `{cgroup}`.
+    /// 1: alpha over IPv4. 2: beta over IPv4. 3: alpha over IPv6. 4: alpha, refused. 5: gamma, no route. Placeholders:
+    /// `{1}` to `{4}` are the servers' ports, `{alpha}`, `{beta}`, `{gamma}` pids, `{folder}`, `{cgroup}`.
     fn seen(&mut self, arguments: &[&str]) -> (BTreeSet<String>, Vec<Value>) {
         let listen = |address: &str| TcpListener::bind((address, 0)).expect("listen");
         let mut servers = [listen("127.0.0.1"), listen("127.0.0.1"), listen("::1"), listen("127.0.0.1")];
@@ -177,7 +176,7 @@ impl Drop for Fixture {
     }
 }
 
-/// Wait until no connection of these ports is left, TIME_WAIT aside: all about it has been reported by then.
+/// Waits until no connection of these ports is left, except in TIME_WAIT: by then all events have been reported.
 fn wait_until_closed(ports: &[u16]) {
     let open = |table: &str| {
         let text = fs::read_to_string(table).unwrap_or_default();
@@ -209,14 +208,14 @@ fn options_about_the_process() {
         (&["--binary", "{folder}/alpha", "-b", "gamma"], "1e 3e 4f 5f"),
         (&["-b", "{folder}/sub/"], "2e"),
         (&["-b", "{folder}/"], "1e 2e 3e 4f 5f"),
-        // a link to alpha
+        // a symbolic link to alpha
         (&["-b", "{folder}/alias"], "1e 3e 4f"),
         (&["binary_path != \"{folder}/alias\""], "1i 2e 2i 3i 5f"),
         (&["--deny", "-b", "alpha"], "1i 2e 2i 3i 5f"),
         (&["--deny", "-b", "alpha", "-b", "{folder}/sub/"], "1i 2i 3i 5f"),
-        // The servers are this test: a denied binary is denied what it accepts, too.
+        // The servers are in this process, so denying this binary also denies its accepted connections.
         (&["--deny", "-b", "{own}"], "1e 2e 3e 4f 5f"),
-        // It turns round what a NetMon process_filter can say, and that has no pid.
+        // --deny inverts what a NetMon process_filter can express, which does not include pids.
         (&["-p", "{alpha},{beta}", "--deny", "-u", "0"], "2e"),
         (&["-u", "4242"], "2e"),
         (&["--uid", "0,4242", "-b", "beta"], "2e"),
@@ -303,13 +302,13 @@ fn predicates() {
     }
 }
 
-/// The rule of every event of a connection, or "-" for events without one.
+/// The rule of each event of a connection, or "-" for events without one.
 fn rules(events: &[Value], end: &str, port: u16) -> Vec<String> {
     let ours = events.iter().filter(|e| e["network_event"][end] == port);
     ours.map(|e| e["rule"].as_str().unwrap_or("-").to_owned()).collect()
 }
 
-fn rules_name_every_event_close_included() {
+fn rules_are_reported_in_every_event_including_close() {
     let mut fixture = Fixture::new("rules");
     let name = fixture.folder.name("netmon.yaml");
     fs::write(
@@ -328,7 +327,7 @@ fn rules_name_every_event_close_included() {
         };
         assert_eq!(event["rule"], rule, "{event}");
     }
-    // The rule is decided by the local port alone, which is known only after SYN_SENT.
+    // The rule depends only on the local port, which is known only after SYN_SENT.
     fs::write(&name, "egress:\n  rules:\n  - rule: low\n    event: port_src in [\"1-1023\"]\n  - rule: high\n    event: port_src != 0\n")
         .expect("write the configuration");
     let (seen, events) = fixture.seen(&["-c", &name]);
@@ -343,7 +342,7 @@ fn rules_name_every_event_close_included() {
     }
 }
 
-fn process_filters_in_yaml_and_what_they_add_up_to() {
+fn process_filters_in_yaml_combined_with_options() {
     let mut fixture = Fixture::new("yaml");
     let name = fixture.folder.name("netmon.yaml");
     for (text, arguments, expected) in [
@@ -388,7 +387,7 @@ crate::tests![
     options_about_the_connection,
     cgroups_and_containers,
     predicates,
-    rules_name_every_event_close_included,
-    process_filters_in_yaml_and_what_they_add_up_to,
+    rules_are_reported_in_every_event_including_close,
+    process_filters_in_yaml_combined_with_options,
     long_lists_and_both_kinds_of_address,
 ];

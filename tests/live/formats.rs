@@ -1,4 +1,4 @@
-//! The csv and odr formats, read by readers that are not ours.
+//! The csv and odr formats, checked with independent parsers.
 
 use std::{
     collections::HashSet,
@@ -18,7 +18,7 @@ use crate::{
     odr_server::{STATES, Server},
 };
 
-/// What tcptrace prints while one IPv4 and one IPv6 connection live and die, and their ports.
+/// The output of tcptrace for one IPv4 and one IPv6 connection, and their ports.
 fn trace(arguments: &[&str]) -> (String, [u16; 2]) {
     let running = Launch::new().args(arguments).start();
     let ports = [V4, V6].map(|address| {
@@ -32,7 +32,7 @@ fn trace(arguments: &[&str]) -> (String, [u16; 2]) {
     (collect(running, ports), ports)
 }
 
-/// Everything printed until each port was printed four times.
+/// The output until each port has been printed four times.
 fn collect(mut running: Running, ports: [u16; 2]) -> String {
     let mut stdout = BufReader::new(running.stdout.take().expect("stdout is piped"));
     let mut text = String::new();
@@ -51,7 +51,7 @@ fn collect(mut running: Running, ports: [u16; 2]) -> String {
     text
 }
 
-fn csv_is_one_table() {
+fn csv_has_the_same_columns_for_all_events() {
     let (text, ports) = trace(&["-f", "csv"]);
     assert!(text.ends_with("\r\n") && text.matches('\n').count() == text.matches("\r\n").count());
     let mut reader = csv::Reader::from_reader(text.as_bytes());
@@ -101,7 +101,7 @@ fn csv_is_one_table() {
     }
 }
 
-fn odr_is_what_the_server_takes() {
+fn odr_is_accepted_by_the_server() {
     let server = Server::new();
     let (text, ports) =
         trace(&["-f", "odr", "--project", "P \"1\"", "--agent-id", "a", "--expiration", "2031-02-03"]);
@@ -147,8 +147,8 @@ fn odr_has_defaults() {
     assert!((99..=100).contains(&(year(&metadata["expiration"]) - year(&metadata["timestamp"]))));
 }
 
-/// Both ends of a connection, which know it by turned addresses, have one id. A listener has none, and
-/// neither has a socket that has yet to get its port.
+/// Both ends of a connection have the same id, although their addresses are swapped. A listener has none, nor has a
+/// socket without a port yet.
 fn community_ids_join_the_ends() {
     let mut json = Trace::start(&["--community-id", "-e", "connect,accept,close,state"]);
     let mut seen = HashSet::new();
@@ -181,4 +181,9 @@ fn community_ids_join_the_ends() {
     }
 }
 
-crate::tests![csv_is_one_table, community_ids_join_the_ends, odr_is_what_the_server_takes, odr_has_defaults,];
+crate::tests![
+    csv_has_the_same_columns_for_all_events,
+    community_ids_join_the_ends,
+    odr_is_accepted_by_the_server,
+    odr_has_defaults,
+];

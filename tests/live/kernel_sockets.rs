@@ -1,5 +1,5 @@
-//! Sockets that belong to the kernel: NFS connects from a worker thread. Needs root It needs a
-//! kernel with the module (tests/kernels).
+//! Sockets that belong to the kernel: NFS connects from a worker thread. Needs root and a kernel with the NFS module
+//! (tests/kernels).
 
 use std::{net::TcpListener, path::PathBuf};
 
@@ -7,17 +7,16 @@ use crate::common::{Trace, all, folder::Folder, harness::in_guest, net, net::V4}
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 
-/// Ask for a file system at a server that listens and says nothing. Does not return before the
-/// server is gone.
+/// Mounts a file system from a server that listens but does not respond. Returns only when the server has closed.
 fn mount_from(port: u16, at: PathBuf) {
     let options = format!(
         "vers=3,soft,nolock,proto=tcp,mountproto=tcp,addr=127.0.0.1,mountaddr=127.0.0.1,port={port},mountport={port}"
     );
     mount(Some("127.0.0.1:/nothing"), &at, Some("nfs"), MsFlags::empty(), Some(options.as_str()))
-        .expect_err("the server is none");
+        .expect_err("it is not an NFS server");
 }
 
-fn a_worker_thread_is_the_owner() {
+fn kernel_worker_threads_are_owners() {
     let listener = TcpListener::bind((V4, 0)).expect("listen");
     let port = listener.local_addr().expect("an address").port();
     let folder = Folder::new();
@@ -53,7 +52,7 @@ pub fn tests() -> Vec<Trial> {
         |name| name.ends_with("-rest"),
         "a kernel with the nfsv3 module loaded",
         module_path!(),
-        "a_worker_thread_is_the_owner",
-        a_worker_thread_is_the_owner,
+        "kernel_worker_threads_are_owners",
+        kernel_worker_threads_are_owners,
     )]
 }

@@ -1,4 +1,4 @@
-//! The life of a connection, seen by tcptrace on real sockets.
+//! Connections on real sockets, from start to end.
 
 use std::net::IpAddr;
 
@@ -13,13 +13,13 @@ fn every_field_of_a_connection() {
     let mut trace = Trace::start(&[]);
     for address in [V4, V6] {
         for (sent, received) in [(0, 0), (1, 0), (0, 1), (1000, 77), (10_000_000, 1), (3, 10_000_000)] {
-            whole_story(&mut trace, address, sent, received);
+            check_connection(&mut trace, address, sent, received);
         }
     }
 }
 
-/// One connection, client closes first; every field that can be known is checked.
-fn whole_story(trace: &mut Trace, address: IpAddr, sent: usize, received: usize) {
+/// One connection, closed by the client first; checks every field with a known value.
+fn check_connection(trace: &mut Trace, address: IpAddr, sent: usize, received: usize) {
     let mut pair = Pair::new(address);
     let (port, client_port) = (pair.port(), pair.client_port());
     net::transfer(&mut pair.client, &mut pair.server, sent);

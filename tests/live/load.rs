@@ -1,4 +1,4 @@
-//! Many connections at once: nothing is lost, or every loss is counted.
+//! Many connections in parallel: nothing is lost, or every loss is counted.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use crate::common::{
     net::{reset, wait_for_end},
 };
 
-/// tcptrace, ready, printing JSON to a file.
+/// A tcptrace that is ready and prints JSON to a file.
 struct ToFile {
     running: Running,
     folder: Folder,
@@ -31,7 +31,7 @@ impl ToFile {
         ToFile { running, folder }
     }
 
-    /// Stop it: how often each type was printed of the events of `port`, and stderr.
+    /// Stops it; returns the number of events of each type for `port`, and stderr.
     fn stop(self, port: u16) -> (HashMap<String, u64>, String) {
         let mut counts = HashMap::new();
         let stderr = self.stop_and_read(|net| {
@@ -42,7 +42,7 @@ impl ToFile {
         (counts, stderr)
     }
 
-    /// Stop it, and show every `network_event` that it printed; stderr.
+    /// Stops it and shows every `network_event` in the file; returns stderr.
     fn stop_and_read(mut self, mut show: impl FnMut(&serde_json::Value)) -> String {
         self.running.signal(Signal::SIGINT);
         let (status, stderr) = self.running.wait();
@@ -55,7 +55,7 @@ impl ToFile {
     }
 }
 
-/// Make connections from some threads, to a listener with as many that accept.
+/// Makes connections from some threads to a listener, with as many threads that accept.
 fn connect_and_close(count: usize, threads: usize) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
@@ -63,7 +63,7 @@ fn connect_and_close(count: usize, threads: usize) -> u16 {
         for _ in 0..threads {
             scope.spawn(|| {
                 for _ in 0..count / threads {
-                    // With RST there is no TIME_WAIT, or ports would run out.
+                    // RST avoids TIME_WAIT; otherwise ports would run out.
                     reset(listener.accept().expect("accept").0);
                 }
             });
@@ -71,7 +71,7 @@ fn connect_and_close(count: usize, threads: usize) -> u16 {
                 for _ in 0..count / threads {
                     match TcpStream::connect(address) {
                         Ok(mut stream) => wait_for_end(&mut stream),
-                        // Established, accepted and reset before connect() could say so.
+                        // Established, accepted and reset before connect() returned.
                         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
                     }
                 }
@@ -87,7 +87,7 @@ fn number_before(stderr: &str, phrase: &str) -> u64 {
     line.and_then(|line| line.strip_prefix("tcptrace: ")?.split(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
-/// Events that are counted as lost.
+/// The number of events counted as lost.
 fn lost_events(stderr: &str) -> u64 {
     number_before(stderr, "the ring was full (") + number_before(stderr, "events lost: the kernel skipped")
 }
@@ -99,7 +99,7 @@ fn every_connection_of_a_busy_host_is_printed_or_counted() {
     let (counts, stderr) = trace.stop(port);
     let printed: u64 = counts.values().sum();
     let owed = 4 * count as u64;
-    // This build is not the fast one; what it cannot keep up with it must count.
+    // A debug build may be too slow, but it must count its losses.
     let lost = lost_events(&stderr);
     assert!(printed + lost >= owed, "{printed} printed and {lost} lost of {owed}: {stderr}");
     if lost == 0 {
@@ -119,18 +119,18 @@ fn events_lost_to_a_full_ring_are_counted() {
     let printed: u64 = counts.values().sum();
     let lost = lost_events(&stderr);
     assert!(lost > 0, "{stderr}");
-    // Other tests' connections may be among the lost; ours can not be missing from the sum.
+    // Losses may include other tests' connections, so the sum is a lower bound.
     assert!(printed + lost >= 4 * count as u64, "{printed} printed and {lost} lost of {}", 4 * count);
     assert!(printed < 4 * count as u64);
 }
 
-/// Clients that connect, write a byte and reset, against servers that accept, read and close: the
-/// reset comes before, during and after the accept. The servers' ports.
+/// Clients connect, write a byte and reset, while servers accept, read and close: the reset arrives before, during and
+/// after the accept. Returns the servers' ports.
 fn reset_during_accept(count: usize) -> Vec<u16> {
     let server = |listener: &TcpListener| {
         for _ in 0..count {
             let (mut stream, _) = listener.accept().expect("accept");
-            // A reset is an error here, which is what this is about.
+            // A reset is an error here, and is expected.
             let _ = stream.read(&mut [0; 8]);
         }
     };
@@ -152,7 +152,7 @@ fn reset_during_accept(count: usize) -> Vec<u16> {
     ports
 }
 
-/// The events of one cookie, each a type and a direction, if they are not those of one connection.
+/// Describes the events of one cookie, each with type and direction, if they are not those of one connection.
 fn wrong_sequence(events: &[(String, String)]) -> Option<String> {
     let kinds: Vec<&str> = events.iter().map(|(kind, _)| kind.as_str()).collect();
     let direction = events.last().map(|(_, direction)| direction.as_str()).unwrap_or_default();
@@ -180,7 +180,7 @@ fn resets_that_race_with_accept_are_reported_once() {
     let lost = lost_events(&stderr);
     let wrong: Vec<String> = connections.values().filter_map(|events| wrong_sequence(events)).collect();
     assert_eq!(printed as u64 + lost, 8 * count as u64, "{stderr} {wrong:?}");
-    // A connection with a lost event has one less.
+    // A connection with a lost event has one event less.
     assert!(wrong.len() as u64 <= lost, "{wrong:?} {stderr}");
 }
 

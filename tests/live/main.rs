@@ -1,6 +1,6 @@
-//! The tests that need root and BPF: real connections, and what tcptrace reports of them.
+//! The tests that need root and BPF: real connections, and the events reported for them.
 //!
-//! Each module is a group that runs by itself, its tests side by side unless they would see each other.
+//! Each module is a group that runs on its own; its tests run in parallel unless they would see each other's events.
 
 mod common;
 #[path = "../common/filter_cases.rs"]
@@ -82,16 +82,16 @@ fn main() {
     ]);
 }
 
-/// What this program does when a test has started it as another process.
+/// The part that this program plays when a test has started it as another process.
 fn play(part: &str) {
     match part {
-        "accept for ever" => acceptors::accept_for_ever(),
+        "accept forever" => acceptors::accept_forever(),
         "connect and hold" => close_reasons::connect_and_hold(),
-        "close what was inherited" => close_reasons::close_what_was_inherited(),
+        "close what was inherited" => close_reasons::close_inherited(),
         "connect and close, many times" => existing::connect_and_close_many_times(),
-        "connect where told" => reports::connect_where_told(),
+        "connect to given addresses" => reports::connect_to_given_addresses(),
         "fork and exit" => reports::fork_and_exit(),
-        "drop privileges of an old kernel" => sandbox::drop_privileges_of_an_old_kernel(),
+        "drop privileges of an old kernel" => sandbox::drop_privileges_as_on_an_old_kernel(),
         part => match part.strip_prefix("client ") {
             Some(client) => filters::client(client),
             None => script::play(part),

@@ -1,4 +1,4 @@
-//! `--output`: files that are there already, or that others write to.
+//! `--output` to files that exist, or that others write to.
 
 use std::{fs, path::Path, time::Instant};
 
@@ -12,7 +12,7 @@ use crate::common::{
     net::{self, Pair, V4},
 };
 
-/// A connection that begins and ends; its port.
+/// Makes a connection and closes it; returns its port.
 fn connection() -> u16 {
     let mut pair = Pair::new(V4);
     let port = pair.port();
@@ -21,7 +21,7 @@ fn connection() -> u16 {
     port
 }
 
-/// Wait until the file has so many lines with this number.
+/// Waits until the file has this many lines with this number.
 fn wait_for(file: &Path, port: u16, lines: usize) -> String {
     let started = Instant::now();
     loop {
@@ -64,7 +64,7 @@ fn a_second_run_appends_without_a_second_header() {
     }
 }
 
-fn a_line_without_an_end_stays_a_line() {
+fn an_incomplete_last_line_is_terminated() {
     let folder = Folder::new();
     let file = folder.path("events.jsonl");
     fs::write(&file, "{\"cut\":").expect("write");
@@ -85,12 +85,12 @@ fn two_tracers_share_a_file() {
     assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{text}");
 }
 
-fn a_file_that_is_emptied_goes_on_at_its_beginning() {
+fn a_truncated_file_is_continued_at_its_beginning() {
     let folder = Folder::new();
     let file = folder.path("events.jsonl");
     let running = write_to(&file, "json");
     wait_for(&file, connection(), 4);
-    // as logrotate's copytruncate does
+    // like logrotate's copytruncate
     fs::OpenOptions::new().write(true).open(&file).and_then(|file| file.set_len(0)).expect("truncate");
     let text = wait_for(&file, connection(), 4);
     stop(running);
@@ -99,7 +99,7 @@ fn a_file_that_is_emptied_goes_on_at_its_beginning() {
 
 crate::tests![
     a_second_run_appends_without_a_second_header,
-    a_line_without_an_end_stays_a_line,
+    an_incomplete_last_line_is_terminated,
     two_tracers_share_a_file,
-    a_file_that_is_emptied_goes_on_at_its_beginning,
+    a_truncated_file_is_continued_at_its_beginning,
 ];

@@ -1,4 +1,4 @@
-//! Both probe sets see the same.
+//! Both probe sets report the same events.
 
 use std::{collections::BTreeMap, net::SocketAddr, thread};
 
@@ -11,7 +11,7 @@ use crate::common::{
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-/// One of everything, where order does not depend on chance.
+/// Makes each kind of event, in cases where the order is deterministic.
 fn workload() {
     for address in [V4, V6] {
         let mut pair = Pair::new(address);
@@ -42,12 +42,12 @@ fn workload() {
     });
 }
 
-/// Events that the workload makes.
+/// The number of events of the workload.
 const COUNT: usize = 2 * (4 * 4 + 1) + 4 + 8 + 4 + 4 + 1 + 2 + 1 + 4;
 
-/// What must be equal: all but time, in an order that does not depend on which event came first.
-/// A cookie becomes the connection's place in that order, since one that is ours has no other sense, and so does
-/// `connection`, which has the time in it.
+/// The parts that must be equal: everything except times, in an order that does not depend on the order of arrival.
+/// Cookies, which differ between runs, are replaced by the connection's position in that order, and so is `connection`,
+/// which includes the time.
 fn comparable(events: Vec<Value>) -> Vec<Value> {
     let mut events = network::mine(&events);
     for event in &mut events {
@@ -89,7 +89,7 @@ fn both_probe_sets_report_the_same() {
     assert_eq!(tracepoint.len(), COUNT);
     let mut extra = 0;
     for (one, other) in trampoline.iter().zip(&mut tracepoint) {
-        // io_uring's request, which the tracepoint hands over, knows the listener
+        // only the tracepoint set knows the listener of an accept through io_uring
         if one["network_event"].get("backlog").is_none() {
             let event = other["network_event"].as_object_mut().expect("an object");
             extra += usize::from(event.remove("backlog").is_some());

@@ -1,4 +1,4 @@
-//! `--read`: what was recorded here is read back without privilege, also in the sandbox and by someone who waits.
+//! `--read`: recordings made here are read back without privileges, in the sandbox, and with progress.
 
 use std::{
     fs::{self, File},
@@ -20,10 +20,10 @@ use crate::common::{
     terminal::Terminal,
 };
 
-/// Whoever has no privilege.
+/// A user without privileges.
 const NOBODY: u32 = 65534;
 
-/// What tcptrace has to say of a recording, run by nobody.
+/// Prints a recording, as user nobody.
 fn read(recording: &str, arguments: &[&str]) -> Output {
     let mut command = tcptrace();
     command.args(["-q", "-r", recording]).args(arguments).stdin(Stdio::null());
@@ -56,13 +56,13 @@ fn record(folder: &Folder) -> (String, String) {
     (name, text)
 }
 
-/// Objects with their members in one order.
+/// Objects with their members in a fixed order.
 fn values(text: &[u8]) -> Vec<serde_json::Value> {
     let text = std::str::from_utf8(text).expect("UTF-8");
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-fn nobody_reads_what_root_recorded() {
+fn a_recording_is_read_without_privileges() {
     let folder = Folder::new();
     let (name, text) = record(&folder);
     let all = read(&name, &["-j"]);
@@ -78,7 +78,7 @@ fn nobody_reads_what_root_recorded() {
     assert_eq!(table.lines().count(), 1 + closes.len(), "{table}");
 }
 
-fn a_signal_ends_the_wait_for_more() {
+fn a_signal_interrupts_reading() {
     let folder = Folder::new();
     let (_, text) = record(&folder);
     let line = text.lines().next().expect("a line");
@@ -97,7 +97,7 @@ fn a_signal_ends_the_wait_for_more() {
     }
 }
 
-fn what_is_read_from_stdin_is_not_appended_to() {
+fn the_input_cannot_be_the_output() {
     let folder = Folder::new();
     let (name, text) = record(&folder);
     let file = || File::options().append(true).read(true).open(&name).expect("open the recording");
@@ -107,8 +107,8 @@ fn what_is_read_from_stdin_is_not_appended_to() {
     assert_eq!(fs::read_to_string(&name).expect("the recording"), text);
 }
 
-/// In the sandbox too. Ctrl-C ends it, so how long the file would take does not matter once it is long enough.
-fn who_waits_sees_how_far_it_is() {
+/// In the sandbox too. Ctrl-C ends it, so the file only has to be long enough.
+fn progress_is_shown_on_a_terminal() {
     let folder = Folder::new();
     let mut member = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     member.write_all(&vec![b'\n'; 10 << 20]).expect("compress");
@@ -132,8 +132,8 @@ fn who_waits_sees_how_far_it_is() {
 }
 
 crate::tests![
-    nobody_reads_what_root_recorded,
-    a_signal_ends_the_wait_for_more,
-    what_is_read_from_stdin_is_not_appended_to,
-    who_waits_sees_how_far_it_is,
+    a_recording_is_read_without_privileges,
+    a_signal_interrupts_reading,
+    the_input_cannot_be_the_output,
+    progress_is_shown_on_a_terminal,
 ];

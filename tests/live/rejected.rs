@@ -1,11 +1,10 @@
-//! What is rejected in the kernel leaves no trace in user space.
+//! Connections rejected in the kernel cause no work in user space.
 
 use std::process::Command;
 
 use crate::common::{self, Trace, net::V4};
 
-/// How many process records reached user space, while a program that was not there before
-/// connected to a listener and was closed.
+/// The number of process records that reached user space while a new program connected to a listener and was closed.
 fn process_records(arguments: &[&str]) -> (u64, Vec<serde_json::Value>) {
     let listener = std::net::TcpListener::bind((V4, 0)).expect("listen");
     let port = listener.local_addr().expect("an address").port();
@@ -25,9 +24,9 @@ fn process_records(arguments: &[&str]) -> (u64, Vec<serde_json::Value>) {
 fn a_rejected_connection_sends_no_process_record() {
     let (records, events) = process_records(&[]);
     assert!(records >= 2 && events.len() >= 3, "{records} of {events:#?}");
-    // Rejected for the process, for the connection, for both; what else connects on this host
-    // is rejected too. (A local port is judged once it is bound; by then the owner, who is
-    // captured where the connection begins, has been reported: once for each image.)
+    // Rejected for the process, for the connection, for both; other connections on this host are rejected too. (A local
+    // port is evaluated once it is bound; by then the owner, who is recorded when the connection begins, has been
+    // reported: once per image.)
     for arguments in [
         &["-b", "tcptrace-no-such-program"][..],
         &["--daddr", "203.0.113.77"],

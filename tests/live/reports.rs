@@ -1,4 +1,4 @@
-//! What users of tracers have found wrong in them: each case is the kind of a public report.
+//! Bugs that users of similar tools have reported; each test is such a case.
 
 use std::{
     fs,
@@ -34,7 +34,7 @@ const ACCEPT: &str = "TcpConnectionAccept";
 const CLOSE: &str = "TcpConnectionClose";
 const FAIL: &str = "TcpConnectionFail";
 
-/// Trace `cause` in a network of its own; the `count` events it makes, and no others.
+/// Traces `cause` in a separate network namespace; returns its events, of which there must be exactly `count`.
 fn events_of(arguments: &[&str], count: usize, cause: impl FnOnce()) -> Vec<Value> {
     network::own();
     let mut trace = Trace::start(arguments);
@@ -53,7 +53,7 @@ fn close_of<'a>(events: &'a [Value], direction: &str) -> &'a Value {
     net(closes.iter().find(|close| net(close)["direction"] == direction).expect("a close"))
 }
 
-/// This thread may not connect any more.
+/// Forbids this thread to connect.
 fn forbid_connecting() {
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -65,7 +65,7 @@ fn forbid_connecting() {
 
 fn a_refusal_by_a_security_module_is_a_failure() -> Completion {
     if sys::landlock_abi() < 4 {
-        return skipped("Landlock before version 4 does not know TCP");
+        return skipped("Landlock before version 4 does not restrict TCP");
     }
     let targets: [SocketAddr; 2] =
         ["127.0.0.1:4444", "[::1]:4445"].map(|text| text.parse().expect("an address"));
@@ -76,7 +76,7 @@ fn a_refusal_by_a_security_module_is_a_failure() -> Completion {
                 for target in targets {
                     scenarios::refused(target, libc::EACCES);
                 }
-                // a socket that has been refused by somebody else before
+                // a socket that has been refused before, by its peer
                 let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
                 socket.connect(&targets[0].into()).expect_err("forbidden");
             });
@@ -125,7 +125,7 @@ fn mptcp_failures_have_their_errors() {
     }
 }
 
-fn an_address_of_another_kind_is_no_attempt() {
+fn invalid_addresses_are_not_attempts() {
     let cases: [(Domain, i32, i32, usize); 6] = [
         (Domain::IPV6, libc::AF_INET, libc::EAFNOSUPPORT, 128),
         (Domain::IPV6, libc::AF_INET, libc::EINVAL, 16),
@@ -134,7 +134,7 @@ fn an_address_of_another_kind_is_no_attempt() {
         (Domain::IPV4, libc::AF_INET, libc::EINVAL, 8),
         (Domain::IPV6, libc::AF_INET6, libc::EINVAL, 16),
     ];
-    // the last event is a failure, so that there is something to wait for
+    // the last event is a failure, as something to wait for
     let events = events_of(&[], 1, || {
         for (domain, family, error, length) in cases {
             let socket = Socket::new(domain, Type::STREAM, None).expect("a socket");
@@ -147,8 +147,8 @@ fn an_address_of_another_kind_is_no_attempt() {
     assert_eq!(net(&events[0])["error"], "ECONNREFUSED", "{events:#?}");
 }
 
-/// Accepted from a listener whose backlog is 0, which looks like a socket that never listened.
-fn the_direction_of_what_exists_does_not_depend_on_the_backlog() {
+/// Accepted from a listener with a backlog of 0, like a socket that never listened.
+fn existing_directions_do_not_depend_on_the_backlog() {
     network::own();
     let pairs: Vec<[Socket; 3]> = [(V4, Protocol::TCP), (V6, Protocol::TCP), (V4, Protocol::MPTCP)]
         .map(|(address, protocol)| {
@@ -196,7 +196,7 @@ fn the_direction_of_what_exists_does_not_depend_on_the_backlog() {
     }
 }
 
-/// With a cookie at hand connect() returns at once, and the first write sends the SYN.
+/// With a cookie, connect() returns immediately, and the first write sends the SYN.
 fn latency_begins_with_the_syn() {
     const PAUSE_US: u64 = 300_000;
     let events = events_of(&[], 4, || {
@@ -205,7 +205,7 @@ fn latency_begins_with_the_syn() {
         let mut client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         setsockopt(&client, sockopt::TcpFastOpenConnect, &true).expect("TCP_FASTOPEN_CONNECT");
         client.connect(&pair.local_addr().expect("an address").into()).expect("connect");
-        thread::sleep(std::time::Duration::from_micros(PAUSE_US)); // what is measured
+        thread::sleep(std::time::Duration::from_micros(PAUSE_US)); // the pause to be measured
         client.write_all(b"x").expect("write");
         let (mut server, _) = pair.accept().expect("accept");
         drop(client);
@@ -215,8 +215,8 @@ fn latency_begins_with_the_syn() {
     assert!(latency.is_some_and(|latency| latency < PAUSE_US), "{events:#?}");
 }
 
-/// A soft error stays in the socket until somebody asks; what ended the connection is something else.
-fn an_error_that_was_survived_is_not_the_reason() {
+/// A soft error stays in the socket until it is read; the connection ended for another reason.
+fn soft_errors_are_not_the_close_reason() {
     let events = events_of(&[], 8, || {
         for end in [drop::<TcpStream> as fn(TcpStream), net::reset] {
             let mut pair = Pair::new(V4);
@@ -237,7 +237,7 @@ fn an_error_that_was_survived_is_not_the_reason() {
     assert_eq!(reasons("ingress"), ["remote_close", "remote_reset"]);
 }
 
-/// A connection that is moved away by TCP_REPAIR, and restored in another socket.
+/// A connection that is moved to another socket with TCP_REPAIR.
 fn a_moved_connection_is_not_reset() {
     let events = events_of(&[], 6, || {
         let mut pair = Pair::new(V4);
@@ -263,14 +263,14 @@ fn a_moved_connection_is_not_reset() {
     );
 }
 
-fn whoever_destroys_a_connection_is_its_closer() -> Completion {
+fn the_process_that_destroys_a_connection_is_its_closer() -> Completion {
     let mut refused = false;
     let events = events_of(&[], 4, || {
         let mut pair = Pair::new(V4);
         let port = pair.client_port();
         let ss = Command::new("ss").args(["-H", "-K", "sport", "=", &port.to_string()]).output();
         ss.expect("start ss");
-        // Where the kernel cannot, ss only lists it.
+        // If the kernel does not support it, ss only lists it.
         pair.client.set_nonblocking(true).expect("O_NONBLOCK");
         refused =
             pair.client.peek(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
@@ -299,13 +299,13 @@ pub fn fork_and_exit() {
         sys::leave();
     }
     if order == "parent first" {
-        // until the other end says so
+        // until the other end is closed
         let _ = client.read(&mut [0]);
     }
     sys::leave();
 }
 
-fn a_process_that_exits_keeps_its_name() {
+fn exiting_processes_keep_their_name() {
     for order in ["child first", "parent first"] {
         network::in_own(|_| {
             let mut trace = Trace::start(&[]);
@@ -335,7 +335,7 @@ fn a_process_that_exits_keeps_its_name() {
     }
 }
 
-fn mptcp_listeners_and_what_they_accept() {
+fn mptcp_listeners_and_their_connections() {
     network::own();
     let mut trace = Trace::start(&["-e", "connect,accept,close,listen"]);
     let new = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).expect("a socket");
@@ -372,12 +372,12 @@ fn mptcp_listeners_and_what_they_accept() {
 }
 
 /// One socket, three connections: refused, disconnected, closed.
-fn connections_of_one_socket_are_told_apart() {
+fn connections_of_one_socket_are_distinguished() {
     let events = events_of(&[], 9, || {
         let listener = net::listen(V4);
         let address = listener.local_addr().expect("an address");
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.connect(&SocketAddr::from((V4, scenarios::DISCARD)).into()).expect_err("nobody listens");
+        socket.connect(&SocketAddr::from((V4, scenarios::DISCARD)).into()).expect_err("nothing listens");
         for disconnect in [true, false] {
             socket.connect(&address.into()).expect("connect");
             let (mut server, _) = listener.accept().expect("accept");
@@ -405,7 +405,7 @@ fn connections_of_one_socket_are_told_apart() {
     assert_eq!(kinds, [vec![FAIL], vec![CONNECT, CLOSE], vec![CONNECT, CLOSE]]);
 }
 
-/// A cgroup below the root of cgroup2, with one program of test_programs.h and one process.
+/// A cgroup below the cgroup2 root, with one program of test_programs.h and one process.
 struct Cgroup {
     path: PathBuf,
     program: Option<Link>,
@@ -424,7 +424,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         self.program = None;
-        // A process that has just ended may not have left it yet.
+        // A process that has just ended may still be in it.
         while let Err(error) = fs::remove_dir(&self.path) {
             assert_eq!(error.raw_os_error(), Some(libc::EBUSY), "{error}");
             thread::yield_now();
@@ -432,8 +432,8 @@ impl Drop for Cgroup {
     }
 }
 
-/// The part of another process: connect to each address it is told, and receive from the last.
-pub fn connect_where_told() {
+/// The part of another process: connects to each address it receives, and receives from the last.
+pub fn connect_to_given_addresses() {
     let mut stream = None;
     loop {
         match actor::listen().as_str() {
@@ -455,11 +455,11 @@ pub fn connect_where_told() {
     }
 }
 
-fn what_a_cgroup_program_makes_of_an_address() {
+fn addresses_changed_by_cgroup_programs() {
     network::own();
     let listener = net::listen(V4);
     let port = listener.local_addr().expect("an address").port();
-    let mut actor = Actor::start("connect where told");
+    let mut actor = Actor::start("connect to given addresses");
     let cgroup = Cgroup::with("on_test_connect", actor.pid());
     let mut trace = Trace::start(&[]);
     let mut told = |address: String| -> String {
@@ -487,12 +487,12 @@ fn what_a_cgroup_program_makes_of_an_address() {
     assert_eq!([&fail["error"], &fail["daddr"]], ["EPERM", "198.51.100.2"], "{fail:#}");
 }
 
-fn a_lost_segment_is_sent_again() {
+fn lost_segments_are_retransmitted() {
     network::own();
     network::dig_black_hole();
     let mut trace = Trace::start(&["-e", "connect,accept,close,fail,retransmit"]);
     let listener = net::listen(V4);
-    let mut actor = Actor::start("connect where told");
+    let mut actor = Actor::start("connect to given addresses");
     let cgroup = Cgroup::with("on_test_loss", actor.pid());
     actor.tell(listener.local_addr().expect("an address"));
     assert_eq!(actor.hear(), "0");
@@ -533,7 +533,8 @@ fn a_lost_segment_is_sent_again() {
     assert_eq!([&net(&syn[0])["retransmits"], &net(&syn[0])["seq_len"]], [1, 1]);
 }
 
-/// Handshakes that are complete for the other end, but wait for data here, meet a queue that is full by then.
+/// Handshakes that are complete for the peer, but not here (the listener waits for data), find the queue full when data
+/// arrives.
 fn a_full_queue_drops_connections() -> Completion {
     network::own();
     let mut trace = Trace::start(&["-e", "drop,accept"]);
@@ -574,8 +575,8 @@ fn a_full_queue_drops_connections() -> Completion {
     Completion::Completed
 }
 
-/// Two links with the same address on each: what tells their connections apart is the interface.
-fn link_local_connections_say_their_interface() {
+/// Two links with the same address on each: only the interface distinguishes their connections.
+fn link_local_connections_have_an_interface() {
     network::own();
     for (one, other) in [("v0", "w0"), ("v1", "w1")] {
         network::ip(&format!("link add {one} type veth peer name {other}"));
@@ -590,7 +591,7 @@ fn link_local_connections_say_their_interface() {
         let mut trace = Trace::start(&["-e", "connect,fail"]);
         for index in indices {
             let target = std::net::SocketAddrV6::new("fe80::1".parse().expect("an address"), 9, 0, index);
-            TcpStream::connect(target).expect_err("nobody listens");
+            TcpStream::connect(target).expect_err("nothing listens");
         }
         trace.wait("both", |events| network::mine(events).len() >= 2);
         network::mine(&trace.stop().events)
@@ -602,17 +603,17 @@ fn link_local_connections_say_their_interface() {
 crate::tests![
     a_refusal_by_a_security_module_is_a_failure,
     mptcp_failures_have_their_errors,
-    an_address_of_another_kind_is_no_attempt,
-    the_direction_of_what_exists_does_not_depend_on_the_backlog,
+    invalid_addresses_are_not_attempts,
+    existing_directions_do_not_depend_on_the_backlog,
     latency_begins_with_the_syn,
-    an_error_that_was_survived_is_not_the_reason,
+    soft_errors_are_not_the_close_reason,
     a_moved_connection_is_not_reset,
-    whoever_destroys_a_connection_is_its_closer,
-    a_process_that_exits_keeps_its_name,
-    mptcp_listeners_and_what_they_accept,
-    connections_of_one_socket_are_told_apart,
-    what_a_cgroup_program_makes_of_an_address,
-    a_lost_segment_is_sent_again,
+    the_process_that_destroys_a_connection_is_its_closer,
+    exiting_processes_keep_their_name,
+    mptcp_listeners_and_their_connections,
+    connections_of_one_socket_are_distinguished,
+    addresses_changed_by_cgroup_programs,
+    lost_segments_are_retransmitted,
     a_full_queue_drops_connections,
-    link_local_connections_say_their_interface,
+    link_local_connections_have_an_interface,
 ];

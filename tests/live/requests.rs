@@ -1,6 +1,6 @@
-//! Attempts: every way to begin a connection is one NetTCPConnect.
+//! Attempts: every way to start a connection is reported as one NetTCPConnect.
 //!
-//! The targets are loopback addresses that nothing else uses; the sockets are this process's.
+//! The targets are loopback addresses that nothing else uses; the sockets belong to this process.
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -20,7 +20,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-/// The events about a test's own targets: other tests have others, and run at the same time.
+/// The events for a test's own targets: tests run in parallel with different targets.
 fn ours(events: &[Value], targets: &[&str]) -> Vec<Value> {
     let is_ours = |event: &&Value| {
         let net = net(event);
@@ -54,12 +54,12 @@ fn every_attempt_is_reported_once() {
     let nonblocking = tcp(AddressFamily::Inet, SockFlag::SOCK_NONBLOCK);
     let target = at(&format!("127.99.0.3:{port}"));
     assert_eq!(connect(nonblocking.as_raw_fd(), &target), Err(Errno::EINPROGRESS));
-    // How does it go? That is no attempt.
+    // Checking the progress is not another attempt.
     let mut writable = [PollFd::new(nonblocking.as_fd(), PollFlags::POLLOUT)];
     poll(&mut writable, PollTimeout::NONE).expect("poll");
     assert_eq!(connect(nonblocking.as_raw_fd(), &target), Ok(()));
 
-    // Fast Open, without and with connect(): the security hook sees the second only.
+    // Fast Open, without and with connect(): the security hook sees only the second.
     let fast = tcp(AddressFamily::Inet, SockFlag::empty());
     let target = at(&format!("127.99.0.4:{port}"));
     let flags = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN);
@@ -72,7 +72,7 @@ fn every_attempt_is_reported_once() {
     UdpSocket::bind("127.0.0.1:0").and_then(|udp| udp.connect(("127.99.0.6", port))).expect("connect");
     std::os::unix::net::UnixStream::connect("/nowhere").expect_err("nobody is there");
 
-    // No way there: it fails before any SYN, and is an attempt all the same.
+    // No route: it fails before the SYN, but is still an attempt.
     let nowhere = tcp(AddressFamily::Inet, SockFlag::empty());
     assert_eq!(connect(nowhere.as_raw_fd(), &at("255.255.255.255:7")), Err(Errno::ENETUNREACH));
 
@@ -102,7 +102,7 @@ fn every_attempt_is_reported_once() {
     }
 }
 
-fn an_attempt_comes_before_what_becomes_of_it() {
+fn an_attempt_precedes_its_result() {
     let listener = TcpListener::bind("127.99.1.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
     let port = address.port();
@@ -131,7 +131,7 @@ fn an_attempt_comes_before_what_becomes_of_it() {
     );
 }
 
-/// What a security module refuses never becomes a connection: it fails.
+/// An attempt refused by a security module never becomes a connection: it fails.
 fn a_refused_attempt_is_reported() -> Completion {
     if landlock_abi() < 4 {
         return skipped("this kernel has no Landlock rules for networks (Linux 6.7)");
@@ -140,7 +140,7 @@ fn a_refused_attempt_is_reported() -> Completion {
     let address = listener.local_addr().expect("an address");
     let mut trace = Trace::start(&["-e", "request,connect,fail"]);
     let attempt = move || {
-        // Holds for this thread alone.
+        // Applies only to this thread.
         Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessNet::ConnectTcp)
@@ -176,7 +176,7 @@ fn an_ipv6_attempt() {
     assert_eq!(event, &json!({"type": "NetTCPConnect", "dstIP": "::1", "dstPort": port, "results": []}));
 }
 
-/// Filters see an attempt as they see the connection it may become: the caller, and where to.
+/// Filters apply to an attempt as to the connection: by caller and destination.
 fn filters_apply_to_attempts() {
     let listener = TcpListener::bind("127.99.3.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
@@ -218,7 +218,7 @@ fn filters_apply_to_attempts() {
 
 crate::tests![
     every_attempt_is_reported_once,
-    an_attempt_comes_before_what_becomes_of_it,
+    an_attempt_precedes_its_result,
     a_refused_attempt_is_reported,
     an_ipv6_attempt,
     filters_apply_to_attempts,

@@ -1,4 +1,4 @@
-//! What tcptrace does and reports where it may not do everything: few privileges, unusual kernels.
+//! Behaviour and messages on restricted hosts: few privileges, unusual kernels.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 const PROBE_SETS: [&str; 2] = ["trampoline", "tracepoint"];
 
-/// tcptrace as the user nobody, with these capabilities and no others.
+/// tcptrace as user nobody, with only these capabilities.
 fn as_nobody(capabilities: &[u32]) -> Command {
     let list = capabilities.iter().map(|number| format!("+cap_{number}")).collect::<Vec<_>>().join(",");
     let list = format!("-all{}{list}", if list.is_empty() { "" } else { "," });
@@ -33,7 +33,7 @@ fn as_nobody(capabilities: &[u32]) -> Command {
     command
 }
 
-/// Expect a refusal: exit status 1, nothing on stdout, and one line on stderr, which is returned.
+/// Expects a refusal: exit status 1, nothing on stdout, and one line on stderr, which is returned.
 fn refused(command: &mut Command) -> String {
     let Output { status, stdout, stderr } =
         command.args(["-j", "--timeout", "60s"]).output().expect("start tcptrace");
@@ -45,7 +45,7 @@ fn refused(command: &mut Command) -> String {
     stderr
 }
 
-/// One connection, seen whole.
+/// Checks that all events of a connection are reported.
 fn traces_a_connection(launch: Launch) -> Trace {
     let mut trace = Trace::of(launch);
     let pair = Pair::new(V4);
@@ -68,13 +68,13 @@ fn trampolines_work() -> bool {
     output.expect("start tcptrace").status.success()
 }
 
-fn without_capabilities_the_error_names_both() {
+fn without_capabilities_the_error_reports_both() {
     let line = refused(&mut as_nobody(&[]));
     assert!(line.contains("CAP_BPF and CAP_PERFMON") && line.contains("try sudo"), "{line}");
 }
 
-fn one_capability_alone_names_the_other() {
-    // not those that were taken from this machine for good
+fn one_capability_alone_reports_the_missing_one() {
+    // except those dropped from the bounding set of this machine
     let bounding = file("/proc/self/status");
     let bounding = bounding.lines().find_map(|line| line.strip_prefix("CapBnd:\t")).expect("CapBnd");
     let bounding = u64::from_str_radix(bounding, 16).expect("a mask");
@@ -93,7 +93,7 @@ fn the_two_capabilities_are_enough() {
     }
 }
 
-/// The old name of both, and of much more.
+/// The older capability, which includes both and much more.
 fn cap_sys_admin_is_enough() {
     for probes in ["auto", "tracepoint"] {
         let launch = Launch::with(as_nobody(&[CAP_SYS_ADMIN]));
@@ -101,7 +101,7 @@ fn cap_sys_admin_is_enough() {
     }
 }
 
-fn without_trampolines_tracepoints_serve_and_are_announced() {
+fn tracepoints_are_used_and_reported_without_trampolines() {
     let auto = traces_a_connection(Launch::with(common::tcptrace()).args(["-j"]));
     if trampolines_work() {
         assert_eq!(auto.banner().lines().count(), 1, "{}", auto.banner());
@@ -115,7 +115,7 @@ fn without_trampolines_tracepoints_serve_and_are_announced() {
     auto.stop();
 }
 
-/// Both probe sets trace; returns what they printed before they were ready.
+/// Checks that both probe sets trace; returns their notes before the ready line.
 fn both_sets_trace() -> [String; 2] {
     PROBE_SETS.map(|probes| {
         let trace = traces_a_connection(Launch::with(common::tcptrace()).args(["-j", "--probes", probes]));
@@ -155,7 +155,7 @@ fn no_cgroup2() {
 fn hidepid() {
     assert!(file("/proc/self/mountinfo").contains("hidepid=invisible"));
     both_sets_trace();
-    // root may look all the same; nobody may not
+    // root can see all processes anyway, but nobody cannot
     let trace = traces_a_connection(Launch::with(as_nobody(&[CAP_BPF, CAP_PERFMON])).args(["-j"]));
     let process = &trace.events[0]["process"];
     let own = std::env::current_exe().expect("this program");
@@ -180,8 +180,8 @@ fn linux_5_10() {
     }
 }
 
-/// Where processes have other numbers, a filter on them would match others, or none.
-fn numbers_of_a_pid_namespace() {
+/// In a PID namespace, a filter on process ids would match others, or none.
+fn pid_filters_are_rejected_in_a_pid_namespace() {
     for filter in [&["-p", "1"][..], &["ppid == 1"]] {
         let output = Command::new("unshare")
             .args(["--pid", "--fork", "--mount-proc", env!("CARGO_BIN_EXE_tcptrace"), "--timeout", "1s"])
@@ -196,15 +196,27 @@ fn numbers_of_a_pid_namespace() {
 pub fn tests() -> Vec<Trial> {
     let here = module_path!();
     vec![
-        trial(here, "without_capabilities_the_error_names_both", without_capabilities_the_error_names_both),
-        trial(here, "one_capability_alone_names_the_other", one_capability_alone_names_the_other),
-        trial(here, "the_two_capabilities_are_enough", the_two_capabilities_are_enough),
-        trial(here, "cap_sys_admin_is_enough", cap_sys_admin_is_enough),
-        trial(here, "numbers_of_a_pid_namespace", numbers_of_a_pid_namespace),
         trial(
             here,
-            "without_trampolines_tracepoints_serve_and_are_announced",
-            without_trampolines_tracepoints_serve_and_are_announced,
+            "without_capabilities_the_error_reports_both",
+            without_capabilities_the_error_reports_both,
+        ),
+        trial(
+            here,
+            "one_capability_alone_reports_the_missing_one",
+            one_capability_alone_reports_the_missing_one,
+        ),
+        trial(here, "the_two_capabilities_are_enough", the_two_capabilities_are_enough),
+        trial(here, "cap_sys_admin_is_enough", cap_sys_admin_is_enough),
+        trial(
+            here,
+            "pid_filters_are_rejected_in_a_pid_namespace",
+            pid_filters_are_rejected_in_a_pid_namespace,
+        ),
+        trial(
+            here,
+            "tracepoints_are_used_and_reported_without_trampolines",
+            tracepoints_are_used_and_reported_without_trampolines,
         ),
         in_guest(
             |name| name == "lockdown-integrity",

@@ -1,4 +1,4 @@
-//! What tcptrace may still do while it traces, and what its command is given.
+//! What tcptrace may do while tracing, and what its command inherits.
 
 use std::{
     collections::BTreeSet,
@@ -33,7 +33,7 @@ fn line<'a>(status: &'a str, name: &str) -> &'a str {
     status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect(name).trim()
 }
 
-/// What an old kernel does not do without: map reads need CAP_BPF where unprivileged BPF is disabled.
+/// The capability kept on old kernels: reading maps needs CAP_BPF if unprivileged BPF is disabled.
 fn kept() -> u64 {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
     let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
@@ -60,11 +60,11 @@ fn threads(pid: u32) -> Vec<String> {
         .collect()
 }
 
-/// The part of a process that drops its privileges where maps cannot be read without.
-pub fn drop_privileges_of_an_old_kernel() {
+/// The part of another process: drops privileges as on a kernel where it could not read maps without them.
+pub fn drop_privileges_as_on_an_old_kernel() {
     let user = SudoUser { uid: 65534, gid: 54321, groups: vec![54321], environment: Vec::new() };
     sandbox::drop_privileges(Some(&user), || {
-        // Asked without any capability in effect: the answer is what such a process may do.
+        // Evaluated without effective capabilities, so the answer is for an unprivileged process.
         assert_eq!(line(&status("self"), "CapEff"), "0000000000000000");
         false
     })
@@ -72,7 +72,7 @@ pub fn drop_privileges_of_an_old_kernel() {
     actor::say(status("self").replace('\n', ";"));
 }
 
-/// Before Linux 5.19 map reads need CAP_BPF, which is kept then, and nothing else.
+/// Before Linux 5.19, reading maps needs CAP_BPF, so only that is kept.
 fn one_capability_is_kept_for_old_kernels() {
     let mut actor = Actor::start("drop privileges of an old kernel");
     let status = actor.hear().replace(';', "\n");
@@ -108,7 +108,7 @@ fn it_is_confined_in_every_mode() {
     }
 }
 
-/// A pipe that takes nothing more holds up a snapshot where it writes.
+/// A full pipe blocks a snapshot while it writes.
 fn a_snapshot_is_confined() {
     let (mut reader, writer) =
         pipe().map(|(reader, writer)| (fs::File::from(reader), writer)).expect("a pipe");
@@ -133,7 +133,7 @@ fn wait_until_confined(child: &mut Child) {
     }
 }
 
-fn no_sandbox_keeps_everything() {
+fn no_sandbox_keeps_all_privileges() {
     let running = Launch::new().args(["-j", "--no-sandbox"]).start();
     let (own, its) = (status("self"), status(&running.pid().to_string()));
     for name in ["CapEff", "CapBnd", "NoNewPrivs", "Seccomp"] {
@@ -145,18 +145,18 @@ fn status(pid: &str) -> String {
     fs::read_to_string(format!("/proc/{pid}/status")).expect("status")
 }
 
-/// Waits for the tcptrace that started it to be confined, then prints its status and its own.
+/// Waits until the parent tcptrace is confined, then prints its status and this process's.
 const LOOK: &str = "until grep -q 'Seccomp:.*2' /proc/$PPID/status; do :; done; cat /proc/$PPID/task/*/status; \
      echo ----; cat /proc/self/status; nice; ls /proc/self/fd";
 
-/// A shell's status: not by posix_spawn(3), which has it ignore signals 32 and 33.
+/// The status of a shell; not started with posix_spawn(3), which makes it ignore signals 32 and 33.
 fn forked(command: &mut Command) -> String {
     let output = command.gid(getgid().as_raw()).stdin(Stdio::null()).output().expect("run it");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-fn a_command_is_given_nothing_of_ours() {
+fn the_command_inherits_nothing() {
     let script = "cat /proc/self/status; nice; ls /proc/self/fd";
     let expected = forked(Command::new("sh").args(["-c", script]));
     let mut traced = tcptrace();
@@ -187,8 +187,8 @@ fn a_command_is_given_nothing_of_ours() {
     assert_eq!(rest(its), rest(&expected), "the nice value and the descriptors");
 }
 
-/// nohup(1), and a shell that starts it in the background.
-fn what_is_ignored_stays_ignored() {
+/// nohup(1), and shells starting it in the background.
+fn ignored_signals_stay_ignored() {
     let look = "grep SigIgn /proc/self/status";
     let script = format!("trap '' HUP INT QUIT TERM; $TCPTRACE -q --probes {} -- {look}", probes());
     let said =
@@ -211,7 +211,7 @@ fn what_is_ignored_stays_ignored() {
     trace.stop();
 }
 
-fn under_sudo_it_goes_on_as_the_user() {
+fn under_sudo_it_continues_as_the_user() {
     let sudo = [("SUDO_UID", "65534"), ("SUDO_GID", "54321"), ("SUDO_USER", "nobody")];
     let mut traced = tcptrace();
     traced.args(["-q", "--probes", &probes(), "--", "sh", "-c", LOOK]).envs(sudo);
@@ -223,7 +223,7 @@ fn under_sudo_it_goes_on_as_the_user() {
         assert_eq!((line(status, "Uid"), line(status, "Gid")), (&*ids("65534"), &*ids("54321")));
         assert_eq!(line(status, "Groups"), "54321");
     }
-    // And what it reports is whole: the arguments of a parent are found without privileges.
+    // It also works fully: arguments of a parent are found without privileges.
     let mut launch = Launch::new().args(["-j"]);
     for (name, value) in sudo {
         launch = launch.env(name, value);
@@ -240,7 +240,7 @@ fn under_sudo_it_goes_on_as_the_user() {
     trace.stop();
 }
 
-/// The names in backquotes under a heading of SECURITY.md.
+/// The names in backquotes under a heading in SECURITY.md.
 fn listed(heading: &str) -> BTreeSet<String> {
     let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/SECURITY.md")).expect("SECURITY.md");
     let (_, section) = text.split_once(&format!("### {heading}\n")).expect(heading);
@@ -248,7 +248,7 @@ fn listed(heading: &str) -> BTreeSet<String> {
     section.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// The system calls of tcptrace's own threads, as strace shows them. Its command's are not among them.
+/// The system calls of tcptrace's own threads in the output of strace, without those of its command.
 fn calls(trace: &Path) -> Vec<String> {
     let text = fs::read_to_string(trace).expect("what strace saw");
     let mut own: BTreeSet<&str> = text.split(' ').next().into_iter().collect();
@@ -267,7 +267,7 @@ fn name_of(call: &str) -> &str {
     call.split('(').next().unwrap_or_default()
 }
 
-/// System calls that may need a capability, by capabilities(7).
+/// System calls that may need a capability, according to capabilities(7).
 const PRIVILEGED: &[&str] = &[
     "bpf",
     "capset",
@@ -299,7 +299,7 @@ const PRIVILEGED: &[&str] = &[
     "unshare",
 ];
 
-/// Which of the files in the table an opened one is.
+/// The entry in the table for an opened file.
 fn pattern(path: &str) -> String {
     let mut parts: Vec<&str> = path.split('/').collect();
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -313,8 +313,8 @@ fn pattern(path: &str) -> String {
     tree.into_iter().find(|tree| path.starts_with(tree)).map_or(path, str::to_owned)
 }
 
-/// SECURITY.md says what is called and opened before the privileges are gone, and what after.
-fn the_table_says_what_strace_sees() {
+/// SECURITY.md lists the calls and files before and after privileges are dropped.
+fn the_table_agrees_with_strace() {
     let folder = Folder::new();
     let (at_start, while_tracing) = (listed("At the start"), listed("While it traces"));
     let log = folder.name("strace");
@@ -391,9 +391,9 @@ crate::tests![
     it_is_confined_in_every_mode,
     one_capability_is_kept_for_old_kernels,
     a_snapshot_is_confined,
-    no_sandbox_keeps_everything,
-    a_command_is_given_nothing_of_ours,
-    what_is_ignored_stays_ignored,
-    under_sudo_it_goes_on_as_the_user,
-    the_table_says_what_strace_sees,
+    no_sandbox_keeps_all_privileges,
+    the_command_inherits_nothing,
+    ignored_signals_stay_ignored,
+    under_sudo_it_continues_as_the_user,
+    the_table_agrees_with_strace,
 ];

@@ -1,4 +1,4 @@
-//! Unusual connections, each in a network of its own.
+//! Unusual connections, each in a separate network namespace.
 
 use std::{
     io::{Read, Write},
@@ -19,7 +19,7 @@ const ACCEPT: &str = "TcpConnectionAccept";
 const CLOSE: &str = "TcpConnectionClose";
 const FAIL: &str = "TcpConnectionFail";
 
-/// Trace `cause` in a network of its own; the `count` events it makes, and no others.
+/// Traces `cause` in a separate network namespace; returns its events, of which there must be exactly `count`.
 fn events_of(count: usize, cause: impl FnOnce()) -> Vec<Value> {
     let mut trace = Trace::start(&[]);
     cause();
@@ -33,7 +33,7 @@ fn events_of(count: usize, cause: impl FnOnce()) -> Vec<Value> {
     events
 }
 
-/// Both ends are reported from begin to end; returns the two closes, the connecting end's first.
+/// Checks that both ends are reported from start to end; returns both closes, the connecting end's first.
 fn whole(events: &[Value]) -> [&Value; 2] {
     let closes = all(events, CLOSE);
     [CONNECT, ACCEPT].map(|kind| {
@@ -43,14 +43,14 @@ fn whole(events: &[Value]) -> [&Value; 2] {
     })
 }
 
-/// Whether a structure of the running kernel has a field, by the kernel's own type information.
+/// Whether a structure of the running kernel has a field, according to its BTF.
 fn has_field(structure: &str, field: &str) -> bool {
     let btf = Btf::from_vmlinux().expect("type information");
     let found = btf.type_by_name::<Struct<'_>>(structure).expect("the structure");
     found.iter().any(|member| member.name.is_some_and(|name| name == field))
 }
 
-/// The one event is a failure with this errno and this other end.
+/// Checks that the only event is a failure with this errno and remote end.
 fn failed(events: &[Value], error: &str, to: SocketAddr) {
     let fail = common::net(the(events, FAIL));
     assert_eq!(fail["error"], error, "{fail:#}");
@@ -77,7 +77,7 @@ fn mptcp_on_both_ends() {
     for event in &events {
         assert_eq!(common::net(event)["mptcp"], true, "{event:#}");
     }
-    // Before Linux 6.5 the kernel does not count them.
+    // The kernel counts them only since Linux 6.5.
     let counted = has_field("mptcp_sock", "bytes_sent");
     for (close, sent, received) in [(out, 13, 0), (back, 0, 13)] {
         assert_eq!(close.get("bytes_sent"), counted.then_some(&sent.into()));
@@ -161,16 +161,16 @@ fn resets_in_each_direction() {
     }
 }
 
-fn peer_vanishes() {
+fn the_peer_stops_responding() {
     network::own();
     network::sysctl("net.ipv4.tcp_retries2", "1");
     let events = events_of(4, || {
         let mut pair = Pair::new(V4);
         let port = pair.client_port();
-        // from now on nothing reaches the server's end
+        // from now on nothing reaches the server
         network::ip("link set lo down");
         pair.client.write_all(b"into the void").expect("queue");
-        let error = pair.client.read(&mut [0]).expect_err("nobody answers");
+        let error = pair.client.read(&mut [0]).expect_err("the peer does not respond");
         assert!(matches!(error.raw_os_error(), Some(libc::ETIMEDOUT)), "{error} {port}");
         drop(pair.client);
         network::ip("link set lo up");
@@ -204,7 +204,7 @@ fn a_thread_connects() {
     }
 }
 
-/// Established before tcptrace was there, accepted after.
+/// Established before tcptrace started, accepted after.
 fn accepted_after_the_start() {
     network::own();
     let listener = net::listen(V4);
@@ -234,7 +234,7 @@ crate::tests![
     ports_used_up,
     bind_clash,
     resets_in_each_direction,
-    peer_vanishes,
+    the_peer_stops_responding,
     mapped_addresses_are_ipv4,
     a_thread_connects,
     accepted_after_the_start,

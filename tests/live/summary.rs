@@ -1,4 +1,4 @@
-//! The summary, and the schema of all that `--json` prints.
+//! The summary, and the schema of everything that `--json` prints.
 
 use std::{fs, process::Stdio};
 
@@ -9,7 +9,7 @@ use crate::common::{
 };
 use serde_json::{Value, json};
 
-/// What a run with `-- sh -c SCRIPT` prints.
+/// The output of a run with `-- sh -c SCRIPT`.
 fn run(options: &[&str], script: &str) -> (String, String) {
     let output = tcptrace()
         .args(["--probes", &common::probes(), "-o", "-"])
@@ -22,7 +22,7 @@ fn run(options: &[&str], script: &str) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// Serves two connections, and a port at which nobody listens.
+/// A server for two connections, and a port on which nothing listens.
 fn two_connections_and_a_failure() -> (String, u16) {
     let listener = net::listen(V4);
     let port = listener.local_addr().expect("an address").port();

@@ -1,4 +1,4 @@
-//! The table as someone at a terminal sees it, and as a pipe gets it.
+//! The table on a terminal and in a pipe.
 
 use std::{io::Write, net::TcpStream, process::Command};
 
@@ -11,14 +11,14 @@ use crate::common::{
 use nix::sys::signal::Signal;
 use unicode_width::UnicodeWidthStr;
 
-/// tcptrace for what this process does.
+/// tcptrace for connections of this process.
 fn traced() -> Command {
     let mut command = tcptrace();
     command.args(["--probes", &common::probes(), "-p", &std::process::id().to_string()]);
     command
 }
 
-/// An IPv4 connection, an IPv6 one, and one that is refused: eight lines at the most, and their ports.
+/// An IPv4 connection, an IPv6 one, and a refused one: at most eight lines; returns their ports.
 fn something_to_see() -> Vec<u16> {
     let mut ports = Vec::new();
     for address in [V4, V6] {
@@ -29,12 +29,12 @@ fn something_to_see() -> Vec<u16> {
         net::wait_for_end(&mut pair.server);
     }
     let nobody = Pair::new(V4).port();
-    TcpStream::connect((V4, nobody)).expect_err("nobody listens");
+    TcpStream::connect((V4, nobody)).expect_err("nothing listens");
     ports.push(nobody);
     ports
 }
 
-/// Without the sequences that colour.
+/// Removes colour sequences.
 fn plain(text: &str) -> String {
     let mut parts = text.split("\x1b[");
     let first = parts.next().unwrap_or_default().to_owned();

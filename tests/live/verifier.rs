@@ -1,11 +1,11 @@
-//! How much work the programs are for the kernel's verifier, which gives up at a million.
+//! The cost of verifying the programs: the kernel's verifier gives up at a million instructions.
 
 use crate::common::{probes, tcptrace};
 
-/// Far from the limit, so that growth is noticed before it hurts.
+/// Far below the limit, so that growth is noticed early.
 const MOST: u64 = 40_000;
 
-/// From libbpf's log: (program, instructions processed, states).
+/// Parses libbpf's log: (program, instructions processed, states).
 fn figures(log: &str) -> Vec<(&str, u64, u64)> {
     let mut program = "";
     let mut figures = Vec::new();
@@ -49,8 +49,8 @@ fn programs_are_cheap_to_verify() {
     verify(&[], MOST);
 }
 
-/// What is not asked for is not even verified.
-fn everything_that_can_be_asked_for_loads() {
+/// Programs are verified only if they are needed, so this enables everything.
+fn everything_optional_loads() {
     let filter = [
         "-b",
         "curl",
@@ -68,4 +68,4 @@ fn everything_that_can_be_asked_for_loads() {
     verify(&[&["-e", "all"], &filter[..]].concat(), 10 * MOST);
 }
 
-crate::tests![programs_are_cheap_to_verify, everything_that_can_be_asked_for_loads,];
+crate::tests![programs_are_cheap_to_verify, everything_optional_loads,];

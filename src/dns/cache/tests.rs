@@ -24,7 +24,7 @@ fn guessed(names: &str) -> (String, bool) {
 }
 
 #[test]
-fn an_answer_holds_for_its_ttl_and_a_minute_at_least() {
+fn answers_are_valid_for_their_ttl_but_at_least_a_minute() {
     let mut cache = NameCache::default();
     cache.learn(HOST, 10 * S, &binding("short", "192.0.2.1", 5));
     cache.learn(HOST, 10 * S, &binding("long", "192.0.2.2", 3600));
@@ -44,7 +44,7 @@ fn an_answer_holds_for_its_ttl_and_a_minute_at_least() {
 }
 
 #[test]
-fn a_new_answer_prolongs_and_never_shortens() {
+fn new_answers_never_shorten_the_validity() {
     let mut cache = NameCache::default();
     cache.learn(HOST, 0, &binding("a", "192.0.2.1", 600));
     cache.learn(HOST, 100 * S, &binding("a", "192.0.2.1", 60));
@@ -56,7 +56,7 @@ fn a_new_answer_prolongs_and_never_shortens() {
 }
 
 #[test]
-fn the_latest_name_comes_first_and_four_are_kept() {
+fn four_names_are_kept_latest_first() {
     let mut cache = NameCache::default();
     for (time, name) in ["a", "b", "c", "a", "d", "e"].into_iter().enumerate() {
         cache.learn(HOST, time as u64, &binding(name, "192.0.2.1", 60));
@@ -74,7 +74,7 @@ fn each_namespace_has_its_own_names() {
 }
 
 #[test]
-fn what_only_others_know_is_a_guess() {
+fn names_from_other_namespaces_are_guesses() {
     let mut cache = NameCache::default();
     cache.learn(HOST, 0, &binding("a", "192.0.2.1", 60));
     cache.learn(OTHER, 1, &binding("b", "192.0.2.1", 60));
@@ -86,7 +86,7 @@ fn what_only_others_know_is_a_guess() {
 }
 
 #[test]
-fn addresses_that_mean_another_host_elsewhere_are_never_guessed() {
+fn loopback_and_link_local_addresses_are_never_guessed() {
     let mut cache = NameCache::default();
     for addr in ["127.0.0.1", "169.254.1.1", "0.0.0.0", "::1", "fe80::1", "::"] {
         cache.learn(HOST, 0, &binding("a", addr, 60));
@@ -96,7 +96,7 @@ fn addresses_that_mean_another_host_elsewhere_are_never_guessed() {
 }
 
 #[test]
-fn a_mapped_address_is_its_ipv4_address() {
+fn mapped_addresses_are_looked_up_as_ipv4() {
     let mut cache = NameCache::default();
     cache.learn(HOST, 0, &binding("a", "::ffff:192.0.2.1", 60));
     assert_eq!(seen(&mut cache, HOST, "192.0.2.1", 1), certain("a"));
@@ -104,7 +104,7 @@ fn a_mapped_address_is_its_ipv4_address() {
 }
 
 #[test]
-fn room_is_bounded_and_the_least_used_goes_first() {
+fn the_least_recently_used_address_is_evicted() {
     let mut cache = NameCache::default();
     let addr = |n: u32| IpAddr::from(n.to_be_bytes()).to_string();
     let kept = addr(1 << 24);

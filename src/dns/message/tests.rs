@@ -89,7 +89,7 @@ fn the_name_is_the_head_of_the_chain_in_any_order() {
 }
 
 #[test]
-fn an_answer_speaks_for_its_question_only() {
+fn records_not_reachable_from_the_question_are_ignored() {
     let message = Message::about(&wire("evil.example"))
         .record(&wire("bank.example"), A, 300, &[192, 0, 2, 66])
         .record(ASKED, A, 300, &[192, 0, 2, 1])
@@ -98,7 +98,7 @@ fn an_answer_speaks_for_its_question_only() {
 }
 
 #[test]
-fn chains_that_loop_or_never_end_give_nothing() {
+fn looping_and_overlong_cname_chains_give_no_names() {
     let looping = Message::about(&wire("a.example"))
         .record(ASKED, CNAME, 300, &wire("b.example"))
         .record(&wire("b.example"), CNAME, 300, &wire("a.example"))
@@ -116,7 +116,7 @@ fn chains_that_loop_or_never_end_give_nothing() {
 }
 
 #[test]
-fn names_that_loop_or_point_outside_are_refused() {
+fn looping_and_outside_pointers_are_rejected() {
     for name in [&[0xc0, 12][..], &[0xc0, 14], &[0xff, 0xff], &[1, b'a', 0xc0, 12], &[0x80, 0]] {
         let message = Message::about(name).record(ASKED, A, 300, &[192, 0, 2, 1]);
         assert_eq!(read(&message.0), Err(BadMessage), "{name:x?}");
@@ -124,7 +124,7 @@ fn names_that_loop_or_point_outside_are_refused() {
 }
 
 #[test]
-fn names_too_long_are_refused() {
+fn names_too_long_are_rejected() {
     let name = wire(&"a.".repeat(128));
     let message = Message::about(&name).record(ASKED, A, 300, &[192, 0, 2, 1]);
     assert_eq!(read(&message.0), Err(BadMessage));
@@ -134,7 +134,7 @@ fn names_too_long_are_refused() {
 }
 
 #[test]
-fn what_says_nothing_gives_nothing() {
+fn messages_without_addresses_give_no_names() {
     for (flags, rcode) in [(0x01, 0), (0x81, 0x83), (0x81, 0x82), (0xa8, 0)] {
         let mut message = Message::about(&wire("a.example")).record(ASKED, A, 1, &[192, 0, 2, 1]);
         message.0[2] = flags;
@@ -148,14 +148,14 @@ fn what_says_nothing_gives_nothing() {
 }
 
 #[test]
-fn short_messages_are_refused() {
+fn short_messages_are_rejected() {
     for len in 0..HEADER {
         assert_eq!(read(&vec![0x80; len]), Err(BadMessage), "{len} bytes");
     }
 }
 
 #[test]
-fn extensions_have_no_say() {
+fn sections_after_the_answers_are_ignored() {
     let cookie = [0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
     let message = Message::about(&wire("a.example")).record(ASKED, A, 300, &[192, 0, 2, 1]).additional(
         &[0],
@@ -174,7 +174,7 @@ fn extensions_have_no_say() {
 }
 
 #[test]
-fn records_before_the_cut_count() {
+fn complete_records_of_a_truncated_message_are_used() {
     let mut message = Message::about(&wire("a.example"));
     for n in 0..64 {
         message = message.record(ASKED, A, 300, &[192, 0, 2, n]);
@@ -195,7 +195,7 @@ fn records_before_the_cut_count() {
 }
 
 #[test]
-fn counts_are_claims() {
+fn record_counts_are_not_trusted() {
     let mut message = Message::about(&wire("a.example")).record(ASKED, A, 300, &[192, 0, 2, 1]);
     message.0[6..8].fill(0xff);
     assert_eq!(read(&message.0).unwrap().len(), 1);
@@ -208,7 +208,7 @@ fn a_ttl_with_the_top_bit_is_zero() {
 }
 
 #[test]
-fn strange_bytes_are_written_out() {
+fn unusual_bytes_are_escaped() {
     let name = b"\x04\x1b[2J\x03a.b\x02\\\"\x06b\xc3\xbcc\xff \x00";
     let message = Message::about(name).record(ASKED, A, 300, &[192, 0, 2, 1]);
     let expected = r#"\027[2j.a\.b.\\".b\195\188c\255\032"#;
@@ -216,7 +216,7 @@ fn strange_bytes_are_written_out() {
 }
 
 #[test]
-fn multicast_records_speak_for_themselves_in_local() {
+fn multicast_records_are_used_only_in_local() {
     let printer = wire("Printer.local");
     let message = Message::unasked()
         .record(&wire("_ipp._tcp.local"), 12, 120, &printer)

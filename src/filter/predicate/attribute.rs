@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_attribute_has_one_row() {
+    fn every_attribute_has_exactly_one_row() {
         for (index, spec) in ATTRIBUTES.iter().enumerate() {
             let again = ATTRIBUTES[index + 1..]
                 .iter()

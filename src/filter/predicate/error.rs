@@ -63,7 +63,7 @@ impl std::error::Error for ParseError {}
 
 /// The candidate closest to `wrong`, if it is close enough to be a likely correction.
 pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Longer words are no typing errors, and the cost of the distance is quadratic.
+    // Longer words are unlikely to be typing errors, and the cost of the distance is quadratic.
     if wrong.len() > 64 {
         return None;
     }

@@ -140,7 +140,7 @@ impl Asking {
 /// # Errors
 /// When the kernel refuses the confinement, or the socket fails.
 pub fn serve(sandbox: bool, invoker: Option<&SudoUser>) -> Result<()> {
-    close_what_is_not_ours()?;
+    close_inherited_descriptors()?;
     let folders = Folders::find();
     if sandbox {
         sandbox::reader::confine(invoker, folders.fds())?;
@@ -160,7 +160,7 @@ pub fn serve(sandbox: bool, invoker: Option<&SudoUser>) -> Result<()> {
 
 /// Closes inherited descriptors, such as that of `--ready-fd`: once tcptrace closes its own, the reader must see
 /// the end of the file.
-fn close_what_is_not_ours() -> Result<()> {
+fn close_inherited_descriptors() -> Result<()> {
     let open = fs::read_dir("/proc/self/fd").context("list open descriptors")?;
     let numbers: Vec<i32> =
         open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -178,7 +178,7 @@ fn encode(id: &str, container: &Container) -> Vec<u8> {
     parts.flat_map(|part| [part.as_bytes(), &[0]].concat()).collect()
 }
 
-/// Decodes an answer to the id and what is known of it. None if it is malformed.
+/// Decodes an answer to the id and the container's names. None if it is malformed.
 fn decode(answer: &[u8]) -> Option<(String, Option<Container>)> {
     let text = std::str::from_utf8(answer.strip_suffix(&[0])?).ok()?;
     let [id, names @ ..] = &text.split('\0').collect::<Vec<_>>()[..] else { return None };
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn each_container_is_asked_for_once_and_late_answers_count() {
+    fn each_container_is_looked_up_once_and_late_answers_are_used() {
         let (reader, its) = pair();
         let answers = thread::spawn(move || {
             let mut asked = Vec::new();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_does_not_answer_is_asked_no_more() {
+    fn a_helper_that_does_not_answer_is_given_up() {
         for junk in [&b""[..], b"junk", b"a\0b\0", &[0xff; 70]] {
             let (reader, its) = pair();
             for _ in 0..PATIENCE_ENDS {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_name_cache_is_bounded() {
         let mut asking = Asking::default();
         let (reader, its) = pair();
         asking.socket = reader.0.into_inner().socket;
@@ -272,7 +272,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_answer_says_what_was_meant(names in prop::array::uniform4(prop::option::of("[^\0]{1,20}"))) {
+        fn answers_round_trip(names in prop::array::uniform4(prop::option::of("[^\0]{1,20}"))) {
             let [name, image, pod, namespace] = names;
             let container = Container { name, image, pod, namespace };
             let known = (!container.is_empty()).then(|| container.clone());
@@ -280,7 +280,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             decode(&bytes);
         }
     }

@@ -43,7 +43,7 @@ impl Runtime {
 }
 
 #[test]
-fn each_layout_is_known() {
+fn each_layout_is_recognised() {
     let docker = Runtime::new(Layout::Docker);
     assert_eq!(docker.name(), None);
     docker.write(&format!("{ID}/config.v2.json"), NAMED);
@@ -71,7 +71,7 @@ fn each_layout_is_known() {
 }
 
 #[test]
-fn only_a_regular_file_is_read_and_through_no_link() {
+fn only_regular_files_are_read_without_following_links() {
     let file = format!("{ID}/config.v2.json");
     let docker = || Runtime::new(Layout::Docker);
 
@@ -111,7 +111,7 @@ fn only_a_regular_file_is_read_and_through_no_link() {
 }
 
 #[test]
-fn what_is_no_id_opens_nothing() {
+fn invalid_ids_open_no_file() {
     let docker = Runtime::new(Layout::Docker);
     docker.write("config.v2.json", NAMED);
     let folders = Folders(vec![(
@@ -125,14 +125,14 @@ fn what_is_no_id_opens_nothing() {
 }
 
 #[test]
-fn homes_are_those_of_the_passwd_file() {
+fn homes_are_read_from_the_passwd_file() {
     let passwd = "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\nbob:x:1:1::/home/ann:\n\
                   none:x:2:2::/:\nbad\nx:x:3:3::relative:\n";
     assert_eq!(homes(passwd), ["/home/ann", "/root"]);
 }
 
 #[test]
-fn a_user_cannot_lead_elsewhere() {
+fn links_in_home_directories_are_not_followed() {
     let home = TempDir::new().expect("a folder");
     let path = home.path().to_str().expect("UTF-8");
     let storage = home.path().join(OF_USER[0].1);

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_written_by_number() {
+    fn control_characters_are_written_as_unicode_escapes() {
         for original in
             ["plain", "naïve 名", "\u{1b}[2J", "\u{9b}31m", "\u{202e}gnp", "\u{7f}", "\u{e0001}tag"]
         {

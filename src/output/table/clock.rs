@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn utc_is_said() {
+    fn the_header_shows_utc() {
         assert_eq!(Clock::new(Zone::utc()).title(LONG), "TIME (UTC)");
         assert_eq!(Clock::new(Zone::utc()).title(8), "UTC");
         assert_eq!(Clock::new(india()).title(LONG), "TIME");

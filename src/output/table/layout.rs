@@ -157,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn at_two_hundred_nothing_needs_to_be_shortened() {
+    fn nothing_is_shortened_at_two_hundred_columns() {
         let layout = Layout::of(Some(200), needs(16, 47));
         assert!(layout.local >= 47 && layout.remote >= 47 && layout.time == clock::LONG);
         assert!(layout.details >= Some(50) && !layout.brief);
     }
 
     #[test]
-    fn details_have_what_ends_leave() {
+    fn details_use_the_columns_that_addresses_do_not() {
         let short = Layout::of(Some(120), needs(4, 15));
         assert!(short.details >= Some(40), "{short:?}");
         let long = Layout::of(Some(120), needs(4, 47));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn needs_grow_in_few_steps() {
+    fn widths_grow_in_few_steps() {
         let mut needs = Needs::new();
         let mut seen = vec![needs];
         for width in 0..100 {

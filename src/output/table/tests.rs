@@ -87,7 +87,7 @@ fn print(records: &[Record], look: TableOptions, size: Option<TerminalSize>) -> 
 const PLAIN: fn() -> TableOptions = || TableOptions { color: false, utf8: true, zone: Zone::utc() };
 
 #[test]
-fn lines_fit_every_terminal_and_keep_their_ports() {
+fn lines_fit_every_terminal_and_show_full_ports() {
     for columns in 80..=220 {
         let size = TerminalSize { columns, rows: 1000 };
         for utf8 in [true, false] {
@@ -135,7 +135,7 @@ fn nothing_is_shortened_in_a_file() {
 }
 
 #[test]
-fn what_went_wrong_is_red_and_shown_first() {
+fn problems_are_red_and_shown_first() {
     let look = TableOptions { color: true, ..PLAIN() };
     let text = print(&records(), look, Some(TerminalSize { columns: 80, rows: 100 }));
     assert!(text.contains("\x1b[31mEADDRNOTAVAIL\x1b[0m"), "{text:?}");
@@ -144,7 +144,7 @@ fn what_went_wrong_is_red_and_shown_first() {
 }
 
 #[test]
-fn the_header_comes_again_when_it_has_scrolled_away() {
+fn the_header_is_repeated_after_scrolling() {
     let headers = |rows, lines: usize| {
         let records: Vec<Record> = std::iter::repeat_with(records).flatten().take(lines).collect();
         print(&records, PLAIN(), Some(TerminalSize { columns: 80, rows })).matches("DETAILS").count()
@@ -170,7 +170,7 @@ fn the_columns_follow_the_terminal() {
 }
 
 #[test]
-fn a_listener_has_an_address_and_no_other_end() {
+fn listeners_have_no_remote_end() {
     let backlog = Some(Backlog { len: 0, max: 128, drops: 0 });
     let records = [record("sshd", "127.0.0.53:22", "0.0.0.0:0", EventKind::Listen { backlog })];
     let at = |columns| print(&records, PLAIN(), Some(TerminalSize { columns, rows: 100 }));

@@ -97,7 +97,7 @@ fn step(from: State, to: State) -> EventKind {
 }
 
 #[test]
-fn a_filter_without_names_is_left_to_the_kernel() {
+fn filters_without_names_are_evaluated_in_the_kernel() {
     let predicate = parse("port == 443").expect("a predicate");
     assert!(
         DnsFilter::new(&Filter::new(&FilterOptions::default(), Some(predicate), None, Vec::new())).is_none()
@@ -128,7 +128,7 @@ fn comparisons_of_names() {
 }
 
 #[test]
-fn the_end_follows_the_beginning_whatever_is_known_by_then() {
+fn the_end_has_the_verdict_of_the_beginning() {
     let mut filter = named(r#"dns == "a.example""#);
     assert!(admits(&mut filter, CONNECT, "a.example"));
     assert!(admits(&mut filter, step(State::Established, State::FinWait1), ""));
@@ -150,7 +150,7 @@ fn the_verdict_is_dropped_at_the_end() {
 }
 
 #[test]
-fn a_socket_that_connects_again_is_judged_again() {
+fn a_reconnected_socket_is_evaluated_again() {
     let mut filter = named(r#"dns == "a.example""#);
     // An attempt has no effect on later events.
     assert!(admits(&mut filter, EventKind::Request, "a.example"));
@@ -162,7 +162,7 @@ fn a_socket_that_connects_again_is_judged_again() {
 }
 
 #[test]
-fn the_first_rule_that_holds_names_the_event() {
+fn the_first_matching_rule_names_the_event() {
     let mut filter = rules(
         "egress:\n  rules:\n  - rule: a\n    scope: uid == 1000\n    event: dns == \"a.example\"\n  \
          - rule: b\n    event: dns == \"*.example\" AND uid == 0\n  - rule: c\n    event: port_dst == 443\n    scope: dns == \"b.example\"\n",
@@ -188,7 +188,7 @@ fn the_first_rule_that_holds_names_the_event() {
 }
 
 #[test]
-fn names_of_containers_are_the_owners() {
+fn container_names_are_those_of_the_owner() {
     for (predicate, expected) in [
         (r#"container_name == "web""#, true),
         (r#"container_name != "web""#, false),
@@ -212,7 +212,7 @@ fn names_of_containers_are_the_owners() {
 }
 
 #[test]
-fn an_unknown_owner_meets_no_condition_on_the_owner() {
+fn an_unknown_owner_matches_no_process_condition() {
     for (predicate, expected) in [
         // The kernel has already evaluated the user.
         (r#"uid == 1000 AND dns == "a.example""#, true),

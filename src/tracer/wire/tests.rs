@@ -30,7 +30,7 @@ fn every_kind_of_event_is_decoded() {
 }
 
 #[test]
-fn a_close_says_why_and_how_much() {
+fn a_close_has_a_reason_and_byte_counts() {
     let event = decoded(&samples::event(kinds::NETMON_KIND_CLOSE, 7));
     let close = event.kind.close().expect("a close");
     assert_eq!(close.direction, Direction::Egress);
@@ -70,7 +70,7 @@ fn a_process_is_decoded() {
 }
 
 #[test]
-fn lengths_that_are_not_exact_are_refused() {
+fn records_of_wrong_length_are_rejected() {
     for record in EVENT_KINDS
         .iter()
         .map(|&kind| samples::event(kind, 1))
@@ -89,7 +89,7 @@ fn lengths_that_are_not_exact_are_refused() {
 }
 
 #[test]
-fn an_unknown_kind_is_refused() {
+fn unknown_kinds_are_rejected() {
     let known: Vec<u8> = EVENT_KINDS.iter().map(|kind| kind.0 as u8).collect();
     for kind in (0..=u8::MAX).filter(|kind| !known.contains(kind)) {
         let mut record = samples::event(kinds::NETMON_KIND_CLOSE, 1);

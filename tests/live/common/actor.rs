@@ -1,7 +1,7 @@
 //! Processes that act for a test: the test program itself, run again.
 //!
-//! The part to play stands in the environment, and `main` looks there before anything else, so the arguments are
-//! free. Words go in on stdin and come back on stdout, so that both sides wait for each other and never for time.
+//! The part to play is in an environment variable that `main` checks first, so arguments can be chosen freely. Words
+//! are sent to stdin and received from stdout, so that both sides wait for each other and never for a fixed time.
 
 use std::{
     ffi::OsStr,
@@ -10,93 +10,93 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-/// Names the part to play.
+/// The environment variable with the part to play.
 pub const PART: &str = "TCPTRACE_TEST_ACTOR";
 
-/// Copy a program that is to be run.
+/// Copies a program that will be executed.
 ///
-/// Another process does it: a file that is open for writing cannot be executed (execve(2), ETXTBSY), and a
-/// descriptor of ours would live on for a moment in every child that another test starts meanwhile.
+/// A separate process does this: a file that is open for writing cannot be executed (execve(2), ETXTBSY), and our
+/// descriptor would be inherited for a moment by children that other tests start.
 pub fn install(program: impl AsRef<Path>, to: impl AsRef<Path>) {
     let status = Command::new("cp").args([program.as_ref(), to.as_ref()]).status().expect("run cp");
     assert!(status.success(), "cp: {status}");
 }
 
-/// A process playing a part.
+/// A process that plays a part.
 pub struct Actor {
     child: Child,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Actor {
-    /// Run this test program again in the part of `part`.
+    /// Runs this test program again to play `part`.
     pub fn start(part: &str) -> Actor {
         Actor::spawn(&mut Actor::program(std::env::current_exe().expect("this program"), part))
     }
 
-    /// A program that is this one, or becomes it, without arguments.
+    /// A command for a program that is this one, or execs it, without arguments.
     pub fn program(program: impl AsRef<OsStr>, part: &str) -> Command {
         let mut command = Command::new(program);
         command.env(PART, part).stdin(Stdio::piped()).stdout(Stdio::piped());
         command
     }
 
-    /// Run a command made by [`Actor::program`].
+    /// Starts a command made by [`Actor::program`].
     pub fn spawn(command: &mut Command) -> Actor {
         let mut child = command.spawn().expect("start an actor");
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         Actor { child, stdout }
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Send it a word.
+    /// Sends a word to it.
     pub fn tell(&mut self, word: impl std::fmt::Display) {
         let stdin = self.child.stdin.as_mut().expect("stdin is piped");
         writeln!(stdin, "{word}").and_then(|()| stdin.flush()).expect("the actor listens");
     }
 
-    /// Wait for its next word.
+    /// Waits for its next word.
     pub fn hear(&mut self) -> String {
         loop {
             let mut line = String::new();
             let read = self.stdout.read_line(&mut line).expect("the actor speaks UTF-8");
             assert!(read > 0, "the actor left without a word");
-            // a program it runs may print, too
+            // programs that it runs may print too
             if let Some(word) = line.trim_end().strip_prefix("actor: ") {
                 return word.to_owned();
             }
         }
     }
 
-    /// Wait for the end.
+    /// Waits for its end.
     pub fn leave(mut self) {
         drop(self.child.stdin.take());
         self.child.wait().expect("wait for an actor");
     }
 
-    /// Kill it with SIGKILL.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().expect("kill an actor");
         self.child.wait().expect("wait for an actor");
     }
 }
 
-/// The part this process was asked to play.
+/// The part that this process was started to play.
 pub fn part() -> Option<String> {
     std::env::var(PART).ok()
 }
 
-/// Say a word to the test.
+/// Sends a word to the test.
 pub fn say(word: impl std::fmt::Display) {
     println!("actor: {word}");
     std::io::stdout().flush().expect("the test listens");
 }
 
-/// Wait for a word from the test.
+/// Waits for a word from the test.
 pub fn listen() -> String {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).expect("the test speaks UTF-8");

@@ -1,7 +1,6 @@
-//! Places to resolve names in: network namespaces with a DNS server of their own.
+//! Network namespaces with a DNS server, to resolve names in.
 //!
-//! The networks for documentation are local there, so that every name leads to a listener of the
-//! test.
+//! The documentation networks are local there, so all names lead to listeners of the test.
 
 use std::{
     fs,
@@ -11,7 +10,7 @@ use std::{
 
 use super::folder::Folder;
 
-/// A network namespace with a mount namespace, for as long as it lives.
+/// A network and mount namespace that exist until this is dropped.
 pub struct DnsLab {
     holder: Child,
     files: Folder,
@@ -19,12 +18,12 @@ pub struct DnsLab {
 }
 
 impl DnsLab {
-    /// One with nothing in it.
+    /// A lab without additional setup.
     pub fn new() -> Self {
         Self::with("")
     }
 
-    /// `setup` runs in the namespaces, as shell.
+    /// `setup` is a shell script that is run in the namespaces.
     pub fn with(setup: &str) -> Self {
         let files = Folder::new();
         let resolv = files.write("resolv.conf", "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n");
@@ -51,28 +50,28 @@ impl DnsLab {
         Self { holder, files, _stdin: stdin }
     }
 
-    /// A command that will run in the lab.
+    /// A command to run in the lab.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--net", "--mount", "--target", &self.holder.id().to_string(), program]);
         command
     }
 
-    /// Its inode number.
+    /// The inode number of the network namespace.
     pub fn netns(&self) -> u64 {
         let link = fs::read_link(format!("/proc/{}/ns/net", self.holder.id())).expect("a network namespace");
         let digits: String = link.to_string_lossy().chars().filter(|c| c.is_ascii_digit()).collect();
         digits.parse().expect("a number")
     }
 
-    /// Runs it to its end, which must be a success.
+    /// Runs a program in the lab, which must succeed.
     pub fn run(&self, program: &str, args: &[&str]) -> Output {
         let output = self.command(program).args(args).output().expect("run a program in the lab");
         assert!(output.status.success(), "{program} {args:?}: {output:?}");
         output
     }
 
-    /// A DNS server on 127.0.0.53 and ::1 that knows these records.
+    /// Starts a DNS server on 127.0.0.53 and ::1 with these records.
     pub fn serve(&self, records: &str) -> Server {
         let fixed = "no-resolv\nno-hosts\nport=53\nbind-interfaces\nlisten-address=127.0.0.53\n\
              listen-address=::1\nno-daemon\npid-file=\nuser=root\nlocal=/example/\n";
@@ -89,7 +88,7 @@ impl DnsLab {
         Server { child, _log: log }
     }
 
-    /// A listener on all addresses of the lab, IPv4 and IPv6; answers with one byte.
+    /// Starts a listener on all addresses of the lab, IPv4 and IPv6, which answers with one byte.
     pub fn listen(&self) -> Listener {
         let code = "
 import socket
@@ -110,8 +109,8 @@ while True:
         Listener { child, port: line.trim().parse().expect("a port"), netns: self.netns() }
     }
 
-    /// For each host in turn what any program does: getaddrinfo(), connect() to the first address
-    /// that accepts, read to the end.
+    /// For each host in turn, does what any program does: getaddrinfo(), connect() to the first address that accepts,
+    /// read to the end.
     pub fn connect(&self, hosts: &[&str], port: u16) {
         let code = "
 import socket, sys
@@ -131,10 +130,10 @@ impl Drop for DnsLab {
     }
 }
 
-/// dnsmasq.
+/// A running dnsmasq.
 pub struct Server {
     child: Child,
-    /// Open as long as it runs, or its next message would end it.
+    /// Kept open, because dnsmasq exits if it cannot log.
     _log: Lines<BufReader<ChildStderr>>,
 }
 
@@ -144,7 +143,7 @@ impl Drop for Server {
     }
 }
 
-/// A listener; its port is its own in its namespace only.
+/// A listener; its port is unique only in its namespace.
 pub struct Listener {
     child: Child,
     pub port: u16,
@@ -152,7 +151,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// From now on connections are refused.
+    /// Connections are refused from now on.
     pub fn close(&mut self) {
         end(&mut self.child);
     }
@@ -164,7 +163,7 @@ impl Drop for Listener {
     }
 }
 
-/// Ends a child, which may have ended before.
+/// Kills and reaps a child, which may have ended before.
 pub fn end(child: &mut Child) {
     drop(child.kill());
     drop(child.wait());

@@ -1,4 +1,4 @@
-//! A temporary folder.
+//! A temporary directory.
 
 use std::{
     fs,
@@ -9,26 +9,26 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A folder that everybody may read, removed at the end.
+/// A directory readable by everybody, removed when dropped.
 pub struct Folder {
     path: PathBuf,
     folder: Option<TempDir>,
 }
 
 impl Folder {
-    /// An empty one.
+    /// An empty directory.
     pub fn new() -> Folder {
         let folder = tempfile::Builder::new().prefix("tcptrace-").tempdir().expect("create a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         Folder { path: folder.path().canonicalize().expect("its path"), folder: Some(folder) }
     }
 
-    /// The folder itself, without symbolic links in the path.
+    /// The directory, as a path without symbolic links.
     pub fn root(&self) -> &Path {
         &self.path
     }
 
-    /// A file in it, which need not exist.
+    /// The path of a file in it, which need not exist.
     pub fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -38,7 +38,7 @@ impl Folder {
         self.path(name).into_os_string().into_string().expect("the temporary folder has a UTF-8 name")
     }
 
-    /// Write a file; returns its path.
+    /// Writes a file and returns its path.
     pub fn write(&self, name: &str, text: &str) -> String {
         fs::write(self.path(name), text).expect("write a file");
         self.name(name)
@@ -48,7 +48,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let removed = self.folder.take().map_or(Ok(()), TempDir::close);
-        // A folder that cannot be removed must not hide why the test failed.
+        // A failure to remove it must not hide the reason for which the test failed.
         if !thread::panicking() {
             removed.expect("remove a folder");
         }

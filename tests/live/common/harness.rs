@@ -1,9 +1,9 @@
-//! Runs live tests. Not libtest, for two reasons: a test program that is started again as an actor has free
-//! arguments, and tests that cannot run here are reported as ignored, with the reason.
+//! Runs live tests. libtest is not used because a test program that is started again as an actor needs arbitrary
+//! arguments, and because tests that cannot run here should be reported as ignored, with the reason.
 
 use libtest_mimic::{Arguments, Completion, Trial};
 
-/// What a test may return: nothing, or that it could not run here.
+/// What a test may return: nothing, or that it cannot run here.
 pub trait Outcome {
     fn completion(self) -> Completion;
 }
@@ -20,12 +20,12 @@ impl Outcome for Completion {
     }
 }
 
-/// A test that ends here because this host lacks something, and says what.
+/// Ends a test because this host lacks something, with the reason.
 pub fn skipped(reason: &str) -> Completion {
     Completion::ignored_with(format!("skipped: {reason}"))
 }
 
-/// A test by the name of its function, `module::function`; without root it is skipped.
+/// A test named after its function, `module::function`; without root it is skipped.
 pub fn trial<O: Outcome + 'static>(module: &str, name: &str, test: fn() -> O) -> Trial {
     let module = module.rsplit("::").next().unwrap_or_default();
     Trial::ignorable_test(format!("{module}::{name}"), move || {
@@ -48,13 +48,13 @@ macro_rules! tests {
 
 /// How the tests of one group run.
 pub enum Group {
-    /// At the same time.
+    /// Run at the same time.
     SideBySide(Vec<Trial>),
-    /// One after the other: each would see what the others do.
+    /// Run one after the other, because they would see each other's events.
     InTurn(Vec<Trial>),
 }
 
-/// Run groups one after the other, each as if it were a test program of its own, and exit.
+/// Runs groups one after the other, each like a separate test program, and exits.
 pub fn run(groups: Vec<Group>) -> ! {
     let arguments = Arguments::from_args();
     let mut failed = false;
@@ -78,7 +78,7 @@ pub fn run(groups: Vec<Group>) -> ! {
     std::process::exit(if failed { 101 } else { 0 });
 }
 
-/// A test that needs a host of a special kind: it runs in the virtual machines of tests/kernels with that name.
+/// A test for a particular kind of host: it runs in virtual machines of tests/kernels with that name.
 pub fn in_guest(is_it: fn(&str) -> bool, needs: &'static str, module: &str, name: &str, test: fn()) -> Trial {
     let guest = std::env::var("TCPTRACE_TEST_SITUATION").unwrap_or_default();
     if is_it(&guest) {

@@ -1,4 +1,4 @@
-//! Starts tcptrace and waits until its probes are attached: the one way for all tests and benchmarks.
+//! Starts tcptrace and waits until its probes are attached; used by all tests and benchmarks.
 
 use std::{
     ffi::OsStr,
@@ -14,10 +14,10 @@ use nix::{
     unistd::Pid,
 };
 
-/// A deadline for failures: nothing waits this long unless it is broken (or emulated).
+/// Timeout for failures: nothing takes this long unless it is broken (or emulated).
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The probe set to test with (`TCPTRACE_TEST_PROBES`), by default whatever the kernel allows.
+/// The probe set to test (`TCPTRACE_TEST_PROBES`), by default whatever the kernel allows.
 pub fn probes() -> String {
     std::env::var("TCPTRACE_TEST_PROBES").unwrap_or_else(|_| "auto".to_owned())
 }
@@ -31,36 +31,36 @@ pub fn tcptrace() -> Command {
 pub struct Launch(Command);
 
 impl Launch {
-    /// tcptrace with the probe set to test with.
+    /// tcptrace with the probe set to test.
     pub fn new() -> Launch {
         Launch::with(tcptrace()).args(["--probes", &probes()])
     }
 
-    /// A command that runs tcptrace, itself or in another place; the caller chooses the probe set.
+    /// A command that runs tcptrace, directly or indirectly; the caller chooses the probe set.
     pub fn with(mut command: Command) -> Launch {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Launch(command)
     }
 
-    /// Add arguments.
+    /// Adds arguments.
     pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Launch {
         self.0.args(arguments);
         self
     }
 
-    /// Set an environment variable.
+    /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Launch {
         self.0.env(name, value);
         self
     }
 
-    /// Send stdout elsewhere than to [`Running::stdout`].
+    /// Redirects stdout, instead of using [`Running::stdout`].
     pub fn stdout(mut self, to: impl Into<Stdio>) -> Launch {
         self.0.stdout(to);
         self
     }
 
-    /// Start it, and wait for the ready line.
+    /// Starts it, and waits for the ready line.
     pub fn start(mut self) -> Running {
         let mut child = self.0.spawn().expect("start tcptrace");
         let mut reader = BufReader::new(child.stderr.take().expect("stderr is piped"));
@@ -85,12 +85,12 @@ impl Launch {
     }
 }
 
-/// tcptrace with its probes attached. It is stopped when this is dropped.
+/// tcptrace with its probes attached; stopped when dropped.
 pub struct Running {
     child: Child,
-    /// What it prints, unless that goes elsewhere.
+    /// Its stdout, unless redirected.
     pub stdout: Option<ChildStdout>,
-    /// The ready line and those before it.
+    /// The ready line and the lines before it.
     pub banner: String,
     stderr: Option<JoinHandle<String>>,
 }
@@ -101,17 +101,17 @@ impl Running {
         self.child.id()
     }
 
-    /// Send a signal.
+    /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("tcptrace is running");
     }
 
-    /// Everything on stderr; returns when it ends.
+    /// Everything on stderr; waits for the end.
     pub fn stderr(&mut self) -> String {
         self.stderr.take().expect("stderr is asked for once").join().expect("the stderr reader")
     }
 
-    /// Wait for the end: how it ended, and everything on stderr.
+    /// Waits for the end; returns the status and everything on stderr.
     pub fn wait(&mut self) -> (ExitStatus, String) {
         let status = self.child.wait().expect("wait for tcptrace");
         (status, self.stderr())
@@ -123,10 +123,10 @@ impl Drop for Running {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
-        // A failed test may have left it stopped or stuck; otherwise it ends in order, with whole lines.
+        // A failed test may have left it stopped or stuck; otherwise it ends regularly, with whole lines.
         let signal = if thread::panicking() { Signal::SIGKILL } else { Signal::SIGINT };
         self.signal(signal);
-        // Nobody reads this any more: a full pipe must not keep it.
+        // Nothing reads this any more, so a full pipe would block it.
         self.stdout = None;
         let _ = self.child.wait();
     }

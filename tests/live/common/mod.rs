@@ -1,4 +1,4 @@
-//! Runs tcptrace beside a test and collects what it reports.
+//! Runs tcptrace during a test and collects its events.
 #![allow(dead_code)] // each test program uses its part
 
 pub mod actor;
@@ -38,26 +38,26 @@ pub struct Trace {
     pub events: Vec<Value>,
 }
 
-/// What is known after the end.
+/// A tcptrace that has ended.
 pub struct Ended {
-    /// Every event, in order.
+    /// All events, in order.
     pub events: Vec<Value>,
     /// Everything on stderr.
     pub stderr: String,
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
 }
 
 impl Ended {
-    /// What it says was lost, without what may have been: where the kernel skips a probe that is there twice, the
-    /// other one may have reported it.
+    /// The lines that report losses, except possible ones: if the kernel skips one of two probes, the other may have
+    /// reported the event.
     pub fn lost(&self) -> Vec<&str> {
         self.stderr.lines().filter(|line| line.contains(" lost")).collect()
     }
 }
 
 impl Trace {
-    /// Start `tcptrace -j` with more arguments, and wait until it says that probes are attached.
+    /// Starts `tcptrace -j` with these arguments, and waits until its probes are attached.
     pub fn start(arguments: &[&str]) -> Trace {
         Trace::of(Launch::new().args(["-j"]).args(arguments))
     }
@@ -84,19 +84,19 @@ impl Trace {
         self.running.pid()
     }
 
-    /// The ready line and those before it.
+    /// The ready line and the lines before it.
     pub fn banner(&self) -> &str {
         &self.running.banner
     }
 
-    /// Collect events until `enough` holds for those collected.
+    /// Collects events until `enough` holds for those collected.
     pub fn wait(&mut self, what: &str, enough: impl Fn(&[Value]) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !enough(&self.events) {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(event) => {
                     self.events.push(event);
-                    // Other programs of this host may be busy: look at what came, not at each.
+                    // This host may be busy: check after each group of events, not after each event.
                     self.events.extend(self.lines.try_iter());
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -112,7 +112,7 @@ impl Trace {
         }
     }
 
-    /// Collect until `count` events are about `port`, and return those, checked against the schema.
+    /// Collects events until `count` are about `port`, and returns those, validated against the schema.
     pub fn wait_port(&mut self, port: u16, count: usize) -> Vec<Value> {
         self.wait(&format!("{count} events of port {port}"), |events| of_port(events, port).len() >= count);
         let events = of_port(&self.events, port);
@@ -120,7 +120,7 @@ impl Trace {
         events
     }
 
-    /// The same of one connection, by both its ports: another one may have used one of them before.
+    /// The same for one connection, by both its ports, because another one may have used one of them before.
     pub fn wait_ports(&mut self, ports: [u16; 2], count: usize) -> Vec<Value> {
         let of = |events: &[Value]| of_port(&of_port(events, ports[0]), ports[1]);
         self.wait(&format!("{count} events of ports {ports:?}"), |events| of(events).len() >= count);
@@ -129,18 +129,18 @@ impl Trace {
         events
     }
 
-    /// Send a signal.
+    /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         self.running.signal(signal);
     }
 
-    /// Stop it as Ctrl-C does, and collect the rest.
+    /// Stops it like Ctrl-C, and collects the rest.
     pub fn stop(self) -> Ended {
         self.signal(Signal::SIGINT);
         self.ended()
     }
 
-    /// Wait until it ends by itself.
+    /// Waits until it ends by itself.
     pub fn ended(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -155,7 +155,7 @@ impl Trace {
     }
 }
 
-/// The events in which `port` is either end's.
+/// The events with `port` at either end.
 pub fn of_port(events: &[Value], port: u16) -> Vec<Value> {
     events
         .iter()
@@ -167,7 +167,7 @@ pub fn of_port(events: &[Value], port: u16) -> Vec<Value> {
         .collect()
 }
 
-/// The one event of a type among some.
+/// The only event of a type.
 pub fn the<'a>(events: &'a [Value], kind: &str) -> &'a Value {
     let found = all(events, kind);
     assert_eq!(found.len(), 1, "one {kind} in {events:#?}");
@@ -179,12 +179,12 @@ pub fn all<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| event["network_event"]["type"] == kind).collect()
 }
 
-/// The event's own part.
+/// The `network_event` object.
 pub fn net(event: &Value) -> &Value {
     &event["network_event"]
 }
 
-/// Event types in order, for one cookie.
+/// The types of the events with this cookie, in order.
 pub fn sequence(events: &[Value], cookie: &Value) -> Vec<String> {
     events
         .iter()

@@ -1,4 +1,4 @@
-//! Sockets, made to end in every way there is.
+//! Sockets, and all ways to end connections.
 
 use std::{
     io::{Read, Write},
@@ -14,12 +14,12 @@ pub const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// ::1
 pub const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// A listener on a port of its own.
+/// A listener on a free port.
 pub fn listen(address: IpAddr) -> TcpListener {
     TcpListener::bind((address, 0)).expect("bind and listen")
 }
 
-/// Both ends of one connection.
+/// Both ends of a connection.
 pub struct Pair {
     pub listener: TcpListener,
     pub client: TcpStream,
@@ -27,7 +27,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Connect to a fresh listener and accept.
+    /// Connects to a new listener and accepts.
     pub fn new(address: IpAddr) -> Pair {
         let listener = listen(address);
         let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
@@ -46,13 +46,13 @@ impl Pair {
     }
 }
 
-/// Close a listener, so that nobody can connect any more: a child that another test has just forked may hold its
+/// Closes a listener so that connections are refused at once: a child just forked by another test may hold its
 /// descriptor a moment longer.
 pub fn stop_listening(listener: TcpListener) {
     TcpStream::from(OwnedFd::from(listener)).shutdown(Shutdown::Both).expect("shutdown");
 }
 
-/// Send exactly `count` bytes while the other end takes them.
+/// Sends exactly `count` bytes while the other end reads them.
 pub fn transfer(from: &mut TcpStream, to: &mut TcpStream, count: usize) {
     thread::scope(|scope| {
         scope.spawn(|| from.write_all(&vec![b'x'; count]).expect("send"));
@@ -61,29 +61,29 @@ pub fn transfer(from: &mut TcpStream, to: &mut TcpStream, count: usize) {
     });
 }
 
-/// Wait until the peer has closed.
+/// Waits until the peer has closed.
 pub fn wait_for_end(stream: &mut TcpStream) {
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);
 }
 
-/// Close with RST.
+/// Closes with RST.
 pub fn reset(stream: TcpStream) {
     linger_zero(&stream);
     drop(stream);
 }
 
-/// Make close() send RST.
+/// Makes close() send RST.
 pub fn linger_zero(socket: &impl AsFd) {
     setsockopt(socket, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).expect("SO_LINGER");
 }
 
-/// Send FIN and go on receiving.
+/// Sends FIN but continues to receive.
 pub fn half_close(stream: &TcpStream) {
     stream.shutdown(Shutdown::Write).expect("shutdown");
 }
 
-/// As the kernel writes it.
+/// As printed by the kernel.
 pub fn any(address: IpAddr) -> SocketAddr {
     SocketAddr::new(address, 0)
 }

@@ -1,4 +1,4 @@
-//! A network of one's own: a namespace that lasts as long as the thread that made it.
+//! A separate network namespace, which exists as long as the thread that made it.
 
 use std::{fs, os::unix::fs::MetadataExt, process::Command, thread};
 
@@ -8,13 +8,13 @@ use serde_json::Value;
 /// An unassigned address: packets to it are routed to the loopback device, which drops them.
 pub const BLACK_HOLE: &str = "192.0.2.1:9";
 
-/// Move this thread, and those it starts, to a namespace where only the loopback device is.
+/// Moves this thread, and those it starts, to a namespace with only the loopback device.
 pub fn own() {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
     ip("link set lo up");
 }
 
-/// Do something in a namespace of its own, which only its thread is in.
+/// Runs `act` in a new namespace, in a separate thread.
 pub fn in_own(act: impl FnOnce(u64) + Send) {
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -24,29 +24,29 @@ pub fn in_own(act: impl FnOnce(u64) + Send) {
     });
 }
 
-/// Make [`BLACK_HOLE`] swallow what is sent to it; otherwise there is no route to it.
+/// Drops packets to [`BLACK_HOLE`]; without this there is no route to it.
 pub fn dig_black_hole() {
     ip("route add 192.0.2.0/24 dev lo");
 }
 
-/// Run ip(8).
+/// Runs ip(8).
 pub fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status().expect("start ip");
     assert!(status.success(), "ip {arguments}");
 }
 
-/// Change a setting of the namespace, named as in sysctl(8).
+/// Changes a setting of the namespace, named as in sysctl(8).
 pub fn sysctl(name: &str, value: &str) {
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
     fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
 }
 
-/// The number of this thread's namespace, as events have it.
+/// The id of this thread's namespace, as in events.
 pub fn number() -> u64 {
     fs::metadata("/proc/thread-self/ns/net").expect("a network namespace").ino()
 }
 
-/// The events of this thread's namespace.
+/// The events in this thread's namespace.
 pub fn mine(events: &[Value]) -> Vec<Value> {
     let number = number();
     events.iter().filter(|event| event["network_event"]["netns"] == number).cloned().collect()

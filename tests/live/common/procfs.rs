@@ -1,6 +1,6 @@
-//! What /proc says of a process.
+//! Reads properties of a process from /proc.
 
-/// A line of /proc/PID/status that counts memory, in KiB.
+/// The value of a line of /proc/PID/status, in KiB.
 pub fn kilobytes(pid: u32, line: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
     let found = status.lines().find_map(|text| text.strip_prefix(line)).expect(line);

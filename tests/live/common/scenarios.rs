@@ -1,4 +1,4 @@
-//! Unusual connections, made and lost. Each function does all of one, both ends included.
+//! Unusual connections. Each function makes one, with both ends, and closes it.
 
 use std::{
     io::{Read, Write},
@@ -13,12 +13,12 @@ use super::{
     network,
 };
 
-/// An address in a network that [`network::own`] has no route to.
+/// Addresses in networks without a route in [`network::own`].
 pub const NOWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
-/// A port without a listener.
+/// A port on which nothing listens.
 pub const DISCARD: u16 = 9;
 
-/// Let both ends use Fast Open, without cookies.
+/// Enables Fast Open at both ends, without cookies.
 pub fn allow_fast_open() {
     network::sysctl("net.ipv4.tcp_fastopen", "1543");
 }
@@ -65,11 +65,11 @@ pub fn io_uring() {
     });
 }
 
-/// connect through io_uring to a port without a listener; returns it.
+/// connect through io_uring to a port on which nothing listens; returns its address.
 pub fn io_uring_refused() -> SocketAddr {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, DISCARD));
     tokio_uring::start(async move {
-        tokio_uring::net::TcpStream::connect(address).await.err().expect("nobody listens");
+        tokio_uring::net::TcpStream::connect(address).await.err().expect("nothing listens");
     });
     address
 }
@@ -80,7 +80,7 @@ pub fn refused(address: SocketAddr, errno: i32) {
     assert_eq!(error.raw_os_error(), Some(errno), "{error}");
 }
 
-/// A connect in the background, given up before it ends.
+/// A connect in the background, closed before it completes.
 pub fn given_up(address: SocketAddr) {
     let client = client(Protocol::TCP);
     client.set_nonblocking(true).expect("O_NONBLOCK");
@@ -88,14 +88,14 @@ pub fn given_up(address: SocketAddr) {
     assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
 }
 
-/// The client ends it with RST.
+/// The client closes with RST.
 pub fn reset_by_client(address: IpAddr) {
     let mut pair = Pair::new(address);
     net::reset(pair.client);
     net::wait_for_end(&mut pair.server);
 }
 
-/// The server ends it with RST.
+/// The server closes with RST.
 pub fn reset_by_server(address: IpAddr) {
     let mut pair = Pair::new(address);
     net::reset(pair.server);
@@ -122,7 +122,7 @@ pub fn mapped() {
     net::wait_for_end(&mut server);
 }
 
-/// A socket that connects from a port of its choice, which others may share.
+/// A socket that connects from a given port, which it may share.
 pub fn bound_to(port: u16) -> Socket {
     let socket = client(Protocol::TCP);
     socket.set_reuse_address(true).expect("SO_REUSEADDR");
@@ -130,7 +130,7 @@ pub fn bound_to(port: u16) -> Socket {
     socket
 }
 
-/// Take what was sent, and close both ends, the client first.
+/// Receives what was sent, and closes both ends, the client first.
 fn finish(listener: &Socket, client: Socket, expected: &[u8]) {
     let (mut server, _) = listener.accept().expect("accept");
     let mut taken = vec![0; expected.len()];

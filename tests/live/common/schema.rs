@@ -1,4 +1,4 @@
-//! Every JSON line that a test sees is checked against the schema that `--schema` prints.
+//! Validates every JSON line in a test against the schema that `--schema` prints.
 
 use std::sync::LazyLock;
 
@@ -14,12 +14,12 @@ static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
         .expect("a schema that can be used")
 });
 
-/// Whether the schema allows a line.
+/// Whether a line is valid.
 pub fn allows(line: &Value) -> bool {
     VALIDATOR.is_valid(line)
 }
 
-/// Panic unless the schema allows a line.
+/// Panics if a line is not valid.
 pub fn check(line: &Value) {
     assert!(
         allows(line),

@@ -1,4 +1,4 @@
-//! What an actor can do: one command a line, the rest of the script after it.
+//! The scripts of actors: one command per line, followed by the rest of the script.
 
 use std::{
     ffi::CString,
@@ -22,14 +22,14 @@ use super::{
     sys,
 };
 
-/// Do what `script` says.
+/// Executes a script.
 pub fn play(script: &str) {
     let (line, rest) = script.split_once('\n').unwrap_or((script, ""));
     let words: Vec<&str> = line.split(' ').collect();
     match words[..] {
         [""] => return,
         ["connect", port] => drop(TcpStream::connect((V4, number(port))).expect("connect")),
-        // nobody listens on port 1
+        // nothing listens on port 1
         ["fail", times] => (0..number(times)).for_each(|_| {
             TcpStream::connect((V4, 1)).expect_err("refused");
         }),
@@ -80,14 +80,14 @@ pub fn play(script: &str) {
         }
         ["chroot", dir] => chroot(dir).and_then(|()| nix::unistd::chdir("/")).expect("chroot"),
         ["cd", dir] => nix::unistd::chdir(dir).expect("chdir"),
-        // the child goes on with the script
+        // the child continues the script
         ["fork"] => {
             if let Some(child) = sys::fork_child() {
                 nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None).expect("wait");
                 sys::leave();
             }
         }
-        // the child goes on with the script, and has another parent by then
+        // the child continues the script, after it has been reparented
         ["fork-away"] => {
             let parent = nix::unistd::getpid();
             if sys::fork_child().is_some() {
@@ -143,7 +143,7 @@ fn bomb(steps: usize) {
 }
 
 fn number<T: std::str::FromStr>(word: &str) -> T {
-    word.parse().unwrap_or_else(|_| panic!("{word} is no number"))
+    word.parse().unwrap_or_else(|_| panic!("{word} is not a number"))
 }
 
 fn c(text: &str) -> CString {
@@ -156,7 +156,7 @@ fn with_rest(program: &str, arguments: &[&str], rest: &str) -> Command {
     command
 }
 
-/// Two threads with a user each, in turns; each of their connects is refused.
+/// Two threads with different users alternate; all their connects are refused.
 fn alternate(times: u32, one: u32, other: u32) {
     let barrier = std::sync::Barrier::new(2);
     thread::scope(|scope| {
@@ -173,7 +173,7 @@ fn alternate(times: u32, one: u32, other: u32) {
     });
 }
 
-/// What setproctitle(3) does: write over argv, its last NUL, and into the environment.
+/// Does what setproctitle(3) does: overwrites argv, including its last NUL, and part of the environment.
 fn set_title(title: &str) {
     let stat = fs::read_to_string("/proc/self/stat").expect("stat");
     let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");

@@ -1,4 +1,4 @@
-//! A socket in every state there is, held there on purpose.
+//! Sockets held in every TCP state.
 
 use std::{
     collections::BTreeSet,
@@ -17,22 +17,22 @@ use serde_json::Value;
 use super::net::{Pair, half_close, wait_for_end};
 
 sockopt_impl!(
-    /// The kernel's name of a socket.
+    /// The cookie of a socket.
     Cookie, GetOnly, libc::SOL_SOCKET, libc::SO_COOKIE, u64
 );
 sockopt_impl!(
-    /// Do not believe in a connection before it brings data, for some seconds.
+    /// Do not complete a connection before it brings data, for some seconds.
     DeferAccept, SetOnly, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32
 );
 
-/// One socket as a snapshot sees it.
+/// A socket as seen in a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seen {
     pub local: String,
     pub remote: String,
     pub state: String,
     pub direction: Option<String>,
-    /// Empty: no process has it.
+    /// Empty if no process holds it.
     pub pids: BTreeSet<u64>,
 }
 
@@ -60,14 +60,14 @@ impl From<&Value> for Seen {
 }
 
 impl Seen {
-    /// A line of `ss -tanpH`.
+    /// Parses a line of `ss -tanpH`.
     pub fn from_ss(line: &str) -> Seen {
         let mut words = line.split_ascii_whitespace();
         let state = words.next().expect("a state");
         let end = |text: &str| text.replace("0.0.0.0:*", "0.0.0.0:0").replace("[::]:*", "[::]:0");
         let local = end(words.nth(2).expect("a local end"));
         let remote = match end(words.next().expect("a remote end")).as_str() {
-            // without socket diagnosis (NETLINK_SOCK_DIAG) it reads /proc/net, and leaves out the family
+            // without NETLINK_SOCK_DIAG ss reads /proc/net, and omits the family
             "*:*" if local.starts_with('[') => "[::]:0".to_owned(),
             remote => remote.to_owned(),
         };
@@ -86,9 +86,9 @@ impl Seen {
 /// Sockets in all states.
 pub struct SocketStates {
     pub expected: BTreeSet<Seen>,
-    /// By cookie, those that have a descriptor.
+    /// The sockets that have a descriptor, with their cookies.
     pub cookies: Vec<(u64, Seen)>,
-    /// The port of a listener with one connection waiting, and its limit.
+    /// The port of a listener with one waiting connection, and its limit.
     pub waited_for: (u16, i32),
     held: Vec<OwnedFd>,
 }
@@ -127,7 +127,7 @@ impl SocketStates {
         let full = self::listener(address, 0);
         let first = TcpStream::connect(full.local_addr().expect("an address")).expect("connect");
         let second = start_connecting(&full);
-        // not connected yet: getpeername() does not say where to
+        // not connected yet: getpeername() fails
         let [local, _] = ends(&second);
         let remote = full.local_addr().expect("an address").to_string();
         let seen = self.add(local, remote, "SYN_SENT", Some("egress"), true);
@@ -135,7 +135,7 @@ impl SocketStates {
         self.held.extend([full.into(), first.into(), second.into()]);
     }
 
-    /// SYN_RECV: the listener wants data before it believes in the connection.
+    /// SYN_RECV: the listener completes a connection only when data arrives.
     fn requested(&mut self, address: IpAddr) {
         let shy = listener(address, 5);
         setsockopt(&shy, DeferAccept, &60).expect("TCP_DEFER_ACCEPT");
@@ -145,8 +145,7 @@ impl SocketStates {
         self.held.extend([shy.into(), client.into()]);
     }
 
-    /// The states between the first FIN and the last ACK. A FIN behind data that nobody reads is
-    /// not acknowledged.
+    /// The states between the first FIN and the last ACK. A FIN after data that is not read is not acknowledged.
     fn closing(&mut self, address: IpAddr) {
         let pair = Pair::new(address);
         half_close(&pair.client);
@@ -179,7 +178,7 @@ impl SocketStates {
         self.keep(pair);
     }
 
-    /// TIME_WAIT; an orphan in FIN_WAIT1 and what is left of one in FIN_WAIT2.
+    /// TIME_WAIT; an orphan in FIN_WAIT1 and the remains of one in FIN_WAIT2.
     fn without_descriptor(&mut self, address: IpAddr) {
         let mut pair = Pair::new(address);
         self.expect(&pair.client, "TIME_WAIT", None, false);
@@ -214,7 +213,7 @@ impl SocketStates {
         self.add(local, remote, state, direction, owned)
     }
 
-    /// The other end of a connection, of which nobody has a descriptor.
+    /// The other end of a connection, without a descriptor.
     fn expect_peer(&mut self, socket: &impl AsFd, state: &str, direction: Option<&str>) {
         let [local, remote] = ends(socket);
         self.add(remote, local, state, direction, false);
@@ -240,7 +239,7 @@ impl SocketStates {
     }
 }
 
-/// Local and remote end, all zero where there is none.
+/// Local and remote end, all zero if there is none.
 fn ends(socket: &impl AsFd) -> [String; 2] {
     let socket = socket2(socket);
     let local = socket.local_addr().expect("an address");
@@ -264,7 +263,7 @@ fn listener(address: IpAddr, backlog: i32) -> TcpListener {
     socket.into()
 }
 
-/// connect() without waiting for the answer.
+/// connect() without waiting for completion.
 fn start_connecting(to: &TcpListener) -> TcpStream {
     let address = to.local_addr().expect("an address");
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
@@ -275,7 +274,7 @@ fn start_connecting(to: &TcpListener) -> TcpStream {
     socket.into()
 }
 
-/// Send until nothing goes any more.
+/// Sends until the buffers are full.
 fn stuff(stream: &mut TcpStream) {
     stream.set_nonblocking(true).expect("O_NONBLOCK");
     while stream.write(&[b'x'; 65536]).is_ok() {}

@@ -1,4 +1,4 @@
-//! System calls that no crate wraps safely; most are for actors, which have one thread.
+//! System calls without a safe wrapper in any crate; most are for actors, which have one thread.
 #![allow(unsafe_code)]
 
 use std::{
@@ -8,44 +8,44 @@ use std::{
 
 use nix::unistd::{ForkResult, fork};
 
-/// Whether we are the child of a fork that was just made; the parent gets the child's id.
+/// Whether we are the child after a fork; the parent gets the child's id.
 pub fn fork_child() -> Option<i32> {
-    // SAFETY: the caller has one thread, so the child may do what the parent may.
+    // SAFETY: the caller has only one thread, so the child may do what the parent may.
     match unsafe { fork() }.expect("fork") {
         ForkResult::Child => None,
         ForkResult::Parent { child } => Some(child.as_raw()),
     }
 }
 
-/// setresuid(2) for this thread alone; glibc's would do it for all threads.
+/// setresuid(2) for this thread only; glibc's wrapper changes all threads.
 pub fn set_thread_user(uid: u32) {
     // SAFETY: the call takes no pointers.
     let result = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, 0) };
     assert_eq!(result, 0, "setresuid: {}", std::io::Error::last_os_error());
 }
 
-/// setresuid(2) for the effective user, with root kept in reserve.
+/// Sets the effective user; root stays the saved user.
 pub fn set_effective_user(uid: u32) {
     nix::unistd::seteuid(0.into()).and_then(|()| nix::unistd::seteuid(uid.into())).expect("seteuid");
 }
 
-/// capset(2): keep these capabilities as permitted and effective, inherit none.
+/// capset(2): sets the permitted and effective capabilities; none are inheritable.
 pub fn set_capabilities(set: u64) {
     let header: [u32; 2] = [0x2008_0522, 0]; // _LINUX_CAPABILITY_VERSION_3, this thread
     let (low, high) = (set as u32, (set >> 32) as u32);
     let data: [u32; 6] = [low, low, 0, high, high, 0];
-    // SAFETY: both point to what the version named in the header prescribes.
+    // SAFETY: both point to structures of the version in the header.
     let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
     assert_eq!(result, 0, "capset: {}", std::io::Error::last_os_error());
 }
 
-/// End this process at once.
+/// Exits this process immediately.
 pub fn leave() -> ! {
-    // SAFETY: nothing is left to be done.
+    // SAFETY: no destructor has to run.
     unsafe { libc::_exit(0) }
 }
 
-/// The version of Landlock in the running kernel; 0 when it has none, or has it switched off.
+/// The Landlock version of the running kernel; 0 if it has none, or if it is disabled.
 pub fn landlock_abi() -> i64 {
     const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
     // SAFETY: with this flag the call takes no attributes: a null pointer and size 0.
@@ -60,16 +60,16 @@ pub fn landlock_abi() -> i64 {
     version.max(0)
 }
 
-/// connect(2) with any bytes for an address: the errno, or 0.
+/// connect(2) with arbitrary bytes as the address; returns the errno, or 0.
 pub fn connect_to(socket: RawFd, address: &[u8]) -> i32 {
-    // SAFETY: pointer and length are the slice's.
+    // SAFETY: pointer and length are those of the slice.
     let result = unsafe { libc::connect(socket, address.as_ptr().cast(), address.len() as libc::socklen_t) };
     if result == 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap_or_default() }
 }
 
-/// setsockopt(2) with a number, of TCP.
+/// setsockopt(2) with a number, at the TCP level.
 pub fn set_tcp(socket: &impl AsRawFd, option: i32, value: u32) {
-    // SAFETY: pointer and length are the value's.
+    // SAFETY: pointer and length are those of the value.
     let result = unsafe {
         libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), 4)
     };
@@ -78,14 +78,14 @@ pub fn set_tcp(socket: &impl AsRawFd, option: i32, value: u32) {
 
 fn get(socket: &impl AsRawFd, level: i32, option: i32) -> u32 {
     let (mut value, mut length) = (0_u32, 4);
-    // SAFETY: pointers and length are the value's.
+    // SAFETY: pointers and length are those of the value.
     let result =
         unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &mut length) };
     assert_eq!(result, 0, "option {option}: {}", std::io::Error::last_os_error());
     value
 }
 
-/// include/uapi/linux/tcp.h: the sequence number of a queue of a socket under TCP_REPAIR.
+/// The sequence number of a queue of a socket under TCP_REPAIR (include/uapi/linux/tcp.h).
 fn queue_seq(socket: &impl AsRawFd, queue: u32) -> u32 {
     set_tcp(socket, libc::TCP_REPAIR_QUEUE, queue);
     get(socket, libc::IPPROTO_TCP, libc::TCP_QUEUE_SEQ)
@@ -95,7 +95,7 @@ const RECV_QUEUE: u32 = 1;
 const SEND_QUEUE: u32 = 2;
 const REPAIR_OFF_NO_WINDOW_PROBE: u32 = u32::MAX;
 
-/// Take a connection away from its socket, as CRIU does, and restore it in another one.
+/// Moves a connection to another socket, like CRIU.
 pub fn move_connection(old: TcpStream, from: SocketAddr, to: SocketAddr) -> OwnedFd {
     set_tcp(&old, libc::TCP_REPAIR, 1);
     let sequence = [SEND_QUEUE, RECV_QUEUE].map(|queue| (queue, queue_seq(&old, queue)));
@@ -113,22 +113,22 @@ pub fn move_connection(old: TcpStream, from: SocketAddr, to: SocketAddr) -> Owne
     new.into()
 }
 
-/// Whether sk_err is set. Asking clears it, so the error queue is asked.
+/// Whether sk_err is set. Reading it would clear it, so poll(2) is used.
 pub fn has_error(socket: &impl AsRawFd) -> bool {
     let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: 0, revents: 0 };
-    // SAFETY: one structure, and its count.
+    // SAFETY: one structure, with a count of one.
     let ready = unsafe { libc::poll(&mut poll, 1, 0) };
     ready == 1 && poll.revents & libc::POLLERR != 0
 }
 
-/// An ICMP message to this host that the connection's other end cannot be reached, as a router would send it.
+/// Sends this host an ICMP message that the peer is unreachable, as a router would.
 pub fn send_unreachable(client: &TcpStream, server: &TcpStream) {
     set_tcp(client, libc::TCP_REPAIR, 1);
     let seq = queue_seq(client, SEND_QUEUE);
     set_tcp(client, libc::TCP_REPAIR, REPAIR_OFF_NO_WINDOW_PROBE);
     let port = |stream: &TcpStream| stream.local_addr().expect("an address").port().to_be_bytes();
     let loopback = Ipv4Addr::LOCALHOST.octets();
-    // RFC 792: type 3, code 1; then the header and 64 bits of what could not be delivered
+    // RFC 792: type 3, code 1; then the header and 64 bits of the undelivered packet
     let mut message = vec![3, 1, 0, 0, 0, 0, 0, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
     message.extend([loopback, loopback].concat());
     message.extend([port(client), port(server)].concat());

@@ -1,4 +1,4 @@
-//! A pseudo-terminal with a program in it.
+//! Runs a program in a pseudo-terminal.
 
 use std::{
     fs::File,
@@ -8,7 +8,7 @@ use std::{
 
 use nix::pty::{Winsize, openpty};
 
-/// A terminal that someone looks at.
+/// A pseudo-terminal with a program.
 pub struct Terminal {
     child: Child,
     master: File,
@@ -16,7 +16,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Run a program's command line as a session of its own, in a terminal of this size.
+    /// Runs a command as a new session, in a terminal of this size.
     pub fn run(command: &Command, columns: u16, rows: u16) -> Terminal {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).expect("a pseudo-terminal");
@@ -32,24 +32,24 @@ impl Terminal {
             .stdout(end())
             .stderr(end())
             .spawn()
-            .expect("start a program on a terminal of its own");
+            .expect("start a program on a new terminal");
         drop(pty.slave);
         Terminal { child, master: pty.master.into(), seen: Vec::new() }
     }
 
-    /// Press keys.
+    /// Sends keys.
     pub fn press(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).expect("press keys");
     }
 
-    /// Look until `enough` is there.
+    /// Reads until `enough` holds for the text.
     pub fn wait(&mut self, what: &str, enough: impl Fn(&str) -> bool) {
         while !enough(&self.text()) {
             assert!(self.read(), "the program ended without {what}: {}", self.text());
         }
     }
 
-    /// Look until the program has ended: all that was to be seen, and how it ended.
+    /// Reads until the program has ended; returns the text and the exit status.
     pub fn end(mut self) -> (String, ExitStatus) {
         while self.read() {}
         (self.text(), self.child.wait().expect("wait for the program"))

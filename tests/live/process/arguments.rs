@@ -1,4 +1,4 @@
-//! What processes are called with.
+//! Arguments of processes.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::{common::actor::Actor, support::*};
 
-/// argv bytes kept by the kernel side.
+/// Bytes of argv kept by the kernel side.
 const KEPT: usize = 8192;
 
 fn arguments_of_all_kinds() {
@@ -25,7 +25,7 @@ fn arguments_of_all_kinds() {
         (bytes(b"\xff\xfe and \xc3\xa9"), "\u{fffd}\u{fffd} and é".to_owned()),
         (bytes(b"\x1b[31m\r\n\t\x7f\\\""), "\u{1b}[31m\r\n\t\u{7f}\\\"".to_owned()),
         (long(4096), "x".repeat(4096)),
-        // Just as much as is kept, and one byte more: then the last NUL is missing.
+        // Exactly as much as is kept, and one byte more, so that the last NUL is missing.
         (long(head - 1), "x".repeat(head - 1)),
         (long(head), "x".repeat(head) + "..."),
         (long(128 * 1024 - 1), "x".repeat(head) + "..."), // MAX_ARG_STRLEN
@@ -38,12 +38,12 @@ fn arguments_of_all_kinds() {
         assert!(args == expected, "{} bytes of args for {}: {args:.200?}", args.len(), expected.len());
     }
 
-    // Without any argv, not even the program's name, the kernel puts in an empty string.
+    // If argv is empty, without even the program's name, the kernel inserts an empty string.
     let pid = run(&program, &["a", "b"], &format!("exec-bare {}\n{script}", program.display()));
     let event = event_of(&mut trace, pid);
     assert_eq!(event["process"]["args"], "");
 
-    // A name with a blank in it is no title.
+    // A name with a blank is not a title.
     let mut command = Actor::program(&program, &script);
     let actor = Actor::spawn(command.arg0("a program"));
     let event = event_of(&mut trace, actor.pid());
@@ -51,7 +51,7 @@ fn arguments_of_all_kinds() {
     actor.leave();
 }
 
-/// setproctitle(3), before the first connection, of a process and of its parent.
+/// setproctitle(3), before the first connection, in a process and in its parent.
 fn a_process_title_is_reported_as_args() {
     let port = open_door();
     let mut trace = watch_connects();

@@ -1,4 +1,4 @@
-//! Names of containers, from files as the runtimes leave them: through the sandbox, and of a runtime where there is one.
+//! Container names, read through the sandbox from sample files, and with a real runtime if there is one.
 
 use std::{
     fs::{self, File, Permissions},
@@ -18,18 +18,18 @@ use crate::{
     support::*,
 };
 
-/// Puts the folder `$0` where runtimes have theirs, for what it becomes alone.
+/// Mounts the directory `$0` where runtimes have theirs, in a private mount namespace, and runs the arguments.
 const ELSEWHERE: &str = "mount --bind \"$0/lib\" /var/lib && mount --bind \"$0/run\" /run && \
      mount --bind \"$0/passwd\" /etc/passwd && exec \"$@\"";
 
 const ANN: u32 = 54321;
 
-/// An id that begins so.
+/// An id that starts with this digit.
 fn id(digit: char) -> String {
     format!("{digit}{}", "0".repeat(63))
 }
 
-/// What runtimes have left on a host.
+/// Files of runtimes on a host.
 struct Fixture(Folder);
 
 impl Fixture {
@@ -50,7 +50,7 @@ impl Fixture {
         fs::write(self.path(name), text).expect("write");
     }
 
-    /// tcptrace among these files.
+    /// tcptrace with these files in place.
     fn launch(&self, arguments: &[&str]) -> Launch {
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", ELSEWHERE]).arg(self.0.root()).arg(env!("CARGO_BIN_EXE_tcptrace"));
@@ -81,7 +81,7 @@ fn all_runtimes() -> Fixture {
     fixture.write(&format!("{storage}/{}/userdata/config.json", id('d')), "{}");
     fixture.write(&format!("{storage}/containers.json"), &list(&id('d'), "cart"));
 
-    // rootless, in a home that is nobody else's
+    // rootless, in a home directory
     let storage = "lib/ann/.local/share/containers/storage/overlay-containers";
     fixture.write(&format!("{storage}/{}/userdata/config.json", id('e')), "{}");
     fixture.write(&format!("{storage}/volatile-containers.json"), &list(&id('e'), "hers"));
@@ -89,7 +89,7 @@ fn all_runtimes() -> Fixture {
     chown(&home, Some(ANN), Some(ANN)).expect("chown");
     fs::set_permissions(&home, Permissions::from_mode(0o700)).expect("chmod");
 
-    // what somebody has put in place of a file
+    // files replaced by something else
     mkfifo(&fixture.path(&docker_file(&id('1'))), Mode::S_IRUSR).expect("a pipe");
     let large = File::create(fixture.path(&docker_file(&id('2')))).expect("create");
     large.set_len(1 << 30).expect("a gigabyte");
@@ -103,7 +103,7 @@ fn names(process: &Value) -> [Option<&str>; 4] {
     ["container_name", "container_image", "pod", "namespace"].map(|name| process[name].as_str())
 }
 
-/// Has a process connect in the container with this id; returns its process id.
+/// Makes a process connect in the container with this id; returns its process id.
 fn connect_in(id: &str, port: u16) -> u32 {
     let group = Group::new(&hierarchies()[0], &format!("docker/{id}"));
     let script = format!("say here\nhear\nconnect {port}");
@@ -116,7 +116,7 @@ fn connect_in(id: &str, port: u16) -> u32 {
     pid
 }
 
-/// The same, and its event.
+/// The same, but returns its event.
 fn event_in(id: &str, port: u16, trace: &mut Trace) -> Value {
     let event = event_of(trace, connect_in(id, port));
     assert_eq!(event["process"]["container_id"], *id);
@@ -148,12 +148,12 @@ fn names_of_every_runtime() {
             assert_eq!(names(&event["process"]), expected, "{digit} as {user:?}");
             assert_eq!(names(&event["parent"]), [None; 4]);
         }
-        // one that starts while we trace
+        // a container that starts during tracing
         let file = format!("lib/docker/containers/{}/config.v2.json", id(later));
         fixture.write(&file, &docker("later"));
         let event = event_in(&id(later), port, &mut trace);
         assert_eq!(names(&event["process"])[0], Some("later"));
-        // it is not asked for again
+        // it is not read again
         fs::remove_file(fixture.path(&file)).expect("remove");
         let event = event_in(&id(later), port, &mut trace);
         assert_eq!(names(&event["process"])[0], Some("later"));
@@ -172,7 +172,7 @@ fn filters_on_names() {
         (&[r#"container_id == "a" OR container_id == "b""#], "ab"),
     ] {
         let mut trace = Trace::of(fixture.launch(&["--dport", &port.to_string()]).args(filter));
-        // One that is selected comes last: once it is seen, all before it have been judged.
+        // The last connection is selected: once its event is seen, all earlier ones have been evaluated.
         let last = selected.chars().last().expect("one");
         for digit in "abcde".chars().filter(|digit| *digit != last) {
             connect_in(&id(digit), port);
@@ -189,7 +189,7 @@ fn filters_on_names() {
     }
 }
 
-/// The process that reads them for another one.
+/// The process that reads names for another one.
 fn reader_of(tracer: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children")).ok()?;
     let reads = |pid: &u32| {
@@ -228,7 +228,7 @@ fn the_reader_is_confined_and_ends_with_the_tracer() {
     }
 }
 
-/// Where no runtime has a directory, nobody has to read any.
+/// Without directories of a runtime there is no reader process.
 fn without_runtimes_there_is_no_reader() {
     let fixture = Fixture::new();
     fixture.path("lib/x");
@@ -237,15 +237,15 @@ fn without_runtimes_there_is_no_reader() {
     trace.stop();
 }
 
-/// Prepares storage, becomes tcptrace.
+/// Prepares podman's storage, then runs tcptrace.
 const WITH_PODMAN: &str = "mount -t tmpfs none /var/lib && mount -t tmpfs none /run && \
      busybox tar -C \"$0\" -cf - bin | podman import -q - localhost/tcptrace-test:1 >&2 && exec \"$@\"";
 
-/// Limits that any root may set, for this host may not let it raise them.
+/// Limits that any root user may set, because this host may not allow raising them.
 const PODMAN_RUN: &str = "run --rm --network host --ulimit nofile=1000:1000 --ulimit nproc=1000:1000 \
      --name tcptrace-test localhost/tcptrace-test:1 /bin/busybox nc -w 10 127.0.0.1";
 
-/// What podman says in a place of its own.
+/// Runs podman in a private environment.
 fn podman(runtime: &[&str], arguments: &str, within: u32) -> std::process::Output {
     Command::new("nsenter")
         .args(["-m", "-t", &within.to_string(), "podman"])

@@ -1,4 +1,4 @@
-//! Container ids, in control groups as the runtimes make them.
+//! Container ids, in cgroups named like those of the runtimes.
 
 use std::{
     fs,
@@ -55,7 +55,7 @@ fn containers_of_every_runtime() {
         }
     }
 
-    // moved into a container after it was seen outside
+    // moved to a container after it was seen outside
     let group = Group::new(&hierarchies[0], &format!("docker/{ID}"));
     let mut actor = Actor::spawn(&mut Actor::program(
         this_program(),
@@ -70,7 +70,7 @@ fn containers_of_every_runtime() {
     assert_eq!(reported.collect::<Vec<_>>(), [None, Some(ID)]);
 }
 
-/// cgroup2, and of cgroup v1 one that all runtimes use.
+/// cgroup2, and a cgroup v1 hierarchy that all runtimes use.
 pub fn hierarchies() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let find = |wanted: &dyn Fn(&str, &str) -> bool| {
@@ -87,7 +87,7 @@ pub fn hierarchies() -> Vec<PathBuf> {
     [find(&|kind, _| kind == "cgroup2"), v1("pids").or_else(|| v1("memory"))].into_iter().flatten().collect()
 }
 
-/// A control group; those that had to be made for it are removed again.
+/// A cgroup; directories created for it are removed again.
 pub struct Group {
     path: PathBuf,
     made: Vec<PathBuf>,
@@ -114,7 +114,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         for path in self.made.iter().rev() {
-            // A process that was waited for may still be counted for a moment.
+            // A process that has been reaped may still be counted for a moment.
             while fs::remove_dir(path).is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
                 std::thread::yield_now();
             }

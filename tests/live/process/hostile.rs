@@ -1,4 +1,4 @@
-//! Processes that mean harm: names that a terminal would obey, and numbers that change all the time.
+//! Malicious processes: names with control characters, and process ids that are reused.
 
 use std::{
     collections::HashSet,
@@ -24,14 +24,14 @@ use crate::{
     support::*,
 };
 
-/// An escape sequence, a line break, a change of direction, a C1 control, and what is not UTF-8.
+/// An escape sequence, a line break, a bidirectional override, a C1 control character, and invalid UTF-8.
 const EVIL: &[u8] = b"evil\x1b[2J\n\r\xe2\x80\xae\xc2\x9b31m\xff\"',;";
 
 fn evil(after: &str) -> PathBuf {
     OsStr::from_bytes(&[EVIL, after.as_bytes()].concat()).into()
 }
 
-/// Its executable, its arguments and its control group are called that.
+/// Its executable, its arguments and its cgroup have this name.
 fn names_in_every_format() {
     let folder = Folder::new();
     let program = folder.root().join(evil(""));
@@ -119,7 +119,7 @@ fn a_fork_bomb() {
 }
 
 /// Each for one connection, which fails: there is no route.
-fn network_namespaces_that_come_and_go() {
+fn short_lived_network_namespaces() {
     const COUNT: usize = 300;
     let mut trace = Trace::start(&["-e", "fail"]);
     let pid = run(&this_program(), &[""; 0], &format!("new-networks {COUNT}"));
@@ -135,8 +135,8 @@ fn network_namespaces_that_come_and_go() {
     assert_eq!(trace.stop().lost(), [""; 0]);
 }
 
-/// There are so few process ids that each is used many times.
-fn process_ids_that_are_used_again() {
+/// There are so few process ids that each is reused many times.
+fn process_ids_that_are_reused() {
     const COUNT: usize = 2000;
     let before = fs::read_to_string("/proc/sys/kernel/pid_max").expect("pid_max");
     fs::write("/proc/sys/kernel/pid_max", "600").expect("pid_max");
@@ -169,18 +169,18 @@ fn process_ids_that_are_used_again() {
 
 pub fn tests() -> Vec<Trial> {
     let module = module_path!();
-    let needs = "a kernel of its own: few process ids would harm the host";
+    let needs = "a separate kernel, because the host needs more process ids";
     vec![
         trial(module, "names_in_every_format", names_in_every_format),
         trial(module, "a_process_that_renames_itself", a_process_that_renames_itself),
         trial(module, "a_fork_bomb", a_fork_bomb),
-        trial(module, "network_namespaces_that_come_and_go", network_namespaces_that_come_and_go),
+        trial(module, "short_lived_network_namespaces", short_lived_network_namespaces),
         harness::in_guest(
             |name| name == "pid-reuse",
             needs,
             module,
-            "process_ids_that_are_used_again",
-            process_ids_that_are_used_again,
+            "process_ids_that_are_reused",
+            process_ids_that_are_reused,
         ),
     ]
 }

@@ -1,4 +1,4 @@
-//! What fork, exec and exit make of a process.
+//! The effects of fork, exec and exit on the reported process.
 
 use std::{
     collections::HashMap,
@@ -19,18 +19,18 @@ use crate::{
     support::*,
 };
 
-/// How many processes; a virtual machine without an accelerator gets fewer.
+/// The number of processes; fewer in an emulated virtual machine.
 fn crowd() -> u32 {
     if in_guest() { 100 } else { 2000 }
 }
 
-/// How many at the same time. Since 7.0 a program that is preempted makes the kernel skip those of
-/// others: counted as lost, and frequent where all is as slow as in a virtual machine.
+/// How many run in parallel. Since 7.0, a program that is preempted makes the kernel skip those of others: these are
+/// counted as lost, and frequent in a slow virtual machine.
 fn side_by_side() -> usize {
     if in_guest() { 1 } else { 8 }
 }
 
-fn every_process_of_many_that_live_a_moment() {
+fn many_short_lived_processes() {
     let folder = Folder::new();
     let program = install_program(&folder, "moment", (0, 0), 0o755);
     let port = open_door();
@@ -62,7 +62,7 @@ fn every_process_of_many_that_live_a_moment() {
         check(event);
         let process = &event["process"];
         let arguments = process["args"].as_str().expect("args");
-        let (pid, uid, gid) = truth.remove(arguments).unwrap_or_else(|| panic!("nobody had {event:#}"));
+        let (pid, uid, gid) = truth.remove(arguments).unwrap_or_else(|| panic!("unexpected process: {event:#}"));
         let reported = ["pid", "tid", "uid", "euid", "gid", "egid", "ppid"].map(|name| process[name].clone());
         let own = std::process::id();
         assert_eq!(reported, [pid, pid, uid, uid, gid, gid, own].map(Value::from), "{event:#}");
@@ -76,13 +76,13 @@ fn every_process_of_many_that_live_a_moment() {
     assert!(!ended.stderr.contains("process record"), "{}", ended.stderr);
 }
 
-fn parents_that_die_at_once() {
+fn parents_that_exit_immediately() {
     let shell = shell();
     let port = open_door();
     let mut trace = watch_connects();
     let count = crowd() / 10;
     for number in 0..count {
-        // the actor's name is cut off the shell's arguments below
+        // the actor's name is removed from the shell's arguments below
         let script = "\"$0\" child $1 & wait";
         let mut command = Command::new("sh");
         command.args(["-c", script]).arg(this_program()).arg(number.to_string());
@@ -106,7 +106,7 @@ fn shell() -> PathBuf {
     found.and_then(|path| path.canonicalize().ok()).expect("a shell")
 }
 
-fn an_orphan_has_its_new_parent() {
+fn orphans_are_reported_with_their_new_parent() {
     let mut trace = watch_connects();
     let script = format!("fork-away\nhear\nconnect {}\nhear", open_door());
     let mut actor = Actor::spawn(&mut Actor::program(this_program(), &script));
@@ -122,7 +122,7 @@ fn an_orphan_has_its_new_parent() {
     actor.leave();
 }
 
-/// What fork, vfork and exec do to `cloned`, the ids and the times.
+/// The effects of fork, vfork and exec on `cloned`, the ids and the times.
 fn fork_exec_and_threads() {
     let program = this_program();
     let path = program.to_str().expect("UTF-8");
@@ -144,7 +144,7 @@ fn fork_exec_and_threads() {
     assert_ne!(threaded["process"]["tid"], pid);
     assert_eq!(threaded["process"]["exec_id"], second["process"]["exec_id"]);
 
-    // a thread that execs takes the place of the leader
+    // a thread that calls exec replaces the leader
     let pid = run(
         &program,
         &["a"],
@@ -195,7 +195,7 @@ fn start_of(event: &Value) -> u64 {
     start_in(&event["process"])
 }
 
-/// The exec id is `PID:START_NS` in base64.
+/// The start time in the exec id, which is `PID:START_NS` in base64.
 fn start_in(process: &Value) -> u64 {
     let id = STANDARD_NO_PAD.decode(process["exec_id"].as_str().expect("exec_id")).expect("base64");
     let id = String::from_utf8(id).expect("UTF-8");
@@ -204,7 +204,7 @@ fn start_in(process: &Value) -> u64 {
     start.parse().expect("nanoseconds")
 }
 
-/// A process that started before tcptrace and lives on, field by field.
+/// Compares each field of a process that started before tcptrace with /proc.
 fn process_fields_match_procfs() {
     let port = open_door();
     let script = format!("say here\nhear\nconnect {port}\nhear");
@@ -249,14 +249,14 @@ fn process_fields_match_procfs() {
         assert_eq!(process["auid"], login);
         assert_eq!(process["cloned"], false);
         assert_eq!(process["secureexec"], "");
-        // Its exec was not seen: the start is that of the fork, which /proc has in 1/100 s.
+        // Its exec was not seen, so the start is the time of the fork, which /proc reports in 1/100 s.
         assert_eq!(start_in(process) / 10_000_000, proc.start);
     }
     actor.tell("end");
     actor.leave();
 }
 
-/// What /proc says of a process.
+/// The process according to /proc.
 struct Proc {
     status: String,
     cmdline: Vec<u8>,
@@ -292,9 +292,9 @@ impl Proc {
 }
 
 crate::tests![
-    every_process_of_many_that_live_a_moment,
-    parents_that_die_at_once,
-    an_orphan_has_its_new_parent,
+    many_short_lived_processes,
+    parents_that_exit_immediately,
+    orphans_are_reported_with_their_new_parent,
     fork_exec_and_threads,
     process_fields_match_procfs,
 ];

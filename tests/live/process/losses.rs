@@ -1,4 +1,4 @@
-//! Records that do not arrive, and tables that are full.
+//! Lost records, and full tables.
 
 use nix::sys::signal::Signal;
 
@@ -7,8 +7,8 @@ use crate::{
     support::*,
 };
 
-/// While tcptrace is stopped the ring fills, and a process record does not get through. The
-/// process's next event brings it again.
+/// While tcptrace is stopped the ring fills up, and a process record is lost. The next event of the process sends it
+/// again.
 fn a_lost_record_is_sent_again() {
     let mut trace = Trace::start(&["-e", "fail", "--ring-size", "64K"]);
     let mut actor = Actor::spawn(
@@ -18,7 +18,7 @@ fn a_lost_record_is_sent_again() {
     let first = events_of(&mut trace, actor.pid(), 1).remove(0);
 
     trace.signal(Signal::SIGSTOP);
-    // Each event is 136 bytes; with these the ring is more than full.
+    // Each event has 136 bytes; these overfill the ring.
     let filler = run(&this_program(), &["filler"], "fail 1000");
     let mut late = Actor::spawn(
         Actor::program(this_program(), "fail 1\nsay failed\nhear\nfail 1\nsay failed\nhear").arg("late"),
@@ -26,7 +26,7 @@ fn a_lost_record_is_sent_again() {
     late.hear();
     trace.signal(Signal::SIGCONT);
 
-    // Once some of those are read, the ring has room, so that the first process's record can be sent again.
+    // Once some of those are read, the ring has room to send the first process's record again.
     events_of(&mut trace, filler, 100);
     actor.tell("again");
     actor.hear();
@@ -45,8 +45,8 @@ fn a_lost_record_is_sent_again() {
     assert!(ended.stderr.contains("lost") && ended.stderr.contains("process record"), "{}", ended.stderr);
 }
 
-/// Every change of user is an image. When there are too many, those out of use are dropped: memory
-/// stays bounded, and a process that acts again is known again.
+/// Every change of user creates an image. When there are too many, unused ones are dropped: memory stays bounded, and a
+/// process that acts again is reported again.
 pub fn memory_stays_bounded_with_many_images() {
     const ROUND: u32 = 2000;
     const IMAGES: u32 = 10 * ROUND;
@@ -60,7 +60,7 @@ pub fn memory_stays_bounded_with_many_images() {
     let mut many = Actor::spawn(Actor::program(this_program(), &script).arg("many"));
     for round in 1..=10 {
         many.tell("go on");
-        // not more at a time than the ring holds
+        // at most as many at a time as the ring holds
         events_at(&mut trace, 1, (round * ROUND) as usize);
     }
     let pid = many.pid();
@@ -74,7 +74,7 @@ pub fn memory_stays_bounded_with_many_images() {
         assert_eq!(event["process"]["euid"], number);
         assert_eq!(event["process"]["args"], "many");
     }
-    // anonymous memory: all but the ring
+    // anonymous memory, which excludes the ring
     let grown = kilobytes(trace.pid(), "RssAnon:").saturating_sub(before);
     assert!(grown < 40 << 10, "{grown} KiB more for {IMAGES} images");
     first_and_last.tell("end");

@@ -1,8 +1,7 @@
-//! Who did it: the process and parent of events, for every kind of process. They need
-//! root.
+//! The processes and parents in events, for every kind of process. Needs root.
 //!
-//! The processes are this program run again (`common::script`), so that their arguments are free:
-//! there is no test harness in between that would read them.
+//! The processes are this program run again (`common::script`) with arbitrary arguments, so the standard test harness,
+//! which would parse them, is not used.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -31,7 +30,7 @@ fn main() {
     let mut losses = losses::tests();
     // 20,000 connections take too long in a virtual machine
     losses.push(many_images.with_ignored_flag(support::in_guest()));
-    // In turn: a fork while another thread writes a program keeps that file busy.
+    // Sequential: a fork while another thread writes a program would keep that file busy.
     harness::run(vec![
         InTurn(images::tests()),
         InTurn(privileges::tests()),

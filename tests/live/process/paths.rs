@@ -1,4 +1,4 @@
-//! Where executables are, as their processes see it.
+//! Paths of executables, as their processes see them.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
@@ -11,7 +11,7 @@ fn text(path: &std::path::Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// A memfd, and a file that is deleted: before exec and after.
+/// A memfd, and files deleted before and after the exec.
 fn memfd_and_deleted_executables() {
     let folder = Folder::new();
     let port = open_door();
@@ -32,7 +32,7 @@ fn memfd_and_deleted_executables() {
     assert_eq!(event["process"]["filename"], "deleted");
     assert_eq!(event["process"]["secureexec"], "");
 
-    // its own file still has no name when it execs itself
+    // its file still has no name when it executes itself again
     let program = install_program(&folder, "again", (0, 0), 0o755);
     let pid =
         run(&program, &["a"], &format!("unlink {}\nexec /proc/self/exe b\nconnect {port}", text(&program)));
@@ -41,7 +41,7 @@ fn memfd_and_deleted_executables() {
     assert_eq!(event["process"]["args"], "b");
     assert_eq!(event["process"]["secureexec"], "FILELESS_EXEC");
 
-    // another link to the file does not help this name
+    // another link to the file does not change this
     let program = install_program(&folder, "linked", (0, 0), 0o755);
     fs::hard_link(&program, folder.path("link")).expect("link");
     let pid =
@@ -75,7 +75,7 @@ fn mounts_and_roots() {
     });
     install(&program, lower.join("below"));
 
-    // a bind mount that only the process sees
+    // a bind mount that only this process sees
     let script = format!(
         "namespace mount\nbind {} {}\nexec {}/program b\nconnect {port}",
         text(folder.root()),
@@ -87,7 +87,7 @@ fn mounts_and_roots() {
     assert_eq!(event["process"]["binary_path"], text(&bound.join("program")));
     assert_eq!(event["parent"]["binary_path"], text(&this_program()));
 
-    // a mount of one file
+    // a mount of a single file
     let file = folder.path("file");
     fs::write(&file, "").expect("create a file");
     let script = format!(
@@ -99,7 +99,7 @@ fn mounts_and_roots() {
     let pid = run(&program, &["a"], &script);
     assert_eq!(event_of(&mut trace, pid)["process"]["binary_path"], text(&file));
 
-    // overlayfs, from its lower layer
+    // from the lower layer of an overlayfs
     let options = format!("lowerdir={},upperdir={},workdir={}", text(&lower), text(&upper), text(&work));
     let path = merged.join("below");
     let script = format!(
@@ -112,7 +112,7 @@ fn mounts_and_roots() {
     assert_eq!(event["process"]["binary_path"], text(&path));
     assert_eq!(event["process"]["secureexec"], "");
 
-    // another root; the executable there has to be static
+    // another root directory; the executable there has to be static
     let root = folder.path("root");
     fs::create_dir_all(root.join("bin")).expect("create a folder");
     let busybox = std::env::split_paths(&std::env::var_os("PATH").expect("PATH"))
@@ -126,12 +126,12 @@ fn mounts_and_roots() {
     assert_eq!(event["process"]["binary_path"], "/bin/busybox");
     assert_eq!(event["process"]["args"], format!("nc 127.0.0.1 {port}"));
 
-    // an executable outside of the root the process has now
+    // an executable outside the root directory of the process
     let pid = run(&program, &["a"], &format!("chroot {}\nconnect {port}", text(&root)));
     assert_eq!(event_of(&mut trace, pid)["process"]["binary_path"], text(&program));
 }
 
-/// 200 components, as much as a path can hold, and more than that.
+/// 200 components, the maximum length of a path, and a longer path.
 fn deep_directories() {
     let folder = Folder::new();
     let port = open_door();
@@ -146,7 +146,7 @@ fn deep_directories() {
     let event = event_of(&mut trace, pid);
     assert_eq!(event["process"]["binary_path"], text(&many.join("deep")));
 
-    // execve() takes 4095 bytes.
+    // execve() accepts 4095 bytes.
     let long = fill(folder.root().join("f"), 4095);
     fs::create_dir_all(long.parent().expect("a folder")).expect("create folders");
     fs::hard_link(&program, &long).expect("link");
@@ -155,7 +155,7 @@ fn deep_directories() {
     let event = event_of(&mut trace, pid);
     assert_eq!(event["process"]["binary_path"], text(&long));
 
-    // Longer paths are reached step by step only; the end is shown.
+    // Longer paths can only be reached step by step; the end of them is shown.
     let beside = long.parent().expect("a folder").to_owned();
     let further = format!("{0}/{0}", "e".repeat(200));
     let make = "mkdir -p \"$1\" && ln \"$0\" \"$1/deeper\" && exec \"$1/deeper\" a";
@@ -169,7 +169,7 @@ fn deep_directories() {
         "{reported}"
     );
     actor.leave();
-    // the standard library cannot remove what has too long a path
+    // the standard library cannot remove such long paths
     Command::new("rm").arg("-rf").arg("e".repeat(200)).current_dir(&beside).status().expect("rm");
 }
 

@@ -1,4 +1,4 @@
-//! Credentials: where they come from and how they change.
+//! Credentials: their origin, and changes.
 
 use std::{os::unix::process::CommandExt, process::Command};
 
@@ -20,9 +20,9 @@ fn set_id_executables() {
         (1234, 0, 0o4755, 1000, 1234, 1000, "SETUID"),
         (0, 4321, 0o2755, 1000, 1000, 4321, "SETGID"),
         (1234, 4321, 0o6755, 1000, 1234, 4321, "SETUID | SETGID"),
-        (1000, 1000, 0o6755, 1000, 1000, 1000, ""), // no difference to who it was
+        (1000, 1000, 0o6755, 1000, 1000, 1000, ""), // same user and group as before
         (1234, 1000, 0o4755, 0, 1234, 0, "SETUID"),
-        (0, 4321, 0o2745, 1000, 1000, 1000, ""), // mandatory locking, of old
+        (0, 4321, 0o2745, 1000, 1000, 1000, ""), // once used for mandatory locking
         (0, 0, 0o755, 1000, 1000, 1000, ""),
     ] {
         let program = install_program(&folder, "program", (owner, group), mode);
@@ -38,7 +38,7 @@ fn set_id_executables() {
         let child = trace.events.iter().find(|event| event["process"]["ppid"] == pid).expect("found");
         assert_eq!(child["process"]["secureexec"], secureexec);
     }
-    // root's privileges come with the user, not with the file
+    // root's privileges are those of the user, not gained through the file
     let program = install_program(&folder, "root", (0, 0), 0o4755);
     let actor = Actor::spawn(Actor::program(&program, &format!("connect {port}")).uid(1000));
     let event = event_of(&mut trace, actor.pid());
@@ -75,7 +75,7 @@ fn file_capabilities() {
     };
     check(unprivileged(&program), "CAP_NET_RAW", "FILE_CAPS");
     check(unprivileged(&plain), "", "");
-    // ambient capabilities come with the process
+    // ambient capabilities are those of the process
     let mut command = Actor::program("setpriv", &script);
     command
         .args(["--reuid=1000", "--clear-groups", "--inh-caps=+net_raw", "--ambient-caps=+net_raw"])
@@ -83,8 +83,8 @@ fn file_capabilities() {
     check(Actor::spawn(&mut command), "CAP_NET_RAW", "");
 }
 
-/// One image, several identities: each is reported from when it holds.
-fn credentials_that_change() {
+/// One image with several identities: each is reported from the time it applies.
+fn changing_credentials() {
     let port = open_door();
     let mut trace = watch_connects();
     let login =
@@ -108,12 +108,12 @@ fn credentials_that_change() {
         assert_eq!(column("auid")[..3], [4294967295_u32; 3].map(Value::from));
         assert_eq!(column("auid")[3..], [77, 77].map(Value::from));
     }
-    // it is one process all the time
+    // it remains the same process
     assert!(column("exec_id").windows(2).all(|pair| pair[0] == pair[1]));
     assert!(column("args").iter().all(|args| args == "changing"));
 }
 
-fn threads_with_a_user_each() {
+fn threads_with_different_users() {
     let mut trace = Trace::start(&["-e", "fail"]);
     let pid = run(&this_program(), &["server"], "users 200 1001 1002\nfail 1");
     let events = events_of(&mut trace, pid, 401);
@@ -126,8 +126,8 @@ fn threads_with_a_user_each() {
     assert_eq!(events[400]["process"]["uid"], 0);
 }
 
-/// Its privileges are all but not over us, and did not come with the file.
-fn root_of_a_user_namespace() {
+/// It has all capabilities, but none outside the namespace, and did not gain them through the file.
+fn root_in_a_user_namespace() {
     let folder = Folder::new();
     let program = install_program(&folder, "program", (0, 0), 0o755);
     let path = program.to_str().expect("UTF-8");
@@ -146,7 +146,7 @@ fn root_of_a_user_namespace() {
 crate::tests![
     set_id_executables,
     file_capabilities,
-    credentials_that_change,
-    threads_with_a_user_each,
-    root_of_a_user_namespace,
+    changing_credentials,
+    threads_with_different_users,
+    root_in_a_user_namespace,
 ];

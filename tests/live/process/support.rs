@@ -1,4 +1,4 @@
-//! What the tests have in common: a place for programs, a listener, and events by process.
+//! Common helpers: installing programs, a listener, and events by process.
 
 use std::{
     cell::Cell,
@@ -20,7 +20,7 @@ use crate::common::{
     of_port,
 };
 
-/// A copy of this program in a folder, or the same copy made another's.
+/// A copy of this program in a directory, with this owner and mode.
 pub fn install_program(folder: &Folder, name: &str, owner: (u32, u32), mode: u32) -> PathBuf {
     let path = folder.path(name);
     if !path.exists() {
@@ -40,7 +40,7 @@ pub fn this_program() -> PathBuf {
     std::env::current_exe().expect("this program")
 }
 
-/// A listener that accepts everybody, and closes.
+/// A listener that accepts all connections and closes them.
 pub fn open_door() -> u16 {
     let listener: TcpListener = listen(V4);
     let port = listener.local_addr().expect("an address").port();
@@ -48,12 +48,12 @@ pub fn open_door() -> u16 {
     port
 }
 
-/// Watch successful connects only.
+/// Traces only successful connects.
 pub fn watch_connects() -> Trace {
     Trace::start(&["-e", "connect"])
 }
 
-/// Run `program` with a script; returns its process id after its end.
+/// Runs `program` with a script to its end; returns its process id.
 pub fn run<A: AsRef<OsStr>>(program: &Path, arguments: &[A], script: &str) -> u32 {
     let mut command = Actor::program(program, script);
     let actor = Actor::spawn(command.args(arguments));
@@ -62,7 +62,7 @@ pub fn run<A: AsRef<OsStr>>(program: &Path, arguments: &[A], script: &str) -> u3
     pid
 }
 
-/// Wait for `count` events of one process.
+/// Waits for `count` events of one process.
 pub fn events_of(trace: &mut Trace, pid: u32, count: usize) -> Vec<Value> {
     let of = |events: &[Value]| -> Vec<Value> {
         events.iter().filter(|event| event["process"]["pid"] == pid).cloned().collect()
@@ -71,14 +71,14 @@ pub fn events_of(trace: &mut Trace, pid: u32, count: usize) -> Vec<Value> {
     of(&trace.events)
 }
 
-/// Wait for the one event of a process.
+/// Waits for the only event of a process.
 pub fn event_of(trace: &mut Trace, pid: u32) -> Value {
     let event = events_of(trace, pid, 1).remove(0);
     check(&event);
     event
 }
 
-/// Wait for `count` events about a port, among whatever else happens on this machine.
+/// Waits for `count` events with a port; there may be other events.
 pub fn events_at(trace: &mut Trace, port: u16, count: usize) -> Vec<Value> {
     let (seen, found) = (Cell::new(0), Cell::new(0));
     trace.wait(&format!("{count} events of port {port}"), |events| {
@@ -88,7 +88,7 @@ pub fn events_at(trace: &mut Trace, port: u16, count: usize) -> Vec<Value> {
     of_port(&trace.events, port)
 }
 
-/// What holds for every event.
+/// Checks what holds for every event.
 pub fn check(event: &Value) {
     let (process, parent) = (&event["process"], &event["parent"]);
     assert_eq!(process["exec_id"].as_str().map(str::is_empty), Some(false), "{event:#}");

@@ -36,7 +36,7 @@ fn container(name: &str, image: &str, pod: &str, namespace: &str) -> Option<Cont
 }
 
 #[test]
-fn what_the_runtimes_write() {
+fn names_in_files_of_each_runtime() {
     assert_eq!(docker(DOCKER), container("dweb", "shop/box:2", "", ""));
     let nginx = "docker.io/library/nginx:1.25";
     assert_eq!(containerd(CONTAINERD), container("app", nginx, "web-7d4b9c6f5-x2kqp", "shop"));
@@ -54,7 +54,7 @@ fn what_the_runtimes_write() {
 }
 
 #[test]
-fn labels_and_annotations_of_others() {
+fn labels_of_kubernetes_tools() {
     let kubelet = br#"{"Name": "/k8s_app_web-0_shop_1_0", "Config": {"Image": "sha256:00", "Labels": {
         "io.kubernetes.container.name": "app", "io.kubernetes.pod.name": "web-0", "io.kubernetes.pod.namespace": "shop"}}}"#;
     assert_eq!(docker(kubelet), container("app", "sha256:00", "web-0", "shop"));
@@ -72,7 +72,7 @@ fn labels_and_annotations_of_others() {
 }
 
 #[test]
-fn names_that_are_none() {
+fn invalid_names_are_ignored() {
     let long = "x".repeat(NAME_MAX + 1);
     for name in ["", "/", "a\\u0000b", &long] {
         assert_eq!(docker(format!("{{\"Name\": \"{name}\"}}").as_bytes()), None, "{name}");
@@ -80,7 +80,7 @@ fn names_that_are_none() {
 }
 
 #[test]
-fn nothing_of_what_is_cut_short() {
+fn truncated_files_are_ignored() {
     for file in [DOCKER, CONTAINERD, CRIO, PODMAN].map(<[u8]>::trim_ascii_end) {
         for end in 0..file.len() {
             PARSERS.iter().for_each(|parse| assert_eq!(parse(&file[..end]), None));
@@ -89,7 +89,7 @@ fn nothing_of_what_is_cut_short() {
 }
 
 #[test]
-fn nothing_of_other_shapes() {
+fn files_of_other_formats_are_ignored() {
     let deep = "[".repeat(1_000_000);
     let wide = format!("{{\"annotations\": {{{}\"z\": 1}}}}", "\"a\": \"b\",".repeat(100_000));
     for file in ["null", "1", "[]", "{}", "{\"Name\": 1}", "{\"annotations\": []}", "\u{0}", &deep, &wide] {
@@ -98,7 +98,7 @@ fn nothing_of_other_shapes() {
 }
 
 #[test]
-fn where_docker_keeps_its_data() {
+fn data_root_in_daemon_json() {
     assert_eq!(docker_data_root(br#"{"data-root": "/srv/docker"}"#).as_deref(), Some("/srv/docker"));
     for file in ["", "{}", "{\"data-root\": \"srv\"}", "{\"data-root\": 1}"] {
         assert_eq!(docker_data_root(file.as_bytes()), None);
@@ -107,13 +107,13 @@ fn where_docker_keeps_its_data() {
 
 proptest! {
     #[test]
-    fn no_bytes_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         PARSERS.iter().for_each(|parse| drop(parse(&bytes)));
     }
 
     /// Real files with some bytes changed.
     #[test]
-    fn no_change_harms(at in prop::collection::vec((0..4000_usize, any::<u8>()), 1..8)) {
+    fn modified_files_do_not_panic(at in prop::collection::vec((0..4000_usize, any::<u8>()), 1..8)) {
         for file in [DOCKER, CONTAINERD, CRIO, PODMAN] {
             let mut file = file.to_vec();
             for &(at, byte) in &at {
