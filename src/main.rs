@@ -2,11 +2,14 @@
 
 use std::{
     fs::Metadata,
-    io::{IsTerminal, Write, stderr, stdout},
+    io::{IsTerminal, Write, stderr, stdin, stdout},
     mem::MaybeUninit,
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Instant, SystemTime},
 };
 
@@ -33,7 +36,8 @@ use tcptrace::{
     output::{
         self, Format, Sink, messages,
         summary::Summary,
-        summary_render, target,
+        summary_render,
+        target::{self, Named, Output, Target},
         writer::{STALLED, Writer},
     },
     recording::{Replay, Skipped, file::Input, progress::Progress},
@@ -100,16 +104,15 @@ fn compile(args: &Args) -> Result<(Filter, Program)> {
 }
 
 fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
-    let output = target::open(
-        args.output.as_deref(),
-        !args.command.is_empty(),
-        args.snapshot && args.format == Format::Odr,
-        host::invoker().as_ref(),
-    )?;
-    let plan = plan(args, &output);
+    let output = open(args)?;
+    let plan = plan(args, &output.fd);
+    // A snapshot is soon over.
+    let named = output.named.as_ref().filter(|_| plan.at_start != AtStart::PrintOnly);
+    let directory = named.map(Named::directory);
 
     // With a command, signals are handled by the thread that waits for it.
-    let signalled = if plan.command.is_empty() { catch_signals()? } else { Arc::default() };
+    let signalled = if plan.command.is_empty() { catch_signals(named.is_none())? } else { Arc::default() };
+    let mut next_output = next_output(named, !plan.command.is_empty(), &signalled)?;
 
     // Started early, so that it is ready by the time the programs are loaded.
     let containers = Reader::start(plan.sandbox)?;
@@ -139,7 +142,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         stop = stop.no_wait();
     }
     let mut sink = sink(args, &plan, host::all_capabilities(), &output)?;
-    let mut output = Writer::new(output);
+    let mut output = Writer::new(output.fd);
     if plan.at_start != AtStart::PrintOnly {
         host::ready::tell(args.ready_fd)?;
     }
@@ -147,9 +150,9 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         None
     } else {
         announce(&plan, &tracer);
-        Some(command::start(&plan.command)?)
+        Some(command::start(&plan.command, named.is_none())?)
     };
-    let running = confine(&plan, &tracer, started)?;
+    let running = confine(&plan, &tracer, started, directory)?;
     match &running {
         Some(running) => stop = stop.after(running.ended()),
         None => announce(&plan, &tracer),
@@ -159,6 +162,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         host: &machine,
         sink: &mut *sink,
         output: &mut output,
+        next_output: &mut next_output,
         stop,
         existing,
         asked: Default::default(),
@@ -175,6 +179,18 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     Ok(if traced.is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE })
 }
 
+/// Opens the output.
+fn open(args: &Args) -> Result<Output> {
+    Target {
+        path: args.output.as_deref(),
+        beside_command: !args.command.is_empty(),
+        replace: args.snapshot && args.format == Format::Odr,
+        header: if args.summary_only { Vec::new() } else { output::header(args.format) },
+        invoker: host::invoker(),
+    }
+    .open()
+}
+
 /// The plan of this run, which depends on whether the output is a terminal.
 fn plan(args: &Args, output: &OwnedFd) -> Plan {
     let environment = Environment {
@@ -185,32 +201,35 @@ fn plan(args: &Args, output: &OwnedFd) -> Plan {
 }
 
 /// The sink of the format. `all_capabilities`: all capabilities of the kernel that recorded the events.
-fn sink(args: &Args, plan: &Plan, all_capabilities: u64, output: &OwnedFd) -> Result<Box<dyn Sink>> {
+fn sink(args: &Args, plan: &Plan, all_capabilities: u64, output: &Output) -> Result<Box<dyn Sink>> {
     let options = output::Options {
         color: plan.color,
         utc: plan.utc,
         all_capabilities,
         community_id: args.community_id,
-        continues: args.output.is_some() && target::has_content(output),
+        has_header: output.has_header,
         one_document: plan.at_start == AtStart::PrintOnly,
     };
     let format = (!plan.summary_only).then_some(plan.format);
-    output::sink(format, options, || metadata(&plan.envelope), output)
+    output::sink(format, options, || metadata(&plan.envelope), &output.fd)
 }
 
 /// Prints recordings without tracing.
 fn replay(args: &Args, filter: &Filter) -> Result<ExitCode> {
-    let output = target::open(args.output.as_deref(), false, false, host::invoker().as_ref())?;
-    let plan = plan(args, &output);
-    let is_output = |metadata: &Metadata| target::is_regular(&output, metadata);
+    let output = open(args)?;
+    let plan = plan(args, &output.fd);
+    let is_output = |metadata: &Metadata| target::is_regular(&output.fd, metadata);
     let inputs = args.read.iter().map(|path| Input::open(path, is_output)).collect::<Result<Vec<_>>>()?;
     let mut sink = sink(args, &plan, u64::MAX, &output)?;
-    let mut output = Writer::new(output);
-    let signalled = catch_signals()?;
+    let named = output.named.as_ref();
+    let directory = named.map(Named::directory);
+    let signalled = catch_signals(named.is_none())?;
+    let mut next_output = next_output(named, false, &signalled)?;
+    let mut output = Writer::new(output.fd);
     if plan.sandbox {
         sandbox::drop_privileges(host::invoker().as_ref(), || true)
-            .and_then(|()| sandbox::restrict_files(false))
-            .and_then(|()| sandbox::restrict_calls(None))
+            .and_then(|()| sandbox::restrict_files(false, directory))
+            .and_then(|()| sandbox::restrict_calls(None, directory))
             .context(NO_SANDBOX)?;
     }
     let progress =
@@ -221,6 +240,7 @@ fn replay(args: &Args, filter: &Filter) -> Result<ExitCode> {
         events: (args.filter.failed || !args.events.is_empty()).then_some(plan.events),
         sink: &mut *sink,
         output: &mut output,
+        next_output: &mut next_output,
         stop: Stop::new(signalled, None, plan.count),
         skipped: &mut |file, line, why| skipped.add(&mut stderr(), file, line, why),
         progress,
@@ -231,10 +251,10 @@ fn replay(args: &Args, filter: &Filter) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Catches the signals that end a run; the flag is set when one arrives.
-fn catch_signals() -> Result<Arc<AtomicBool>> {
+/// Catches the signals that end a run; the flag is set when one arrives. `hangup`: whether SIGHUP is one of them.
+fn catch_signals(hangup: bool) -> Result<Arc<AtomicBool>> {
     let signalled = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in [SIGINT, SIGTERM].into_iter().chain(hangup.then_some(SIGHUP)) {
         // With nohup(1), SIGHUP stays ignored.
         if signal != SIGHUP || !host::ignores(SIGHUP) {
             flag::register(signal, Arc::clone(&signalled)).context("catch signals")?;
@@ -243,18 +263,50 @@ fn catch_signals() -> Result<Arc<AtomicBool>> {
     Ok(signalled)
 }
 
+/// Returns a function that reopens the output file after SIGHUP, which means that the file has been renamed. If SIGHUP
+/// was sent because our terminal is gone, it ends the run instead, as it does without a file.
+fn next_output<'a>(
+    named: Option<&'a Named>,
+    beside_command: bool,
+    signalled: &Arc<AtomicBool>,
+) -> Result<impl FnMut() -> Option<OwnedFd> + use<'a>> {
+    let (asked, signalled) = (Arc::new(AtomicBool::new(false)), Arc::clone(signalled));
+    let ignored = host::ignores(SIGHUP);
+    // If it were caught, the command would no longer ignore it.
+    if named.is_some() && !(ignored && beside_command) {
+        flag::register(SIGHUP, Arc::clone(&asked)).context("catch SIGHUP")?;
+    }
+    let terminals = || [stdin().is_terminal(), stderr().is_terminal()];
+    let at_start = terminals();
+    Ok(move || {
+        let named = named.filter(|_| asked.swap(false, Ordering::Relaxed))?;
+        if !ignored && terminals() != at_start {
+            signalled.store(true, Ordering::Relaxed);
+            return None;
+        }
+        let next = named.reopen();
+        next.inspect_err(|error| messages::line(&mut stderr(), &format!("{error:#}; still writing to the old file")))
+            .ok()
+    })
+}
+
 /// Drops the privileges that only the start needed. The command, if any, was started before with all of them.
-fn confine(plan: &Plan, tracer: &Tracer<'_>, command: Option<Started>) -> Result<Option<Running>> {
+fn confine(
+    plan: &Plan,
+    tracer: &Tracer<'_>,
+    command: Option<Started>,
+    directory: Option<BorrowedFd<'_>>,
+) -> Result<Option<Running>> {
     tracer::raise_priority();
     let pid = command.as_ref().map(Started::pid).transpose()?;
     if plan.sandbox {
         sandbox::drop_privileges(host::invoker().as_ref(), || tracer.reads_maps())
-            .and_then(|()| sandbox::restrict_files(pid.is_some()))
+            .and_then(|()| sandbox::restrict_files(pid.is_some(), directory))
             .context(NO_SANDBOX)?;
     }
     let running = command.map(Started::keep).transpose()?;
     if plan.sandbox {
-        sandbox::restrict_calls(pid).context(NO_SANDBOX)?;
+        sandbox::restrict_calls(pid, directory).context(NO_SANDBOX)?;
     }
     Ok(running)
 }

@@ -1,6 +1,7 @@
 //! Turns records into lines, and prints summaries and messages.
 
 use std::{
+    io::IsTerminal,
     os::fd::{AsFd, OwnedFd},
     time::SystemTime,
 };
@@ -59,8 +60,8 @@ pub struct Options {
     pub all_capabilities: u64,
     /// Whether to add the Community ID of each connection.
     pub community_id: bool,
-    /// Whether the output already has lines, so that no header is printed.
-    pub continues: bool,
+    /// Whether the output already has its header.
+    pub has_header: bool,
     /// Whether all records form one document, written at once.
     pub one_document: bool,
 }
@@ -75,23 +76,34 @@ pub fn sink(
     metadata: impl FnOnce() -> Metadata,
     output: &OwnedFd,
 ) -> Result<Box<dyn Sink>> {
-    let Options { color, utc, all_capabilities, community_id, continues, one_document } = options;
+    let Options { color, utc, all_capabilities, community_id, has_header, one_document } = options;
     Ok(match format {
         None => Box::new(sink::Nothing),
         Some(Format::Table) => {
             let zone = if utc { Zone::utc() } else { Zone::local() };
             let options = TableOptions { color, utf8: host::shows_utf8(), zone };
-            let terminal = output.try_clone().context("duplicate the output")?;
-            Box::new(table::Table::new(options, move || host::terminal_size(&terminal)))
+            // A file is not kept: it may have been renamed, and removed, when it is not written to any more.
+            let terminal = output.is_terminal().then(|| output.try_clone()).transpose();
+            let terminal = terminal.context("duplicate the output")?;
+            Box::new(table::Table::new(options, move || terminal.as_ref().and_then(host::terminal_size)))
         }
         Some(Format::Json) => Box::new(json::Json::new(all_capabilities, community_id)),
-        Some(Format::Csv) => Box::new(csv::Csv::new(!continues, community_id)),
+        Some(Format::Csv) => Box::new(csv::Csv::new(!has_header, community_id)),
         Some(Format::Odr) => {
             let wall_ns = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos() as i128);
             let framing = if one_document { Framing::Document { wall_ns } } else { Framing::Lines };
             Box::new(odr::Odr::new(metadata(), framing))
         }
     })
+}
+
+/// What a file of this format begins with, once, no matter how many runs append to it.
+pub fn header(format: Format) -> Vec<u8> {
+    let mut header = Vec::new();
+    if format == Format::Csv {
+        csv::header(&mut header);
+    }
+    header
 }
 
 /// The width of the lines of a summary on this descriptor.

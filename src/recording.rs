@@ -50,6 +50,8 @@ pub struct Replay<'a, Fd> {
     pub sink: &'a mut dyn Sink,
     /// The destination of lines.
     pub output: &'a mut Writer<Fd>,
+    /// Polled: returns the file to continue in when it is to change.
+    pub next_output: &'a mut dyn FnMut() -> Option<Fd>,
     /// The stop conditions of the replay.
     pub stop: Stop,
     /// Called for each line that cannot be read: file name, line number, reason.
@@ -128,6 +130,11 @@ impl<Fd: AsFd> Replay<'_, Fd> {
                     return Err(error.into());
                 }
             };
+            if let Some(next) = (self.next_output)() {
+                self.flush()?;
+                *self.output = Writer::new(next);
+                self.sink.begin(self.output.buffer());
+            }
             let length = chunk.len();
             self.sink.begin_batch();
             let mut rest = chunk;

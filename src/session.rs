@@ -53,6 +53,8 @@ pub struct Session<'a, S, H, Fd> {
     pub sink: &'a mut dyn Sink,
     /// The destination of lines.
     pub output: &'a mut Writer<Fd>,
+    /// Polled: returns the file to continue in when it is to change.
+    pub next_output: &'a mut dyn FnMut() -> Option<Fd>,
     /// The stop conditions of the run.
     pub stop: Stop,
     /// The sockets that existed at the start.
@@ -89,6 +91,10 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             end = self.take(&pending, &mut table, &mut summary)?;
         }
         while let (Flushed::All, Some(left)) = (end, self.stop.remaining(Instant::now())) {
+            if let Some(next) = (self.next_output)() {
+                end = self.go_on_in(next)?;
+                continue;
+            }
             let before = self.host.boot_time();
             self.source.read(&mut batch)?;
             if batch.is_empty() {
@@ -190,6 +196,13 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
             }
         }
         if end == Flushed::All { self.flush() } else { Ok(end) }
+    }
+
+    /// Nothing is left for the output so far: each batch is written before the next is taken.
+    fn go_on_in(&mut self, next: Fd) -> Result<Flushed> {
+        *self.output = Writer::new(next);
+        self.sink.begin(self.output.buffer());
+        self.flush()
     }
 
     fn flush(&mut self) -> Result<Flushed> {

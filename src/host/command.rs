@@ -36,7 +36,7 @@ pub struct Started {
 /// A command with a thread that waits for it.
 ///
 /// It stays in our process group, so a terminal sends Ctrl-C to both processes; only the command reacts. Signals sent
-/// to us alone, SIGTERM and SIGHUP, are forwarded.
+/// to us alone, SIGTERM and (if `hangup`) SIGHUP, are forwarded.
 #[derive(Debug)]
 pub struct Running {
     keeper: JoinHandle<Result<ExitStatus>>,
@@ -50,11 +50,14 @@ pub struct Running {
 /// unsafe code. Setting the group, which stays the same, makes the standard library fork instead of calling
 /// posix_spawn(3), with which the child would ignore signals 32 and 33.
 ///
+/// `hangup`: whether to forward SIGHUP.
+///
 /// # Errors
 /// When the process cannot be started, or signals cannot be caught.
-pub fn start(words: &[OsString]) -> Result<Started> {
+pub fn start(words: &[OsString], hangup: bool) -> Result<Started> {
+    let caught = [SIGINT, SIGQUIT, SIGTERM].into_iter().chain(hangup.then_some(SIGHUP));
     // Ignored signals stay ignored, also in the command: exec resets only caught ones.
-    let caught = [SIGINT, SIGQUIT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !ignores(signal));
+    let caught = caught.filter(|&signal| !ignores(signal));
     let signals = Signals::new(caught.chain([SIGCHLD])).context("catch signals")?;
     let child = Command::new("/proc/self/exe")
         .arg(BECOME)

@@ -3,15 +3,18 @@
 //!
 //! SECURITY.md has the table of privileges by phase; tests/live/sandbox.rs checks it.
 
-use std::{collections::BTreeMap, os::fd::AsFd};
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
 
 use anyhow::{Context, Result};
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, Scope, make_bitflags, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, Scope, make_bitflags,
 };
 use libc::c_long;
-use nix::unistd::Pid;
+use nix::{fcntl::OFlag, unistd::Pid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
@@ -66,17 +69,21 @@ fn keep(effective: CapabilitySet, permitted: CapabilitySet) -> Result<()> {
     set_capabilities(None, sets).context("drop the capabilities")
 }
 
-/// Prevents gaining privileges, and restricts file access to reading /proc: all output files are already open.
+/// Prevents gaining privileges, and restricts file access to reading /proc and to writing in the output's `directory`.
 /// `signals`: whether there is a command to send signals to.
 ///
 /// # Errors
 /// When the kernel refuses a step. A kernel without Landlock is not an error.
-pub fn restrict_files(signals: bool) -> Result<()> {
-    restrict_files_to(path_beneath_rules(["/proc"], READS), signals)
+pub fn restrict_files(signals: bool, directory: Option<BorrowedFd<'_>>) -> Result<()> {
+    let proc = PathFd::new("/proc").context("open /proc")?;
+    let writes = directory.map(|directory| PathBeneath::new(directory, WRITES));
+    restrict_files_to([PathBeneath::new(proc.as_fd(), READS)].into_iter().chain(writes).map(Ok), signals)
 }
 
 /// The rights to read files and directories.
 const READS: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+/// To open the output again.
+const WRITES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{WriteFile | MakeReg});
 
 fn restrict_files_to<F: AsFd>(
     allowed: impl IntoIterator<Item = Result<PathBeneath<F>, RulesetError>>,
@@ -99,12 +106,13 @@ fn restrict_files_to<F: AsFd>(
 }
 
 /// Restricts all threads to the system calls of the event loop; all others fail with EPERM. `command`: the process that
-/// signals are forwarded to.
+/// signals are forwarded to; `directory`: that of the output, if it can be reopened.
 ///
 /// # Errors
 /// When the kernel refuses the filter.
-pub fn restrict_calls(command: Option<Pid>) -> Result<()> {
-    seccompiler::apply_filter_all_threads(&filter(command)?).context("restrict system calls with seccomp")
+pub fn restrict_calls(command: Option<Pid>, directory: Option<BorrowedFd<'_>>) -> Result<()> {
+    seccompiler::apply_filter_all_threads(&filter(command, directory)?)
+        .context("restrict system calls with seccomp")
 }
 
 /// Pairs of name and number of system calls.
@@ -140,6 +148,9 @@ const CHECKED: &[(&str, c_long)] = calls! {
     SYS_openat SYS_mmap SYS_mprotect SYS_ioctl SYS_bpf SYS_fcntl SYS_prctl SYS_sendto SYS_tgkill SYS_kill
 };
 
+/// The flags to reopen the output with, besides those for appending: never block, and follow no link in its place.
+pub const REOPEN: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY);
+
 /// Detaches a tracepoint (perf_event_open(2)).
 const PERF_EVENT_IOC_DISABLE: u64 = 0x2401;
 /// bpf(2) commands that read maps, and how often a program was skipped.
@@ -151,8 +162,8 @@ const BPF_READS: [u64; 4] = [
 ];
 
 /// Compiles the list for seccomp.
-fn filter(command: Option<Pid>) -> Result<BpfProgram> {
-    compile(rules(command)?)
+fn filter(command: Option<Pid>, directory: Option<BorrowedFd<'_>>) -> Result<BpfProgram> {
+    compile(rules(command, directory)?)
 }
 
 fn compile(rules: Rules) -> Result<BpfProgram> {
@@ -197,7 +208,7 @@ fn reading(calls: impl Iterator<Item = c_long>) -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
-fn rules(command: Option<Pid>) -> Result<Rules, BackendError> {
+fn rules(command: Option<Pid>, directory: Option<BorrowedFd<'_>>) -> Result<Rules, BackendError> {
     let mut rules = reading(CALLS.iter().chain(OLD_CALLS).map(|&(_, call)| call))?;
     let mut allow = |call, any| allow(&mut rules, call, any);
     let own = u64::from(std::process::id());
@@ -212,6 +223,12 @@ fn rules(command: Option<Pid>) -> Result<Rules, BackendError> {
     allow(libc::SYS_sendto, vec![vec![Arg::new(4, Len::Qword, Is::Eq, 0)]])?;
     // abort(3)
     allow(libc::SYS_tgkill, vec![vec![is(0, own)]])?;
+    if let Some(directory) = directory {
+        let checked = OFlag::O_ACCMODE | OFlag::O_APPEND | OFlag::O_TRUNC | REOPEN;
+        let appends = OFlag::O_WRONLY | OFlag::O_APPEND | REOPEN;
+        let how = Arg::new(2, Len::Dword, Is::MaskedEq(checked.bits() as u64), appends.bits() as u64);
+        allow(libc::SYS_openat, vec![vec![is(0, directory.as_raw_fd() as u64), how]])?;
+    }
     if let Some(pid) = command {
         let signals = [libc::SIGTERM, libc::SIGHUP];
         let to = |signal| vec![is(0, pid.as_raw() as u64), is(1, signal as u64)];
@@ -222,7 +239,7 @@ fn rules(command: Option<Pid>) -> Result<Rules, BackendError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, io::stderr};
 
     use super::*;
 
@@ -235,15 +252,15 @@ mod tests {
 
     #[test]
     fn the_list_compiles_to_few_instructions() {
-        let alone = filter(None).expect("a filter").len();
-        let beside = filter(Some(Pid::from_raw(2))).expect("a filter").len();
+        let alone = filter(None, None).expect("a filter").len();
+        let beside = filter(Some(Pid::from_raw(2)), Some(stderr().as_fd())).expect("a filter").len();
         assert!(alone < beside && beside < 400, "{alone} {beside}");
     }
 
     #[test]
     fn security_md_has_the_same_list() {
         let known = || CALLS.iter().chain(OLD_CALLS).chain(CHECKED);
-        let allowed = rules(Some(Pid::from_raw(2))).expect("rules");
+        let allowed = rules(Some(Pid::from_raw(2)), None).expect("rules");
         assert!(allowed.keys().eq(known().map(|(_, number)| number).collect::<BTreeSet<_>>()));
         let listed = listed("### While it traces\n");
         let names = known().filter_map(|(name, _)| name.strip_prefix("SYS_"));

@@ -138,16 +138,9 @@ impl Row<'_> {
 
 impl Sink for Csv {
     fn begin(&mut self, out: &mut Vec<u8>) {
-        if !self.header {
-            return;
+        if self.header {
+            header(out);
         }
-        out.extend_from_slice(b"timestamp");
-        let all = names(&EVENT).chain(names(&PROCESS)).chain(names(&CONNECTION));
-        for name in all.chain(names(&FIELDS)).chain(names(&LAST)) {
-            out.push(b',');
-            out.extend_from_slice(name.as_bytes());
-        }
-        out.extend_from_slice(b"\r\n");
     }
 
     fn write(&mut self, record: &Record, out: &mut Vec<u8>) {
@@ -171,6 +164,17 @@ impl Sink for Csv {
         columns(out, &LAST, |put, out| put(&row, out));
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// The names of the columns.
+pub fn header(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"timestamp");
+    let all = names(&EVENT).chain(names(&PROCESS)).chain(names(&CONNECTION));
+    for name in all.chain(names(&FIELDS)).chain(names(&LAST)) {
+        out.push(b',');
+        out.extend_from_slice(name.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 fn names<Put>(columns: &'static [Column<Put>]) -> impl Iterator<Item = &'static str> {

@@ -4,7 +4,7 @@ use crate::record::Record;
 
 /// An output format. It appends lines to a buffer, each ended by a newline.
 pub trait Sink {
-    /// Appends what comes before the first record.
+    /// Appends what comes before the first record of a run, and of each file that it continues in.
     fn begin(&mut self, out: &mut Vec<u8>);
     /// Appends one record as one line.
     fn write(&mut self, record: &Record, out: &mut Vec<u8>);

@@ -105,7 +105,10 @@ impl<S: Fn() -> Option<TerminalSize>> Table<S> {
 }
 
 impl<S: Fn() -> Option<TerminalSize>> Sink for Table<S> {
-    fn begin(&mut self, _: &mut Vec<u8>) {}
+    /// The header comes with the first line, when its columns are known.
+    fn begin(&mut self, _: &mut Vec<u8>) {
+        self.since_header = None;
+    }
 
     /// The window may have been resized; the size is queried once per batch.
     fn begin_batch(&mut self) {

@@ -1,66 +1,163 @@
 //! The destination of lines: a file or an inherited descriptor.
 
 use std::{
-    fs::{File, Metadata, OpenOptions},
-    io::{ErrorKind, Read, Result, Seek, SeekFrom, Write, stderr, stdout},
+    ffi::OsString,
+    fs::{self, File, Metadata},
+    io::{Read, Result, Seek, SeekFrom, Write, stderr, stdout},
     os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::{MetadataExt, OpenOptionsExt, fchown},
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{MetadataExt, fchown},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use nix::{
-    sys::stat::{SFlag, fstat},
+    errno::Errno,
+    fcntl::{AT_FDCWD, OFlag, open as open_path, openat},
+    sys::stat::{Mode, fstat},
     unistd::geteuid,
 };
 
-use crate::host::sudo_user::SudoUser;
+use crate::host::{sandbox, sudo_user::SudoUser};
 
-/// Opens the destination: `--output`, or stdout; with a command, stderr, because stdout belongs to the command. An
-/// existing file is appended to, or replaced if `replace`: a document cannot be continued.
-///
-/// # Errors
-/// When the file cannot be opened.
-pub fn open(
-    path: Option<&Path>,
-    beside_command: bool,
-    replace: bool,
-    invoker: Option<&SudoUser>,
-) -> anyhow::Result<OwnedFd> {
-    let inherited = match path {
-        Some(path) if path.as_os_str() != "-" => {
-            return file(path, replace, invoker).with_context(|| format!("open {}", path.display()));
-        }
-        None if beside_command => stderr().as_fd().try_clone_to_owned(),
-        _ => stdout().as_fd().try_clone_to_owned(),
-    };
-    inherited.context("open the output")
+/// The destination that the options ask for.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// FILE, or `-`.
+    pub path: Option<&'a Path>,
+    /// Whether stdout belongs to a command, so that stderr is used instead.
+    pub beside_command: bool,
+    /// Whether to replace the contents of the file: a document cannot be continued.
+    pub replace: bool,
+    /// What an empty file begins with, if anything.
+    pub header: Vec<u8>,
+    /// The owner of a new file.
+    pub invoker: Option<SudoUser>,
 }
 
-/// Opens a file. It contains what only root can see, so a new file is readable only by its owner, who is the invoking
-/// user. An existing file keeps its owner and mode.
-///
-/// Every write appends (O_APPEND), so logrotate's copytruncate and several tcptrace processes work.
-fn file(path: &Path, replace: bool, invoker: Option<&SudoUser>) -> Result<OwnedFd> {
-    let mode = if geteuid().is_root() { 0o600 } else { 0o666 };
-    match OpenOptions::new().append(true).create_new(true).mode(mode).open(path) {
-        Ok(file) => {
-            give(&file, invoker)?;
-            Ok(file.into())
-        }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let mut file = OpenOptions::new().append(true).open(path)?;
-            if replace && file.metadata()?.is_file() {
+/// An open destination.
+#[derive(Debug)]
+pub struct Output {
+    /// The descriptor to write to.
+    pub fd: OwnedFd,
+    /// Whether it is a file, which already has its header.
+    pub has_header: bool,
+    /// The file to reopen, if it can be.
+    pub named: Option<Named>,
+}
+
+/// A regular file that can be opened again by its name, also in the sandbox.
+#[derive(Debug)]
+pub struct Named {
+    /// The path as given by the user.
+    path: PathBuf,
+    directory: OwnedFd,
+    name: OsString,
+    mode: Mode,
+    header: Vec<u8>,
+    invoker: Option<SudoUser>,
+}
+
+impl Target<'_> {
+    /// Opens the file; without one stdout, or stderr if stdout belongs to a command. An existing file is appended to.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or its header cannot be written.
+    pub fn open(self) -> anyhow::Result<Output> {
+        let inherited = match self.path {
+            Some(path) if path.as_os_str() != "-" => {
+                return self.file(path).with_context(|| format!("open {}", path.display()));
+            }
+            None if self.beside_command => stderr().as_fd().try_clone_to_owned(),
+            _ => stdout().as_fd().try_clone_to_owned(),
+        };
+        let fd = inherited.context("open the output")?;
+        Ok(Output { fd, has_header: false, named: None })
+    }
+
+    /// Opens a file. It contains what only root can see, so a new file is readable only by its owner, who is the
+    /// invoking user. An existing file keeps its owner and mode.
+    fn file(self, path: &Path) -> Result<Output> {
+        let mode = Mode::from_bits_truncate(if geteuid().is_root() { 0o600 } else { 0o666 });
+        let mut file = open_at(AT_FDCWD, path, OFlag::empty(), mode, self.invoker.as_ref())?;
+        let has_header = file.metadata()?.is_file();
+        let mut named = None;
+        if has_header {
+            if self.replace {
                 file.set_len(0)?;
             } else if ends_in_mid_line(path) {
                 file.write_all(b"\n")?;
             }
-            Ok(file.into())
+            begin(&mut file, &self.header)?;
+            named = directory_of(path).filter(|_| !self.replace).map(|(directory, name)| Named {
+                path: path.to_owned(),
+                directory,
+                name,
+                mode,
+                header: self.header,
+                invoker: self.invoker,
+            });
         }
-        Err(error) => Err(error),
+        Ok(Output { fd: file.into(), has_header, named })
     }
+}
+
+impl Named {
+    /// Opens the file that has the name now, or creates it.
+    ///
+    /// # Errors
+    /// When that fails, or it is not a regular file.
+    pub fn reopen(&self) -> anyhow::Result<OwnedFd> {
+        let open = || {
+            let file =
+                open_at(&self.directory, &self.name, sandbox::REOPEN, self.mode, self.invoker.as_ref())?;
+            ensure!(file.metadata()?.is_file(), "it is not a regular file");
+            Ok(file)
+        };
+        let path = self.path.display();
+        let mut file = open().with_context(|| format!("open {path} again"))?;
+        begin(&mut file, &self.header).with_context(|| format!("write the header of {path}"))?;
+        Ok(file.into())
+    }
+
+    /// The directory of the file.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+/// The directory of a file and its name there, after following links.
+fn directory_of(path: &Path) -> Option<(OwnedFd, OsString)> {
+    let path = fs::canonicalize(path).ok()?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Some((open_path(path.parent()?, flags, Mode::empty()).ok()?, path.file_name()?.to_owned()))
+}
+
+/// Opens a file, or creates it for its owner. Every write appends (O_APPEND), so logrotate's copytruncate and several
+/// tcptrace processes work.
+fn open_at(
+    directory: impl AsFd,
+    path: impl AsRef<Path>,
+    how: OFlag,
+    mode: Mode,
+    invoker: Option<&SudoUser>,
+) -> Result<File> {
+    let (path, flags) = (path.as_ref(), OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CLOEXEC | how);
+    match openat(&directory, path, flags | OFlag::O_CREAT | OFlag::O_EXCL, mode) {
+        Ok(file) => {
+            let file = File::from(file);
+            give(&file, invoker)?;
+            Ok(file)
+        }
+        Err(Errno::EEXIST) => Ok(openat(&directory, path, flags, Mode::empty())?.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes the header to an empty file.
+fn begin(file: &mut File, header: &[u8]) -> Result<()> {
+    if file.metadata()?.len() == 0 { file.write_all(header) } else { Ok(()) }
 }
 
 /// Whether a regular file ends in the middle of a line, as after a crash; false if it cannot be read.
@@ -75,13 +172,6 @@ fn ends_in_mid_line(path: &Path) -> bool {
     last().is_some_and(|byte| byte != b'\n')
 }
 
-/// Whether it is a regular file that is not empty.
-pub fn has_content(output: &OwnedFd) -> bool {
-    fstat(output).is_ok_and(|stat| {
-        SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG && stat.st_size > 0
-    })
-}
-
 /// Whether it is this regular file.
 pub fn is_regular(output: &OwnedFd, file: &Metadata) -> bool {
     file.is_file() && fstat(output).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (file.dev(), file.ino()))
@@ -89,7 +179,9 @@ pub fn is_regular(output: &OwnedFd, file: &Metadata) -> bool {
 
 fn give(file: &File, invoker: Option<&SudoUser>) -> Result<()> {
     match invoker {
-        Some(invoker) if geteuid().is_root() => fchown(file, Some(invoker.uid), Some(invoker.gid)),
+        Some(invoker) if geteuid().is_root() && invoker.uid != 0 => {
+            fchown(file, Some(invoker.uid), Some(invoker.gid))
+        }
         _ => Ok(()),
     }
 }

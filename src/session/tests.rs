@@ -137,12 +137,23 @@ fn connects(cookies: std::ops::Range<u64>) -> Vec<Vec<u8>> {
 }
 
 fn run_into(source: &mut Script, stop: Stop, existing: ExistingSockets, output: OwnedFd) -> Summary {
+    run_through(source, stop, existing, output, &mut || None)
+}
+
+fn run_through(
+    source: &mut Script,
+    stop: Stop,
+    existing: ExistingSockets,
+    output: OwnedFd,
+    next_output: &mut dyn FnMut() -> Option<OwnedFd>,
+) -> Summary {
     let mut output = Writer::new(output);
     let session = Session {
         source,
         host: &Clock,
         sink: &mut Cookies,
         output: &mut output,
+        next_output,
         stop,
         existing,
         asked: Default::default(),
@@ -176,6 +187,21 @@ fn waiting_records_are_read_after_detaching() {
     assert_eq!(summary.total(), 4);
     use Asked::{Detach, Read};
     assert_eq!(*source.asked.borrow(), [Read, Read, Detach, Read, Read, Read]);
+}
+
+#[test]
+fn another_output_takes_what_comes_from_then_on() {
+    let mut source = Script::new(vec![connects(1..3), connects(3..4), connects(4..6)]);
+    let stop = until_finished(&source);
+    let (readers, writers): (Vec<_>, Vec<_>) =
+        [(), ()].map(|()| nix::unistd::pipe().expect("a pipe")).into_iter().unzip();
+    let [first, second] = <[OwnedFd; 2]>::try_from(writers).expect("two");
+    let mut outputs = [None, None, Some(second)].into_iter();
+    let existing = ExistingSockets::default();
+    run_through(&mut source, stop, existing, first, &mut || outputs.next().flatten());
+    let texts = readers.into_iter().map(|reader| std::io::read_to_string(std::fs::File::from(reader)));
+    let texts: Vec<String> = texts.map(|text| text.expect("text")).collect();
+    assert_eq!(texts, ["begin\n1\n2\n3\n", "begin\n4\n5\nend\n"]);
 }
 
 #[test]

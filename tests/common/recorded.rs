@@ -62,6 +62,7 @@ impl Run {
             host: &Clock,
             sink: &mut *self.sink,
             output: &mut self.output,
+            next_output: &mut || None,
             stop,
             existing: ExistingSockets::default(),
             asked: Default::default(),

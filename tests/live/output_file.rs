@@ -1,8 +1,25 @@
-//! `--output` to files that exist, or that others write to.
+//! `--output` to files that exist, that others write to, or that are renamed.
 
-use std::{fs, path::Path, time::Instant};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write,
+    net::{IpAddr, Ipv4Addr},
+    os::unix::fs::{MetadataExt, chown, symlink},
+    path::Path,
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Instant,
+};
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkfifo},
+};
 use serde_json::Value;
 
 use crate::common::{
@@ -10,6 +27,7 @@ use crate::common::{
     folder::Folder,
     launch::Running,
     net::{self, Pair, V4},
+    probes, tcptrace,
 };
 
 /// Makes a connection and closes it; returns its port.
@@ -19,6 +37,21 @@ fn connection() -> u16 {
     drop(pair.client);
     net::wait_for_end(&mut pair.server);
     port
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "{what}");
+        thread::yield_now();
+    }
+}
+
+/// Renames the file and sends SIGHUP, as logrotate does.
+fn rotate(running: &Running, file: &Path, to: &Path) {
+    fs::rename(file, to).expect("rename");
+    running.signal(Signal::SIGHUP);
+    wait_until("the file is not there again", || file.exists());
 }
 
 /// Waits until the file has this many lines with this number.
@@ -97,7 +130,182 @@ fn a_truncated_file_is_continued_at_its_beginning() {
     assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{text}");
 }
 
+fn a_renamed_file_is_opened_again() {
+    for format in ["json", "csv", "table", "odr"] {
+        let folder = Folder::new();
+        let (file, old) = (folder.path("events"), folder.path("events.1"));
+        let own = ["-p", &std::process::id().to_string(), "-f", format, "-o"].map(str::to_owned);
+        let mut running = Launch::new().args(own).args([&file]).start();
+        let first = connection();
+        wait_for(&file, first, 4);
+        rotate(&running, &file, &old);
+        assert_eq!(fs::metadata(&file).expect("the file").mode() & 0o777, 0o600);
+        let second = connection();
+        let (before, after) = (wait_for(&old, first, 4), wait_for(&file, second, 4));
+        for (text, port) in [(&before, second), (&after, first)] {
+            assert!(!text.contains(&format!(":{port} ")) && !text.contains(&format!(",{port},")), "{text}");
+        }
+        let headers = |text: &str| text.lines().filter(|line| line.starts_with(['t', 'T'])).count();
+        let expected = usize::from(matches!(format, "csv" | "table"));
+        assert_eq!((headers(&before), headers(&after)), (expected, expected), "{format}: {after}");
+        // Nobody has renamed it.
+        running.signal(Signal::SIGHUP);
+        let third = connection();
+        let text = wait_for(&file, third, 4);
+        assert!(text.starts_with(&after) && (format == "table" || headers(&text) == expected), "{text}");
+        // The old one is not held open.
+        let open = fs::read_dir(format!("/proc/{}/fd", running.pid())).expect("its descriptors");
+        let mut open = open.filter_map(|fd| fs::read_link(fd.expect("a descriptor").path()).ok());
+        assert!(!open.any(|path| path == old), "{format}");
+        running.signal(Signal::SIGINT);
+        let (status, stderr) = running.wait();
+        assert!(status.success() && !stderr.contains("again"), "{stderr}");
+    }
+}
+
+/// Connections all the time, a new file again and again.
+fn every_event_is_in_one_file() {
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 83, 9, 7));
+    let folder = Folder::new();
+    let file = folder.path("events");
+    let running = Launch::new().args(["-j", "--addr", &ADDRESS.to_string(), "-o"]).args([&file]).start();
+    let over = AtomicBool::new(false);
+    let made = thread::scope(|scope| {
+        let busy = scope.spawn(|| {
+            let mut made = 0;
+            while !over.load(Ordering::Relaxed) {
+                let mut pair = Pair::new(ADDRESS);
+                drop(pair.client);
+                net::wait_for_end(&mut pair.server);
+                made += 1;
+            }
+            made
+        });
+        for turn in 0..10 {
+            rotate(&running, &file, &folder.path(&format!("events.{turn}")));
+        }
+        over.store(true, Ordering::Relaxed);
+        busy.join().expect("connections")
+    });
+    stop(running);
+    let files = fs::read_dir(folder.root()).expect("the files").map(|entry| entry.expect("a file").path());
+    let text: String = files.map(|file| fs::read_to_string(file).expect("text")).collect();
+    let events = text.lines().map(|line| {
+        let event: Value = serde_json::from_str(line).expect("whole lines");
+        ["type", "connection"].map(|field| event["network_event"][field].to_string())
+    });
+    let (all, distinct) = (text.lines().count(), events.collect::<BTreeSet<_>>().len());
+    assert_eq!((all, distinct), (4 * made, 4 * made));
+}
+
+/// Under sudo, whose user may not create a file there: the old one goes on, and one that logrotate has created is taken.
+fn what_cannot_be_opened_again_goes_on() {
+    let folder = Folder::new();
+    let file = folder.path("events");
+    let sudo = |launch: Launch| launch.env("SUDO_UID", "65534").env("SUDO_GID", "65534");
+    let mut running = sudo(Launch::new().args(["-j", "-o"]).args([&file])).start();
+    fs::rename(&file, folder.path("events.1")).expect("rename");
+    let ports = [(), ()].map(|()| {
+        running.signal(Signal::SIGHUP);
+        let port = connection();
+        wait_for(&folder.path("events.1"), port, 4);
+        port
+    });
+    assert!(!file.exists(), "{ports:?}");
+    fs::write(folder.path("new"), "").expect("create");
+    chown(folder.path("new"), Some(65534), Some(65534)).expect("chown");
+    fs::rename(folder.path("new"), &file).expect("rename");
+    running.signal(Signal::SIGHUP);
+    wait_until("it is not taken", || {
+        connection();
+        fs::metadata(&file).expect("the file").len() > 0
+    });
+    running.signal(Signal::SIGINT);
+    let (status, stderr) = running.wait();
+    let note = format!("tcptrace: open {} again: Permission denied", file.display());
+    assert!(status.success() && stderr.contains(&note), "{stderr}");
+    assert!(stderr.contains("; the old file goes on\n"), "{stderr}");
+
+    let own = folder.path("own");
+    fs::create_dir(&own).expect("a folder");
+    chown(&own, Some(65534), Some(65534)).expect("chown");
+    let running = sudo(Launch::new().args(["-j", "-o"]).args([own.join("events")])).start();
+    rotate(&running, &own.join("events"), &own.join("events.1"));
+    let data = fs::metadata(own.join("events")).expect("the file");
+    assert_eq!((data.uid(), data.mode() & 0o777), (65534, 0o600));
+    wait_for(&own.join("events"), connection(), 4);
+    stop(running);
+}
+
+/// Neither is a link taken that was put in its place, nor a pipe waited for.
+fn only_a_file_takes_its_place() {
+    let folder = Folder::new();
+    let (file, other) = (folder.path("events"), folder.path("other"));
+    let mut running = write_to(&file, "json");
+    fs::rename(&file, folder.path("events.1")).expect("rename");
+    fs::write(&other, "").expect("create");
+    symlink(&other, &file).expect("a link");
+    running.signal(Signal::SIGHUP);
+    wait_for(&folder.path("events.1"), connection(), 4);
+    fs::remove_file(&file).expect("remove");
+    mkfifo(&file, Mode::S_IRWXU).expect("a pipe");
+    running.signal(Signal::SIGHUP);
+    wait_for(&folder.path("events.1"), connection(), 4);
+    assert_eq!(fs::read_to_string(&other).expect("the other file"), "");
+    running.signal(Signal::SIGINT);
+    let (status, stderr) = running.wait();
+    assert!(status.success() && stderr.contains("again: "), "{stderr}");
+}
+
+/// SIGHUP is for the file then, and not passed on.
+fn beside_a_command_the_file_is_opened_again() {
+    let folder = Folder::new();
+    let script = "mv events events.1; kill -HUP $PPID; until [ -e events ]; do :; done; exit 7";
+    for sandbox in [&[][..], &["--no-sandbox"]] {
+        let mut traced = tcptrace();
+        traced.current_dir(folder.root()).args(["--probes", &probes(), "-q", "-o", "events"]).args(sandbox);
+        let status = traced.args(["--", "sh", "-c", script]).status().expect("run tcptrace");
+        assert_eq!(status.code(), Some(7));
+    }
+}
+
+/// A line of a recording.
+const RECORDED: &str = r#"{"type":"NetworkEvent","timestamp":"2023-11-14T22:13:20.000Z","process":null,"parent":null,"network_event":{"type":"TcpConnectionEstablish","saddr":"192.0.2.1","sport":1,"daddr":"192.0.2.2","dport":2,"cookie":3,"connection":"3-4","netns":5}}"#;
+
+/// The recording comes through a pipe, as over ssh(1).
+fn what_is_replayed_goes_on_in_the_new_file() {
+    let folder = Folder::new();
+    let file = folder.path("events");
+    let mut child = tcptrace()
+        .args(["-q", "-r", "-", "-f", "csv", "-o"])
+        .arg(&file)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("start tcptrace");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    let mut one_more = || writeln!(stdin, "{RECORDED}").expect("write");
+    one_more();
+    wait_until("nothing is written", || {
+        fs::read_to_string(&file).is_ok_and(|text| text.contains("192.0.2.2"))
+    });
+    fs::rename(&file, folder.path("events.1")).expect("rename");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).expect("tcptrace is running");
+    wait_until("the file is not there again", || {
+        one_more();
+        file.exists()
+    });
+    drop(stdin);
+    assert!(child.wait().expect("wait for tcptrace").success());
+    assert!(fs::read_to_string(&file).expect("the file").starts_with("timestamp,event,"));
+}
+
 crate::tests![
+    a_renamed_file_is_opened_again,
+    every_event_is_in_one_file,
+    what_cannot_be_opened_again_goes_on,
+    only_a_file_takes_its_place,
+    beside_a_command_the_file_is_opened_again,
+    what_is_replayed_goes_on_in_the_new_file,
     a_second_run_appends_without_a_second_header,
     an_incomplete_last_line_is_terminated,
     two_tracers_share_a_file,

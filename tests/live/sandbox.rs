@@ -357,8 +357,9 @@ fn the_table_agrees_with_strace() {
         "-o",
         &folder.name("out"),
     ]);
+    let reopened = "> $0; until kill -HUP $PPID; do :; done; until [ -s $0 ]; do :; done";
     let output = strace
-        .args(["--probes", &probes(), "--", "busybox", "sleep", "1"])
+        .args(["-f", "csv", "--probes", &probes(), "--", "sh", "-c", reopened, &folder.name("out")])
         .envs([("SUDO_UID", "65534"), ("SUDO_GID", "65534")])
         .output();
     assert!(output.expect("strace; `make test-deps` installs it").status.success());

@@ -4,6 +4,7 @@ use std::{io::Write, net::TcpStream, process::Command};
 
 use crate::common::{
     self, Launch,
+    folder::Folder,
     net::{self, Pair, V4, V6},
     tcptrace,
     terminal::Terminal,
@@ -79,4 +80,18 @@ fn a_pipe_gets_everything_and_no_colour() {
     assert!(!text.contains(['\x1b', '…', '\r']), "{text:?}");
 }
 
-crate::tests![the_table_fits_the_terminal, a_pipe_gets_everything_and_no_colour,];
+/// SIGHUP is not about the file of `-o` then.
+fn a_terminal_that_hangs_up_ends_the_trace() {
+    let folder = Folder::new();
+    let mut command = traced();
+    command.args(["-o", &folder.name("events")]);
+    let mut terminal = Terminal::run(&command, 80, 50);
+    terminal.wait("a ready line", |text| text.contains("tcptrace: ready"));
+    assert_eq!(terminal.hang_up().code(), Some(0));
+}
+
+crate::tests![
+    a_terminal_that_hangs_up_ends_the_trace,
+    the_table_fits_the_terminal,
+    a_pipe_gets_everything_and_no_colour,
+];

@@ -13,6 +13,7 @@ use std::{
     },
     process::{Command, Stdio},
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,7 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
     unistd::{close, read, write},
 };
+use signal_hook::{consts::SIGHUP, flag};
 
 use super::{
     super::{sandbox, sudo_user::SudoUser},
@@ -141,6 +143,8 @@ impl Asking {
 /// When the kernel refuses the confinement, or the socket fails.
 pub fn serve(sandbox: bool, invoker: Option<&SudoUser>) -> Result<()> {
     close_inherited_descriptors()?;
+    // `systemctl kill --signal=HUP` reaches all processes of a unit; it only concerns the output of tcptrace.
+    flag::register(SIGHUP, Arc::default()).context("catch SIGHUP")?;
     let folders = Folders::find();
     if sandbox {
         sandbox::reader::confine(invoker, folders.fds())?;

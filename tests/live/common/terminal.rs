@@ -6,7 +6,10 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
-use nix::pty::{Winsize, openpty};
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    pty::{Winsize, openpty},
+};
 
 /// A pseudo-terminal with a program.
 pub struct Terminal {
@@ -20,6 +23,8 @@ impl Terminal {
     pub fn run(command: &Command, columns: u16, rows: u16) -> Terminal {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).expect("a pseudo-terminal");
+        // Were it the program's too, the terminal would not hang up.
+        fcntl(&pty.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("fcntl");
         let end = || Stdio::from(pty.slave.try_clone().expect("duplicate a descriptor"));
         let environment = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
         let child = Command::new("setsid")
@@ -47,6 +52,12 @@ impl Terminal {
         while !enough(&self.text()) {
             assert!(self.read(), "the program ended without {what}: {}", self.text());
         }
+    }
+
+    /// Closes the terminal; returns how the program ended.
+    pub fn hang_up(mut self) -> ExitStatus {
+        drop(self.master);
+        self.child.wait().expect("wait for the program")
     }
 
     /// Reads until the program has ended; returns the text and the exit status.
