@@ -130,7 +130,7 @@ fn a_truncated_file_is_continued_at_its_beginning() {
     assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{text}");
 }
 
-fn a_renamed_file_is_opened_again() {
+fn a_renamed_file_is_reopened() {
     for format in ["json", "csv", "table", "odr"] {
         let folder = Folder::new();
         let (file, old) = (folder.path("events"), folder.path("events.1"));
@@ -163,7 +163,7 @@ fn a_renamed_file_is_opened_again() {
     }
 }
 
-/// Connections all the time, a new file again and again.
+/// Continuous connections while the file is rotated repeatedly.
 fn every_event_is_in_one_file() {
     const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 83, 9, 7));
     let folder = Folder::new();
@@ -198,8 +198,8 @@ fn every_event_is_in_one_file() {
     assert_eq!((all, distinct), (4 * made, 4 * made));
 }
 
-/// Under sudo, whose user may not create a file there: the old one goes on, and one that logrotate has created is taken.
-fn what_cannot_be_opened_again_goes_on() {
+/// Under sudo, if the user may not create a file there, the old file stays in use, until logrotate has created a new one.
+fn the_old_file_stays_in_use_if_reopening_fails() {
     let folder = Folder::new();
     let file = folder.path("events");
     let sudo = |launch: Launch| launch.env("SUDO_UID", "65534").env("SUDO_GID", "65534");
@@ -224,7 +224,7 @@ fn what_cannot_be_opened_again_goes_on() {
     let (status, stderr) = running.wait();
     let note = format!("tcptrace: open {} again: Permission denied", file.display());
     assert!(status.success() && stderr.contains(&note), "{stderr}");
-    assert!(stderr.contains("; the old file goes on\n"), "{stderr}");
+    assert!(stderr.contains("; still writing to the old file\n"), "{stderr}");
 
     let own = folder.path("own");
     fs::create_dir(&own).expect("a folder");
@@ -237,8 +237,8 @@ fn what_cannot_be_opened_again_goes_on() {
     stop(running);
 }
 
-/// Neither is a link taken that was put in its place, nor a pipe waited for.
-fn only_a_file_takes_its_place() {
+/// A link in its place is not followed, and a pipe does not block.
+fn only_a_regular_file_is_reopened() {
     let folder = Folder::new();
     let (file, other) = (folder.path("events"), folder.path("other"));
     let mut running = write_to(&file, "json");
@@ -257,8 +257,8 @@ fn only_a_file_takes_its_place() {
     assert!(status.success() && stderr.contains("again: "), "{stderr}");
 }
 
-/// SIGHUP is for the file then, and not passed on.
-fn beside_a_command_the_file_is_opened_again() {
+/// SIGHUP then reopens the file, and is not forwarded.
+fn with_a_command_sighup_reopens_the_file() {
     let folder = Folder::new();
     let script = "mv events events.1; kill -HUP $PPID; until [ -e events ]; do :; done; exit 7";
     for sandbox in [&[][..], &["--no-sandbox"]] {
@@ -273,7 +273,7 @@ fn beside_a_command_the_file_is_opened_again() {
 const RECORDED: &str = r#"{"type":"NetworkEvent","timestamp":"2023-11-14T22:13:20.000Z","process":null,"parent":null,"network_event":{"type":"TcpConnectionEstablish","saddr":"192.0.2.1","sport":1,"daddr":"192.0.2.2","dport":2,"cookie":3,"connection":"3-4","netns":5}}"#;
 
 /// The recording comes through a pipe, as over ssh(1).
-fn what_is_replayed_goes_on_in_the_new_file() {
+fn a_replay_continues_in_the_new_file() {
     let folder = Folder::new();
     let file = folder.path("events");
     let mut child = tcptrace()
@@ -300,12 +300,12 @@ fn what_is_replayed_goes_on_in_the_new_file() {
 }
 
 crate::tests![
-    a_renamed_file_is_opened_again,
+    a_renamed_file_is_reopened,
     every_event_is_in_one_file,
-    what_cannot_be_opened_again_goes_on,
-    only_a_file_takes_its_place,
-    beside_a_command_the_file_is_opened_again,
-    what_is_replayed_goes_on_in_the_new_file,
+    the_old_file_stays_in_use_if_reopening_fails,
+    only_a_regular_file_is_reopened,
+    with_a_command_sighup_reopens_the_file,
+    a_replay_continues_in_the_new_file,
     a_second_run_appends_without_a_second_header,
     an_incomplete_last_line_is_terminated,
     two_tracers_share_a_file,
