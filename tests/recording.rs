@@ -193,6 +193,28 @@ fn filters_apply_to_a_recording() {
     assert!(summary.contains("/usr/bin/curl"), "{summary}");
 }
 
+#[test]
+fn several_at_once_give_a_file_one_header() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("recording"), golden("json")).expect("write");
+    for round in 0..10 {
+        let file = path(&format!("{round}.csv"));
+        let start = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
+            command.arg("-qr").arg(path("recording")).args(["-f", "csv", "-o"]).arg(&file);
+            command.spawn().expect("start tcptrace")
+        };
+        for mut child in [(); 4].map(|()| start()) {
+            assert!(child.wait().expect("wait").success());
+        }
+        let text = fs::read_to_string(&file).expect("text");
+        assert!(text.starts_with("timestamp,"), "{text}");
+        assert_eq!(text.matches("timestamp,").count(), 1, "{text}");
+        assert_eq!(text.lines().count(), 1 + 4 * golden("json").lines().count(), "{text}");
+    }
+}
+
 /// Lines from a pipe are shown while the pipe is open.
 #[test]
 fn lines_from_a_pipe_are_shown_immediately() {

@@ -124,7 +124,7 @@ use calls;
 /// Allowed with any arguments.
 const CALLS: &[(&str, c_long)] = calls! {
     // events in, lines out
-    SYS_read SYS_write SYS_writev SYS_ppoll SYS_lseek SYS_ftruncate SYS_close
+    SYS_read SYS_write SYS_writev SYS_ppoll SYS_lseek SYS_ftruncate SYS_flock SYS_close
     // reading /proc; openat is restricted below
     SYS_fstat SYS_newfstatat SYS_statx SYS_pidfd_open
     // memory; no executable mappings, see below

@@ -9,17 +9,26 @@ use std::{
         unix::fs::{MetadataExt, fchown},
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
 use nix::{
-    errno::Errno,
     fcntl::{AT_FDCWD, OFlag, open as open_path, openat},
     sys::stat::{Mode, fstat},
     unistd::geteuid,
 };
 
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
 use crate::host::{sandbox, sudo_user::SudoUser};
+
+/// How long to wait for another tcptrace that writes the header of the same file.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The destination that the options ask for.
 #[derive(Debug)]
@@ -150,14 +159,28 @@ fn open_at(
             give(&file, invoker)?;
             Ok(file)
         }
-        Err(Errno::EEXIST) => Ok(openat(&directory, path, flags, Mode::empty())?.into()),
+        Err(nix::errno::Errno::EEXIST) => Ok(openat(&directory, path, flags, Mode::empty())?.into()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Writes the header to an empty file.
+/// Writes the header to an empty file. If several processes find it empty, only one does.
 fn begin(file: &mut File, header: &[u8]) -> Result<()> {
-    if file.metadata()?.len() == 0 { file.write_all(header) } else { Ok(()) }
+    let is_empty = |file: &File| file.metadata().map(|data| data.len() == 0);
+    if header.is_empty() {
+        return Ok(());
+    }
+    let deadline = Instant::now() + BEGIN_PATIENCE;
+    // Where the file system has no locks, there is none to wait for.
+    while is_empty(file)?
+        && flock(&*file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+        && Instant::now() < deadline
+    {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let begun = if is_empty(file)? { file.write_all(header) } else { Ok(()) };
+    let _ = flock(&*file, FlockOperation::Unlock);
+    begun
 }
 
 /// Whether a regular file ends in the middle of a line, as after a crash; false if it cannot be read.
@@ -183,5 +206,35 @@ fn give(file: &File, invoker: Option<&SudoUser>) -> Result<()> {
             fchown(file, Some(invoker.uid), Some(invoker.gid))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_another_begins_is_not_begun_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("events.csv");
+        let open = || {
+            let (how, mode) = (OFlag::empty(), Mode::from_bits_truncate(0o600));
+            open_at(AT_FDCWD, &path, how, mode, None).expect("open")
+        };
+        let (mut other, mut file) = (open(), open());
+        flock(&other, FlockOperation::NonBlockingLockExclusive).expect("lock");
+        thread::scope(|scope| {
+            let beginning = scope.spawn(|| begin(&mut file, b"header\n"));
+            other.write_all(b"header\n").expect("write");
+            flock(&other, FlockOperation::Unlock).expect("unlock");
+            beginning.join().expect("a thread").expect("begin");
+        });
+        assert_eq!(fs::read_to_string(&path).expect("text"), "header\n");
+        begin(&mut file, b"header\n").expect("begin");
+        assert_eq!(fs::read_to_string(&path).expect("text"), "header\n");
+        flock(&other, FlockOperation::NonBlockingLockExclusive).expect("it is released");
+        file.set_len(0).expect("empty it");
+        begin(&mut file, b"header\n").expect("a lock that is held is not waited for without end");
+        assert_eq!(fs::read_to_string(&path).expect("text"), "header\n");
     }
 }
