@@ -102,7 +102,7 @@ lint:
 	cargo test --quiet --target $(HOST) --test structure
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --document-private-items --target $(HOST)
 	tests/msrv
-	shellcheck .ci/run docs/fleet/workload fuzz/run tests/headers tests/msrv $(addprefix tests/kernels/,run check fetch init)
+	shellcheck .ci/run docs/fleet/workload fuzz/run tests/headers tests/msrv tests/reproducible $(addprefix tests/kernels/,run check fetch init)
 
 # Regenerates the manual page after changes to an option, the schema or man/*.in.
 man:

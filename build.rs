@@ -14,9 +14,10 @@ fn main() {
     if env::var_os("CARGO_FEATURE_TEST_PROGRAMS").is_some() {
         arguments.push("-DTEST_PROGRAMS");
     }
-    // Reproducible builds: the binary must not contain the build directory.
+    // Reproducible builds: the output must not contain the build directory. Without the trailing slash, because BTF also
+    // records the compilation directory, in front of each file.
     let here = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
-    let without_folder = format!("-ffile-prefix-map={here}/=");
+    let without_folder = format!("-ffile-prefix-map={here}=.");
     arguments.push(&without_folder);
     let built = SkeletonBuilder::new().source(SOURCE).clang_args(arguments).build_and_generate(&out);
     if let Err(error) = built {

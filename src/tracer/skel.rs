@@ -2,3 +2,19 @@
 #![allow(missing_docs, dead_code, clippy::all, clippy::pedantic)]
 
 include!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
+
+#[cfg(test)]
+mod tests {
+    /// Two builds of one commit are the same bytes only then; tests/reproducible compares those, for longer.
+    #[test]
+    fn the_object_does_not_say_where_it_was_built() {
+        let skeleton = include_str!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
+        let (_, list) = skeleton.split_once("static DATA: [u8;").expect("the object");
+        let (list, _) = list.split_once("];").expect("its end");
+        let object: Vec<u8> =
+            list.split(|c: char| !c.is_ascii_digit()).filter_map(|byte| byte.parse().ok()).collect();
+        let has = |text: &str| object.windows(text.len()).any(|part| part == text.as_bytes());
+        assert!(has("\0./src/bpf/state.h\0"));
+        assert!(!has(env!("CARGO_MANIFEST_DIR")));
+    }
+}
