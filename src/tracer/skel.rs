@@ -5,9 +5,9 @@ include!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
 
 #[cfg(test)]
 mod tests {
-    /// Two builds of one commit are the same bytes only then; tests/reproducible compares those, for longer.
+    /// Required for reproducible builds; tests/reproducible compares complete builds, which takes longer.
     #[test]
-    fn the_object_does_not_say_where_it_was_built() {
+    fn the_object_does_not_contain_the_build_directory() {
         let skeleton = include_str!(concat!(env!("OUT_DIR"), "/netmon.skel.rs"));
         let (_, list) = skeleton.split_once("static DATA: [u8;").expect("the object");
         let (list, _) = list.split_once("];").expect("its end");

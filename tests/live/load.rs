@@ -2,19 +2,26 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
+    time::Instant,
 };
 
 use nix::sys::signal::Signal;
 
 use crate::common::{
-    Launch,
+    Launch, PATIENCE,
     folder::Folder,
     launch::Running,
-    net::{reset, wait_for_end},
+    net::{V4, listen, reset, wait_for_end},
+    probes,
+    procfs::runs,
 };
 
 /// A tcptrace that is ready and prints JSON to a file.
@@ -29,6 +36,11 @@ impl ToFile {
         let file = File::create(folder.path("events")).expect("create the output");
         let running = Launch::new().args(["-j"]).args(arguments).stdout(file).start();
         ToFile { running, folder }
+    }
+
+    /// The number of bytes that it has printed.
+    fn length(&self) -> u64 {
+        fs::metadata(self.folder.path("events")).expect("the output").len()
     }
 
     /// Stops it; returns the number of events of each type for `port`, and stderr.
@@ -109,19 +121,90 @@ fn every_connection_of_a_busy_host_is_printed_or_counted() {
     }
 }
 
-fn events_lost_to_a_full_ring_are_counted() {
-    let count = 4000;
-    let trace = ToFile::start(&["--ring-size", "64K"]);
-    trace.running.signal(Signal::SIGSTOP);
-    let port = connect_and_close(count, 4);
-    trace.running.signal(Signal::SIGCONT);
+/// Run `meanwhile` during a storm of connections to this listener, one after the other, of which it can ask the number;
+/// how many there were.
+fn storm(listener: &TcpListener, meanwhile: impl FnOnce(&AtomicU64)) -> u64 {
+    let (made, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let address = listener.local_addr().expect("an address");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                let mut client = TcpStream::connect(address).expect("connect");
+                reset(listener.accept().expect("accept").0);
+                wait_for_end(&mut client);
+                made.fetch_add(1, Relaxed);
+            }
+        });
+        // Also where an expectation fails: the storm would have no end.
+        let outcome = catch_unwind(AssertUnwindSafe(|| meanwhile(&made)));
+        over.store(true, Relaxed);
+        outcome.unwrap_or_else(|failure| resume_unwind(failure));
+    });
+    made.into_inner()
+}
+
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} does not come");
+        thread::yield_now();
+    }
+}
+
+/// The ring is full before it goes on. Only these connections get through the filter: the sum is exact.
+fn stopped_in_a_storm_it_counts_what_it_loses() {
+    let listener = listen(V4);
+    let port = listener.local_addr().expect("an address").port();
+    let trace = ToFile::start(&["--ring-size", "64K", &format!("port == {port}")]);
+    let made = storm(&listener, |made| {
+        wait_until("the first line", || trace.length() > 0);
+        trace.running.signal(Signal::SIGSTOP);
+        let before = made.load(Relaxed);
+        wait_until("1000 connections", || made.load(Relaxed) > before + 1000);
+        let printed = trace.length();
+        trace.running.signal(Signal::SIGCONT);
+        wait_until("another line", || trace.length() > printed);
+    });
     let (counts, stderr) = trace.stop(port);
-    let printed: u64 = counts.values().sum();
-    let lost = lost_events(&stderr);
+    let (printed, lost) = (counts.values().sum::<u64>(), lost_events(&stderr));
     assert!(lost > 0, "{stderr}");
-    // Losses may include other tests' connections, so the sum is a lower bound.
-    assert!(printed + lost >= 4 * count as u64, "{printed} printed and {lost} lost of {}", 4 * count);
-    assert!(printed < 4 * count as u64);
+    assert_eq!(printed + lost, 4 * made, "{printed} printed and {lost} lost: {stderr}");
+}
+
+/// Creates the directory of a container runtime, for which tcptrace starts a second process.
+const BESIDE_A_RUNTIME: &str =
+    "mount -t tmpfs none /var/lib && mkdir -p /var/lib/docker/containers && exec \"$0\" \"$@\"";
+
+fn a_reader_that_leaves_in_a_storm_ends_it() {
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", BESIDE_A_RUNTIME, env!("CARGO_BIN_EXE_tcptrace")]);
+    let mut running = Launch::with(command).args(["-j", "--probes", &probes()]).start();
+    let children = format!("/proc/{0}/task/{0}/children", running.pid());
+    let children = fs::read_to_string(children).expect("its children");
+    let reader = children.trim().parse().expect("the reader of containers' names");
+    let mut stdout = BufReader::new(running.stdout.take().expect("stdout is piped"));
+    storm(&listen(V4), |_| {
+        stdout.read_line(&mut String::new()).expect("a line");
+        drop(stdout);
+        let (status, stderr) = running.wait();
+        assert!(status.success() && !stderr.contains("panicked"), "{status}: {stderr}");
+        assert!(stderr.contains(" events in "), "{stderr}");
+        wait_until("the reader does not end", || !runs(reader));
+    });
+}
+
+/// `>&-` is like /dev/null: output must not end up in a file that is opened later.
+fn a_closed_stdout_takes_everything() {
+    let listener = listen(V4);
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" >&-", env!("CARGO_BIN_EXE_tcptrace")]);
+    let mut running = Launch::with(command).args(["-j", "--count", "100", "--probes", &probes()]).start();
+    let stdout = fs::read_link(format!("/proc/{}/fd/1", running.pid())).expect("its stdout");
+    assert_eq!(stdout, Path::new("/dev/null"));
+    storm(&listener, |_| {
+        let (status, stderr) = running.wait();
+        assert!(status.success() && stderr.contains("100 events in "), "{status}: {stderr}");
+    });
 }
 
 /// Clients connect, write a byte and reset, while servers accept, read and close: the reset arrives before, during and
@@ -186,6 +269,8 @@ fn resets_that_race_with_accept_are_reported_once() {
 
 crate::tests![
     every_connection_of_a_busy_host_is_printed_or_counted,
-    events_lost_to_a_full_ring_are_counted,
+    stopped_in_a_storm_it_counts_what_it_loses,
+    a_reader_that_leaves_in_a_storm_ends_it,
+    a_closed_stdout_takes_everything,
     resets_that_race_with_accept_are_reported_once,
 ];

@@ -13,7 +13,7 @@ use nix::{sys::stat::Mode, unistd::mkfifo};
 use serde_json::Value;
 
 use crate::{
-    common::{Launch, PATIENCE, Trace, actor::Actor, harness::skipped, probes},
+    common::{Launch, PATIENCE, Trace, actor::Actor, harness::skipped, probes, procfs::runs},
     containers::{Group, hierarchies},
     support::*,
 };
@@ -218,11 +218,7 @@ fn the_reader_is_confined_and_ends_with_the_tracer() {
     }
     trace.stop();
     let deadline = Instant::now() + PATIENCE;
-    let runs = || {
-        let status = fs::read_to_string(format!("/proc/{reader}/status")).unwrap_or_default();
-        !status.is_empty() && !status.contains("State:\tZ")
-    };
-    while runs() {
+    while runs(reader) {
         assert!(Instant::now() < deadline, "{reader} is left");
         std::thread::yield_now();
     }
