@@ -104,6 +104,12 @@ lint:
 	tests/msrv
 	shellcheck .ci/run docs/fleet/workload fuzz/run tests/headers tests/msrv tests/reproducible $(addprefix tests/kernels/,run check fetch init)
 
+# Checks the licences, sources and versions of dependencies against deny.toml.
+deny:
+	cargo deny --version >/dev/null 2>&1 || \
+		env -u $(TARGET_VAR)_RUSTFLAGS cargo install --debug --locked --no-default-features cargo-deny
+	cargo deny check bans licenses sources
+
 # Regenerates the manual page after changes to an option, the schema or man/*.in.
 man:
 	UPDATE=1 cargo test --target $(HOST) --test docs
@@ -147,4 +153,4 @@ clean:
 	cargo clean
 
 FORCE:
-.PHONY: all deps test-deps run test test-kernels bench bench-kernel fleet-demo soak fuzz lint man install uninstall deb clean FORCE
+.PHONY: all deps test-deps run test test-kernels bench bench-kernel fleet-demo soak fuzz lint deny man install uninstall deb clean FORCE

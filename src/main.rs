@@ -285,8 +285,10 @@ fn next_output<'a>(
             return None;
         }
         let next = named.reopen();
-        next.inspect_err(|error| messages::line(&mut stderr(), &format!("{error:#}; still writing to the old file")))
-            .ok()
+        next.inspect_err(|error| {
+            messages::line(&mut stderr(), &format!("{error:#}; still writing to the old file"))
+        })
+        .ok()
     })
 }
 

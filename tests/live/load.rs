@@ -121,8 +121,8 @@ fn every_connection_of_a_busy_host_is_printed_or_counted() {
     }
 }
 
-/// Run `meanwhile` during a storm of connections to this listener, one after the other, of which it can ask the number;
-/// how many there were.
+/// Runs `meanwhile` while connections are made to the listener, one after the other; it can read their number. Returns
+/// their total number.
 fn storm(listener: &TcpListener, meanwhile: impl FnOnce(&AtomicU64)) -> u64 {
     let (made, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let address = listener.local_addr().expect("an address");
@@ -135,7 +135,7 @@ fn storm(listener: &TcpListener, meanwhile: impl FnOnce(&AtomicU64)) -> u64 {
                 made.fetch_add(1, Relaxed);
             }
         });
-        // Also where an expectation fails: the storm would have no end.
+        // Even after a failure: the thread would never end.
         let outcome = catch_unwind(AssertUnwindSafe(|| meanwhile(&made)));
         over.store(true, Relaxed);
         outcome.unwrap_or_else(|failure| resume_unwind(failure));

@@ -62,7 +62,8 @@ fn many_short_lived_processes() {
         check(event);
         let process = &event["process"];
         let arguments = process["args"].as_str().expect("args");
-        let (pid, uid, gid) = truth.remove(arguments).unwrap_or_else(|| panic!("unexpected process: {event:#}"));
+        let (pid, uid, gid) =
+            truth.remove(arguments).unwrap_or_else(|| panic!("unexpected process: {event:#}"));
         let reported = ["pid", "tid", "uid", "euid", "gid", "egid", "ppid"].map(|name| process[name].clone());
         let own = std::process::id();
         assert_eq!(reported, [pid, pid, uid, uid, gid, gid, own].map(Value::from), "{event:#}");
