@@ -170,7 +170,7 @@ fn sinks() -> Vec<(Format, Box<dyn Sink>)> {
             utc: true,
             all_capabilities: u64::MAX,
             community_id: true,
-            continues: false,
+            has_header: false,
             one_document: false,
         };
         (format, output::sink(Some(format), options, metadata, &null).expect("a sink"))
