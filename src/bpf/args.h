@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What a process was called with: its own arguments, and those of parents.
+ * The arguments a process was started with: its own, and those of its parents.
  */
 #ifndef __ARGS_H__
 #define __ARGS_H__
@@ -16,11 +16,12 @@
 #define KEPT_ARGS_MAX 4096
 
 /*
- * Only a process itself can read its memory. A parent may be gone before user space comes to read
- * /proc, so a process that forks leaves its arguments here: as of its last fork, or its last exec.
+ * A process's memory can only be read in its own context, and a parent may have exited by the time
+ * user space reads /proc. So every process that forks saves its arguments here, as of its last fork
+ * or exec.
  */
 struct kept_args {
-	__u32 execs; /* which image they are of: task_struct.self_exec_id */
+	__u32 execs; /* task_struct.self_exec_id of the image they belong to */
 	__u16 len;
 	__u8 flags; /* enum netmon_process_flag */
 	__u8 reserved;
@@ -34,7 +35,6 @@ struct {
 	__type(value, struct kept_args);
 } kept_args SEC(".maps");
 
-/* argv as it lies in memory. */
 struct argv {
 	const void *start;
 	__u64 len;
@@ -42,8 +42,8 @@ struct argv {
 };
 
 /*
- * setproctitle() is shown as the kernel shows it (get_mm_cmdline() in fs/proc/base.c): the last NUL
- * is overwritten, and the text may run on into the environment.
+ * Follows get_mm_cmdline() in fs/proc/base.c for setproctitle(): if the last NUL has been
+ * overwritten, the title may extend into the environment.
  */
 static __always_inline struct argv argv_of(struct mm_struct *mm, __u64 limit)
 {
@@ -67,7 +67,7 @@ static __always_inline struct argv argv_of(struct mm_struct *mm, __u64 limit)
 	return argv;
 }
 
-/* Who reads them from /proc, where argv looks like a title, has to know how long argv is. */
+/* User space recognizes a title by the length of /proc/PID/cmdline, which then differs. */
 static __always_inline __u16 argv_len_of(struct mm_struct *mm)
 {
 	unsigned long start = READ(mm_struct, mm, arg_start);
@@ -78,14 +78,14 @@ static __always_inline __u16 argv_len_of(struct mm_struct *mm)
 	return end - start > 0xffff ? 0xffff : end - start;
 }
 
-/* Append the current process's arguments. */
+/* Append the arguments of the current process. */
 static __noinline void append_args(struct scratch *s, struct mm_struct *mm)
 {
 	struct argv argv = argv_of(mm, NETMON_ARGS_MAX);
 	__u64 len = argv.len;
 	__u32 used = s->used;
 
-	/* said again for the verifier */
+	/* repeat the bound for the verifier */
 	if (len > NETMON_ARGS_MAX)
 		len = NETMON_ARGS_MAX;
 	s->head.flags |= argv.flags;
@@ -113,7 +113,7 @@ static __always_inline void fill_kept_args(struct kept_args *kept, struct task_s
 	}
 }
 
-/* In the context of a process that has just forked. */
+/* Runs in the context of the process that has just forked. */
 static __always_inline void keep_args(struct task_struct *task)
 {
 	struct task_struct *leader = task->group_leader;
@@ -127,7 +127,7 @@ static __always_inline void keep_args(struct task_struct *task)
 		fill_kept_args(kept, leader, mm);
 }
 
-/* In the context of a process that has just exec'd: its children want to know. */
+/* Runs in the context of a process that has just exec'd; refreshes what its children will read. */
 static __always_inline void renew_kept_args(struct task_struct *leader)
 {
 	struct kept_args *kept = bpf_task_storage_get(&kept_args, leader, 0, 0);
@@ -136,7 +136,7 @@ static __always_inline void renew_kept_args(struct task_struct *leader)
 		fill_kept_args(kept, leader, READ(task_struct, leader, mm));
 }
 
-/* Append what another process was called with, if it is known. */
+/* Append the saved arguments of another process, if there are any. */
 static __noinline void append_kept_args(struct scratch *s, struct task_struct *leader)
 {
 	struct kept_args *kept = bpf_task_storage_get(&kept_args, leader, 0, 0);

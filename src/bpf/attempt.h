@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Where a connect() is to go: what the socket does not know yet when it is called, and not any
- * more once it has failed.
+ * The target of a connect(): the socket does not have it yet when connect() is called, and no
+ * longer has it after a failure.
  */
 #ifndef __ATTEMPT_H__
 #define __ATTEMPT_H__
@@ -11,15 +11,15 @@
 #include "consts.h"
 #include "ring.h"
 
-/* struct sockaddr_in and sockaddr_in6 laid over each other (ABI), with one place for both */
+/* struct sockaddr_in overlaid with sockaddr_in6 (ABI); addr[] takes either address */
 struct target {
 	__u16 family; /* AF_INET or AF_INET6 */
 	__be16 port;
-	__be32 ipv4;	/* in an address; or IPv6 flow information */
-	__be32 addr[4]; /* IPv4 in the first */
+	__be32 ipv4;	/* sockaddr_in: the address; sockaddr_in6: flow information */
+	__be32 addr[4]; /* IPv4 is in addr[0] */
 };
 
-/* The target an address names; false if it is none that TCP knows. */
+/* Parse a socket address. False if it is not a valid IPv4 or IPv6 one. */
 static __always_inline bool read_target(struct target *to, const void *address, __u64 len,
 					bool from_user)
 {
@@ -36,13 +36,13 @@ static __always_inline bool read_target(struct target *to, const void *address, 
 }
 
 /*
- * The tracepoint set notes the target where cgroup programs see it, by the socket's cookie: a note
- * lasts until the call returns or another takes its place.
+ * Tracepoint set: targets noted by the cgroup programs, indexed by socket cookie. A note lasts
+ * until the call returns or another note replaces it.
  */
 #define ATTEMPTS 4096
 
 struct attempt {
-	__u64 cookie; /* 0: none, or being written */
+	__u64 cookie; /* 0: free, or being written */
 	struct target to;
 };
 
@@ -62,7 +62,7 @@ static __always_inline struct attempt *attempt_of(__u64 cookie)
 
 static __always_inline void note_attempt(struct bpf_sock_addr *ctx, const struct target *to)
 {
-	/* The first call generates it; no later program can. */
+	/* Generates the cookie if there is none yet; programs that run later cannot. */
 	__u64 cookie = bpf_get_socket_cookie(ctx);
 	struct attempt *noted = attempt_of(cookie);
 
@@ -73,7 +73,7 @@ static __always_inline void note_attempt(struct bpf_sock_addr *ctx, const struct
 	__sync_lock_test_and_set(&noted->cookie, cookie);
 }
 
-/* Where the attempt that has just failed was to go; once. */
+/* Take the target of an attempt that has just failed. Succeeds once. */
 static __always_inline bool take_attempt(struct target *to, __u64 cookie)
 {
 	struct attempt *noted = attempt_of(cookie);
@@ -85,7 +85,7 @@ static __always_inline bool take_attempt(struct target *to, __u64 cookie)
 	return __sync_val_compare_and_swap(&noted->cookie, cookie, 0) == cookie;
 }
 
-/* The connection's state has said what became of it. */
+/* A state transition has reported the outcome: drop the note. */
 static __always_inline void attempt_ended(__u64 cookie)
 {
 	struct attempt *noted = config.tracepoints ? attempt_of(cookie) : NULL;

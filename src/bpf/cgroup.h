@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Where a process is in the control groups.
+ * The cgroup path of a process.
  */
 #ifndef __CGROUP_H__
 #define __CGROUP_H__
@@ -16,7 +16,7 @@ struct cgroup_walk {
 	struct cgroup *cgroup;
 };
 
-/* One step up. Returns 1 at the root, which has no name, and where there is no more room. */
+/* One level up. Returns 1 at the root, which has no name, or when out of space. */
 static __noinline long cgroup_up(__u32 i, struct cgroup_walk *w)
 {
 	struct cgroup *cgroup = w->cgroup;
@@ -29,8 +29,8 @@ static __noinline long cgroup_up(__u32 i, struct cgroup_walk *w)
 }
 
 /*
- * The names of a cgroup, by its address, and of those above it, last name first. A global function,
- * and a loop, as append_path().
+ * Append the names of a cgroup and its ancestors, last name first. See append_path() for why this
+ * is a global function and uses bpf_loop().
  */
 __noinline int append_cgroup(struct scratch *s, __u64 address)
 {
@@ -49,7 +49,7 @@ __noinline int append_cgroup(struct scratch *s, __u64 address)
 	return 0;
 }
 
-/* The cgroup of one v1 controller, or NULL where the kernel is built without it. */
+/* The cgroup in a v1 controller's hierarchy; NULL if the kernel lacks the controller. */
 #define v1_cgroup(css_set, id)                                                                     \
 	(bpf_core_enum_value_exists(enum cgroup_subsys_id, id)                                     \
 		 ? cgroup_of_subsys(css_set, bpf_core_enum_value(enum cgroup_subsys_id, id))       \

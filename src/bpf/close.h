@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The end of a connection: what it carried, and why it ended.
+ * The end of a connection: what it transferred, and why it ended.
  */
 #ifndef __CLOSE_H__
 #define __CLOSE_H__
@@ -14,7 +14,7 @@
 #include "read.h"
 #include "conn.h"
 
-/* Of all subflows together, which since 6.5 the MPTCP socket counts itself. */
+/* Totals over all subflows, which the MPTCP socket has kept since 6.5. */
 static __always_inline void fill_mptcp_counts(struct netmon_event *e, struct sock *sk)
 {
 	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
@@ -28,9 +28,10 @@ static __always_inline void fill_mptcp_counts(struct netmon_event *e, struct soc
 }
 
 /*
- * Payload only. bytes_acked counts the SYN of an outgoing connection (tcp_ack() moves snd_una
- * over it; for an incoming one it starts behind it) and both counters count the FIN. Sent and
- * not yet acknowledged is sent too. Our FIN is sent when snd_nxt has caught up with write_seq.
+ * Payload only. bytes_acked includes the SYN of an outgoing connection (tcp_ack() moves snd_una
+ * past it; on an incoming one snd_una starts past it), and both counters include the FIN. Data that
+ * was sent but not acknowledged counts as sent. Our FIN has been sent once snd_nxt has caught up
+ * with write_seq.
  */
 static __always_inline void fill_counts(struct netmon_event *e, struct sock *sk, int oldstate,
 					bool repair)
@@ -56,9 +57,9 @@ static __always_inline void fill_counts(struct netmon_event *e, struct sock *sk,
 }
 
 /*
- * sk_err, if it is what ended the connection. It may also be left from an ICMP message that
- * IP_RECVERR keeps there, or from a sockmap (EPIPE), and the connection was closed in order after
- * it, or its process sent a RST. tcp_reset() sets EPIPE in CLOSE_WAIT only.
+ * sk_err, if it is what ended the connection. It may also be left over from an ICMP error that
+ * IP_RECVERR stored or from a sockmap (EPIPE), with the connection then closed in an orderly way or
+ * reset by its own process. tcp_reset() sets EPIPE in CLOSE_WAIT only.
  */
 static __always_inline int ending_error(struct sock *sk, int oldstate, __u16 flags)
 {
@@ -71,7 +72,7 @@ static __always_inline int ending_error(struct sock *sk, int oldstate, __u16 fla
 		return 0;
 	if (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT) /* inside close()? */
 		return READ(sock, sk, sk_shutdown) == SHUTDOWN_MASK && error != EPIPE ? 0 : error;
-	/* Was all acknowledged, the FIN too? */
+	/* Orderly if everything was acknowledged, including our FIN. */
 	return READ(tcp_sock, sk, snd_una) == READ(tcp_sock, sk, write_seq) ? 0 : error;
 }
 
@@ -95,8 +96,9 @@ static __always_inline void send_close(struct sock *sk, const struct conn *conn,
 	if (!(e->flags & NETMON_FLAG_MPTCP) && TCP_BIT(sk, repair))
 		e->flags |= NETMON_FLAG_REPAIR;
 	/*
-	 * Data that comes after close() is answered with RST, through the same tcp_reset() that a
-	 * RST from the peer ends in (tcp_rcv_state_process()); only the count distinguishes them.
+	 * Data that arrives after close() is answered with a RST, and takes the same path through
+	 * tcp_reset() as a RST from the peer (tcp_rcv_state_process()). Only data_segs_in tells the
+	 * two apart.
 	 */
 	if (e->error == ECONNRESET && (oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2) &&
 	    !(e->flags & NETMON_FLAG_MPTCP) &&

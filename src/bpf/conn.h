@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What is remembered of a connection, and the events made of it.
+ * Per-connection state, and the events built from it.
  *
- * Who may do what: an entry is made and changed by programs that run under the socket's lock, and
- * removed by the program that conn_claim()s it, which succeeds once; what it said is then the
- * claimer's copy. The exceptions make entries without the lock: accept() in the tracepoint set, and
- * the iterators over what exists. They change none, and find out by closed_meanwhile() whether the
- * close came before the entry.
+ * Locking: entries are created and modified by programs that run under the socket lock. They are
+ * removed with conn_claim(), which succeeds for one caller only and hands it a copy. Two places
+ * create entries without the lock: accept() in the tracepoint set, and the iterators over existing
+ * sockets. They never modify an entry, and use closed_meanwhile() to detect a close that raced with
+ * the insert.
  */
 #ifndef __CONN_H__
 #define __CONN_H__
@@ -23,48 +23,47 @@
 enum phase {
 	PHASE_OPENING,	    /* SYN sent */
 	PHASE_FAILED,	    /* connect() is about to return an error */
-	PHASE_OPEN,	    /* connected or accepted: a close is owed */
-	PHASE_LISTEN,	    /* no connection, but waiting for them */
-	PHASE_PORT_PENDING, /* opening, and the filter waits for the local port */
+	PHASE_OPEN,	    /* connected or accepted: a close event is due */
+	PHASE_LISTEN,	    /* not a connection: a listener */
+	PHASE_PORT_PENDING, /* opening; the filter needs the local port */
 };
 
-/* What an entry is kept for once the connection is up. */
+/* Why an entry is kept once the connection is up. */
 #define WANT_LASTING (NETMON_WANT_CLOSE | NETMON_WANT_STATE | NETMON_WANT_RETRANSMIT)
 
 #define WANT_LISTENERS (NETMON_WANT_LISTEN | NETMON_WANT_STATE | NETMON_WANT_DROP)
 
-/* What is remembered of a connection between its events. */
 struct conn {
-	struct flow flow; /* while it opens, the local port may be 0 */
-	__u64 begun;	  /* SYN_SENT, LISTEN, or the first that was seen of it */
-	__u64 since;	  /* SYN_SENT, then ESTABLISHED; 0: before our time */
+	struct flow flow; /* the local port may be 0 while opening */
+	__u64 begun;	  /* time of SYN_SENT, LISTEN, or of whatever we saw first */
+	__u64 since;	  /* time of SYN_SENT, then of ESTABLISHED; 0: before tracing began */
 	__u64 state_since;
 	__u64 image;  /* owner */
-	__u64 closer; /* who closed it, if not the owner */
-	__u64 cookie; /* 0: the kernel's cannot be had, and `begun` stands for it */
+	__u64 closer; /* image of the closer, if not the owner */
+	__u64 cookie; /* 0: not available, `begun` is used instead */
 	__u32 pid;
 	__u32 tid;
-	__u32 data_segs_in; /* when we closed */
+	__u32 data_segs_in; /* at the time of our close */
 	__u16 rule;
-	__u16 error; /* MPTCP: why its first subflow did not come up */
+	__u16 error; /* MPTCP: why the first subflow failed to connect */
 	__u8 flags;  /* enum netmon_flag: EGRESS, MPTCP, EXISTING */
 	__u8 phase;  /* enum phase */
-	__u8 state;  /* -e state: the last that was reported */
-	__u8 repair; /* it was restored by TCP_REPAIR, without a SYN */
+	__u8 state;  /* -e state: the last one reported */
+	__u8 repair; /* restored with TCP_REPAIR, without a SYN */
 	__u32 ifindex;
 };
 
 /*
- * Entries have a place by the remainder of their cookie, which are given out one after the other:
- * to take it, to find it and to leave it are a few instructions each. `cookie` is whose it is, by
- * compare-and-exchange; TAKEN while it is written.
+ * An entry lives in the slot that its cookie selects, modulo SLOTS. Cookies are allocated
+ * sequentially; insert, lookup and delete take a few instructions each. slot.cookie identifies the
+ * occupant. It is changed with compare-and-exchange, and is TAKEN while the entry is being written.
  */
 #define SLOTS (1 << 14)
 #define TAKEN (~0ULL)
 
 struct slot {
 	__u64 cookie; /* 0: free */
-	__u64 sk;     /* a listener's child has its cookie for a moment; MPTCP's may keep it */
+	__u64 sk;     /* a child briefly has its listener's cookie; an MPTCP one may keep it */
 	struct conn conn;
 };
 
@@ -76,9 +75,9 @@ struct {
 } slots SEC(".maps");
 
 /*
- * Where a place is taken, and for those without a cookie; keyed by the socket. Every socket dies
- * through TCP_CLOSE, and its entry with it. Entries are allocated as needed, so the limit costs its
- * buckets and nothing more.
+ * Overflow table, keyed by socket address: for connections whose slot is occupied, and for those
+ * without a cookie. Every socket goes through TCP_CLOSE before it is freed, which removes its
+ * entry. Entries are not preallocated, so the limit costs only the buckets.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -88,12 +87,12 @@ struct {
 	__type(value, struct conn);
 } conns SEC(".maps");
 
-/* The iterators over what exists are running (existing.h). */
+/* Set while the iterators over existing sockets run (existing.h). */
 __u32 existing_running = 0;
 
 /*
- * Every program is attached. No connection begins before, and none after they begin to be detached,
- * for some may already run while the one that sees its end does not.
+ * Set while every program is attached. Connections are not tracked before that, nor once detaching
+ * has started: some programs may be running while the one that would see the close is not.
  */
 __u32 started = 0;
 
@@ -103,8 +102,9 @@ static __always_inline __u64 cookie_now(struct sock *sk)
 }
 
 /*
- * How many entries of `conns` have cookies of one remainder: where it is 0, a look-up is spared.
- * Those without a cookie are under 0; they may be given one by somebody else at any time.
+ * Number of entries in `conns` for each cookie modulo TRACKED; a 0 saves the hash lookup. Entries
+ * without a cookie are counted at index 0, which is always checked as well: somebody else may have
+ * a cookie generated for such a socket at any time.
  */
 #define TRACKED (1 << 14)
 __u32 tracked[TRACKED] = {};
@@ -125,8 +125,8 @@ static __always_inline bool is_mptcp(struct sock *sk)
 }
 
 /*
- * What distinguishes a connection from all others. An accepted MPTCP socket has a copy of its
- * listener's cookie where somebody had asked for that before; its key is random.
+ * A value unique to the connection. An accepted MPTCP socket has a copy of its listener's cookie if
+ * anybody asked for that earlier, so its random key is used instead.
  */
 static __always_inline __u64 unique_of(struct sock *sk)
 {
@@ -137,7 +137,7 @@ static __always_inline __u64 unique_of(struct sock *sk)
 	return cookie_now(sk);
 }
 
-/* The last close seen of a remainder: unique_of(), shifted, and the state that was left. */
+/* The last close seen at each index: unique_of() << 4 | the state that was left. */
 #define CLOSING (1 << 12)
 __u64 closing[CLOSING] = {};
 
@@ -146,7 +146,7 @@ static __always_inline __u64 *closing_at(__u64 unique)
 	return &closing[unique & (CLOSING - 1)];
 }
 
-/* Under the lock, before the entry is looked up. The exchange is a full barrier. */
+/* Called under the socket lock, before the entry is looked up. The exchange is a full barrier. */
 static __always_inline void announce_close(struct sock *sk, int oldstate)
 {
 	__u64 unique;
@@ -158,7 +158,7 @@ static __always_inline void announce_close(struct sock *sk, int oldstate)
 		__sync_lock_test_and_set(closing_at(unique), unique << 4 | oldstate);
 }
 
-/* The socket connects once more. */
+/* The socket connects again: withdraw the announcement. */
 static __always_inline void announce_reopen(struct sock *sk)
 {
 	__u64 unique;
@@ -171,9 +171,9 @@ static __always_inline void announce_reopen(struct sock *sk)
 }
 
 /*
- * After an entry was made without the lock: the state that was left for CLOSE, or 0 if the socket
- * is open. Either we see the close's announcement, or it sees our entry, or both; then one of us
- * will claim it. The addition of nothing is a full barrier.
+ * Called after an insert without the lock. Returns the state from which the socket went to CLOSE,
+ * or 0 if it is still open. Either we see the announcement, or the closing side sees our entry, or
+ * both; conn_claim() then picks one of us. Adding 0 is a full barrier.
  */
 static __always_inline int closed_meanwhile(struct sock *sk)
 {
@@ -186,13 +186,12 @@ static __always_inline int closed_meanwhile(struct sock *sk)
 }
 
 /*
- * The tracepoint set: connections that were taken from their listener's queue and have ended,
- * although their accept() was not seen to return. It may still be about to; what is left when
- * tracing ends are the returns that the kernel skipped. Each table has one connection for a
- * remainder, by unique_of():
- *   queued     ended before a process had its socket; it may still be accepted
- *   unclaimed  has ended, and a process had its socket
- *   late       its accept() returned after its end
+ * Tracepoint set: connections that ended before their accept() was seen to return. The return may
+ * still come; whatever is left when tracing ends are returns that the kernel skipped. Each table
+ * holds one connection per index, identified by unique_of():
+ *   queued     ended before any process had its socket; may still be accepted
+ *   unclaimed  ended after a process had its socket
+ *   late       accept() returned after the end
  */
 __u64 queued[CLOSING] = {};
 __u64 unclaimed[CLOSING] = {};
@@ -206,7 +205,7 @@ static __always_inline bool take_back(__u64 *table, __u64 unique)
 	return *entry == unique && __sync_val_compare_and_swap(entry, unique, 0) == unique;
 }
 
-/* Both sides write first and then look: one of them takes the entry back. */
+/* Both sides write their own table, then check the other one, so that one takes the entry back. */
 static __always_inline bool note_unless_late(__u64 *table, __u64 unique)
 {
 	__u32 at = unique & (CLOSING - 1);
@@ -232,7 +231,7 @@ static __always_inline void claim_late(__u64 unique)
 		__sync_fetch_and_add(&unclaimed_closes, -1);
 }
 
-/* The slot of the cookie, which another connection may occupy. */
+/* The slot for a cookie; another connection may occupy it. */
 static __always_inline struct slot *slot_of(__u64 cookie)
 {
 	__u32 index = cookie & (SLOTS - 1);
@@ -250,7 +249,7 @@ static __always_inline bool hash_delete(struct sock *sk, __u64 cookie)
 	return true;
 }
 
-/* Remove the entry. True for one caller only, whose it is from then on. */
+/* Remove the entry. True for exactly one caller, which owns it from then on. */
 static __always_inline bool conn_claim(struct sock *sk, struct conn *copy)
 {
 	__u64 key = (__u64)sk, cookie = cookie_now(sk);
@@ -272,8 +271,8 @@ static __always_inline bool conn_claim(struct sock *sk, struct conn *copy)
 }
 
 /*
- * An entry under another cookie is of a socket that was here before and whose end went unseen,
- * since the kernel skipped the program: an event is lost.
+ * An entry with a different cookie is stale: it belongs to an earlier socket at this address whose
+ * close was missed because the kernel skipped the program. That event is lost.
  */
 static __always_inline bool is_stale(struct sock *sk, const struct conn *conn, __u64 cookie)
 {
@@ -286,7 +285,7 @@ static __always_inline bool is_stale(struct sock *sk, const struct conn *conn, _
 	return true;
 }
 
-/* What is known of the socket. */
+/* The socket's entry, or NULL. */
 static __always_inline struct conn *conn_of(struct sock *sk)
 {
 	__u64 key = (__u64)sk, cookie = cookie_now(sk);
@@ -322,7 +321,7 @@ static __always_inline bool hash_insert(struct sock *sk, const struct conn *conn
 	return false;
 }
 
-/* False if there is one already, or no room. The last exchange is a full barrier. */
+/* False if there is an entry already, or no room. The final exchange is a full barrier. */
 static __always_inline bool conn_insert(struct sock *sk, const struct conn *conn)
 {
 	struct slot *slot = slot_of(conn->cookie);
@@ -338,7 +337,7 @@ static __always_inline bool conn_insert(struct sock *sk, const struct conn *conn
 	return true;
 }
 
-/* Of a TCP socket. */
+/* Is `sk`, which must be a TCP socket, an MPTCP subflow? */
 static __always_inline bool is_subflow(struct sock *sk)
 {
 	const struct tcp_ulp_ops *ulp = READ(inet_connection_sock, sk, icsk_ulp_ops);
@@ -351,8 +350,8 @@ static __always_inline bool is_subflow(struct sock *sk)
 }
 
 /*
- * A connection's socket: TCP, or MPTCP, whose subflows are TCP sockets of their own (with an
- * upper layer protocol called "mptcp") that belong to no application.
+ * Is this a connection's own socket, TCP or MPTCP? MPTCP subflows are TCP sockets as well (with the
+ * ULP "mptcp"), but belong to no application.
  */
 static __always_inline bool is_tcp(struct sock *sk)
 {
@@ -361,7 +360,7 @@ static __always_inline bool is_tcp(struct sock *sk)
 	return protocol == IPPROTO_MPTCP || (protocol == IPPROTO_TCP && !is_subflow(sk));
 }
 
-/* The MPTCP connection that a subflow belongs to, or NULL if it is none. */
+/* The MPTCP socket that a subflow belongs to; NULL if `sk` is not a subflow. */
 static __always_inline struct sock *msk_of(struct sock *sk)
 {
 	struct mptcp_subflow_context *subflow;
@@ -372,7 +371,7 @@ static __always_inline struct sock *msk_of(struct sock *sk)
 	return bpf_core_field_exists(subflow->conn) ? BPF_CORE_READ(subflow, conn) : NULL;
 }
 
-/* A listener's; nobody is to ask an MPTCP one for it before its children have copied it. */
+/* Never generate an MPTCP listener's cookie: its children would get a copy of it. */
 static __always_inline __u64 cookie_of_listener(struct sock *sk)
 {
 	return is_mptcp(sk) ? cookie_now(sk) : bpf_get_socket_cookie(sk);
@@ -383,7 +382,7 @@ static __always_inline __u8 flags_of(struct sock *sk)
 	return is_mptcp(sk) ? NETMON_FLAG_MPTCP : 0;
 }
 
-/* Of an MPTCP socket the first subflow, which has what only TCP knows; else the socket itself. */
+/* For MPTCP the first subflow, which has the TCP state; otherwise the socket itself. */
 static __always_inline struct sock *tcp_of(struct sock *sk)
 {
 	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
@@ -392,20 +391,20 @@ static __always_inline struct sock *tcp_of(struct sock *sk)
 }
 
 /*
- * Did the other host open the connection? tcp_v4_syn_recv_sock() and tcp_v6_syn_recv_sock() leave
- * the interface of the handshake where nothing else can be on a stream socket: IP_MULTICAST_IF and
- * IPV6_MULTICAST_IF are refused.
+ * Did the peer open the connection? tcp_v4_syn_recv_sock() and tcp_v6_syn_recv_sock() store the
+ * interface of the handshake in the child's multicast interface. Nothing else can set that on a
+ * stream socket: IP_MULTICAST_IF and IPV6_MULTICAST_IF are refused.
  */
 static __always_inline bool is_passive(struct sock *sk)
 {
 	struct sock *tcp = tcp_of(sk);
 
-	/* Of an IPv4 socket pinet6 is NULL, which is read as 0. */
+	/* pinet6 is NULL for an IPv4 socket; READ() then yields 0. */
 	return READ(inet_sock, tcp, mc_index) |
 	       READ(ipv6_pinfo, READ(inet_sock, tcp, pinet6), mcast_oif);
 }
 
-/* A blank record with all that is known of the connection, or NULL. */
+/* A ring record with everything known about the connection; NULL if the ring is full. */
 static __always_inline struct netmon_event *new_record(const struct conn *conn, __u8 kind,
 						       __u64 now)
 {
@@ -428,7 +427,7 @@ static __always_inline struct netmon_event *new_record(const struct conn *conn, 
 	return e;
 }
 
-/* The same of an event, which is counted as lost where there is no room. */
+/* Same, but counts a lost event if the ring is full. */
 static __always_inline struct netmon_event *new_event(const struct conn *conn, __u8 kind, __u64 now)
 {
 	struct netmon_event *e = new_record(conn, kind, now);
@@ -446,7 +445,7 @@ static __always_inline void fill_duration(struct netmon_event *e, __u64 since)
 	e->flags |= NETMON_FLAG_TIMED;
 }
 
-/* Of a listener. An MPTCP one leaves its queue to its first subflow. */
+/* `sk` is a listener. The accept queue of an MPTCP listener is that of its first subflow. */
 static __always_inline void fill_backlog(struct netmon_event *e, struct sock *sk)
 {
 	sk = tcp_of(sk);

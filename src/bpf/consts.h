@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Numbers of the kernel's ABI and of its internals that BTF does not carry.
+ * Constants of the kernel's ABI and internals that BTF does not carry.
  */
 #ifndef __CONSTS_H__
 #define __CONSTS_H__
@@ -18,7 +18,7 @@
 #define MSG_FASTOPEN 0x20000000
 
 #define SOCKADDR_IN_LEN	 16
-#define SOCKADDR_IN6_LEN 24 /* SIN6_LEN_RFC2133: the scope may be missing */
+#define SOCKADDR_IN6_LEN 24 /* SIN6_LEN_RFC2133: without sin6_scope_id */
 
 /* include/net/tcp_states.h */
 enum {
@@ -37,8 +37,8 @@ enum {
 };
 
 /* enum sock_flags: bits of sock_common.skc_flags */
-#define SOCK_DEAD 0 /* its last descriptor was closed */
-#define SOCK_DONE 1 /* set by tcp_fin() alone */
+#define SOCK_DEAD 0 /* the last descriptor was closed */
+#define SOCK_DONE 1 /* set by tcp_fin() only */
 
 /* include/net/tcp.h: tcp_skb_cb.tcp_flags */
 #define TCPHDR_FIN 0x01
@@ -77,13 +77,16 @@ enum {
 #define PF_KTHREAD    0x00200000
 
 #define UID_GID_MAP_MAX_BASE_EXTENTS 5
-#define ID_UNSET		     0xffffffff /* no user, no group, no login */
+#define ID_UNSET		     0xffffffff /* invalid uid or gid, unset loginuid */
 
 /* io_uring */
 #define IORING_OP_ACCEPT  13
 #define IORING_OP_CONNECT 16
 
-/* The numbers of the system calls (asm/unistd.h), and where a task keeps them. */
+/*
+ * System call numbers (asm/unistd.h), the pt_regs member that holds them, and the flag of a 32-bit
+ * task.
+ */
 #if defined(__TARGET_ARCH_x86)
 #define SYS_CONNECT	  42
 #define SYS_ACCEPT	  43

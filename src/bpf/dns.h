@@ -2,13 +2,13 @@
 /*
  * DNS answers, copied as sockets receive them.
  *
- * The program sits where every packet of the host passes, so it asks one question of
- * nearly all of them: does it come from a DNS port? What it copies is not parsed here;
- * dns/message.rs reads it, and treats it as hostile. No packet is ever held back.
+ * The program sees every packet that a socket on this host receives, so for nearly all of them it
+ * only checks the source port. Messages are not parsed here: dns/message.rs does that, and treats
+ * them as hostile. No packet is ever dropped.
  *
- * Not seen: answers over TLS or HTTPS; over TCP, a message that begins in the middle of
- * a segment, other than right behind another one, and what follows the segment it
- * begins in.
+ * Not seen: answers over TLS or HTTPS. Over TCP: messages that start in the middle of a segment,
+ * unless they directly follow another one, and whatever continues past the segment in which a
+ * message starts.
  */
 #ifndef __DNS_H__
 #define __DNS_H__
@@ -23,7 +23,7 @@
 
 #define DNS_PORT	  53
 #define DNS_PORT_MDNS	  5353
-#define DNS_TCP_MESSAGES  4    /* messages read from one segment */
+#define DNS_TCP_MESSAGES  4    /* messages read per segment */
 #define DNS_SMALL_MAX	  512  /* nearly all fit; a power of two */
 #define DNS_FLAG_RESPONSE 0x80 /* QR */
 #define DNS_MASK_OPCODE	  0x78
@@ -49,11 +49,11 @@ struct dns_segment {
 };
 
 /*
- * Does the packet come from a DNS port? All packets of the host end here but a few.
+ * Is the source port a DNS port? Nearly all packets stop here.
  *
- * The kernel has pulled the headers up to the transport's into the linear part before it
- * looked for the socket, so they can be read in place. IPv6 extension headers: the kernel
- * has walked them, its transport_header is right.
+ * The kernel has pulled the headers, up to and including the transport header, into the linear area
+ * before it looked up the socket, so they can be accessed directly. For IPv6 extension headers,
+ * transport_header is right because the kernel has parsed them.
  */
 static __always_inline bool dns_port(struct __sk_buff *skb, struct dns_segment *segment)
 {
@@ -92,7 +92,7 @@ static __always_inline bool dns_port(struct __sk_buff *skb, struct dns_segment *
 	       (segment->is_tcp || protocol == IPPROTO_UDP);
 }
 
-/* does a message with answers begin here? */
+/* Does a response with answers start here? */
 static __always_inline bool dns_answers(struct __sk_buff *skb, __u32 at)
 {
 	struct dns_header header;
@@ -103,10 +103,10 @@ static __always_inline bool dns_answers(struct __sk_buff *skb, __u32 at)
 	       !(header.rcode & DNS_MASK_RCODE) && header.answers;
 }
 
-/* `max` is a constant: the ring reserves no other sizes. `len` is at least 1. */
+/* `max` must be a constant, as bpf_ringbuf_reserve() requires. `len` is at least 1. */
 static __always_inline void dns_copy(struct __sk_buff *skb, __u32 at, __u32 len, const __u32 max)
 {
-	/* while the program runs, the packet's socket is the one that receives it */
+	/* while the program runs, skb->sk is the receiving socket */
 	struct sk_buff *packet = (struct sk_buff *)skb;
 	struct netmon_dns *dns;
 
@@ -115,7 +115,7 @@ static __always_inline void dns_copy(struct __sk_buff *skb, __u32 at, __u32 len,
 		count_lost(NETMON_LOST_DNS);
 		return;
 	}
-	/* says 1..max in a way that every verifier follows */
+	/* clamps to 1..max in a form that every verifier understands */
 	len = ((len - 1) & (max - 1)) + 1;
 	dns->kind = NETMON_KIND_DNS;
 	dns->reserved = 0;
@@ -128,10 +128,10 @@ static __always_inline void dns_copy(struct __sk_buff *skb, __u32 at, __u32 len,
 		bpf_ringbuf_submit(dns, BPF_RB_NO_WAKEUP);
 }
 
-/* Copies `len` bytes, or as many as there is room for. */
+/* Copy `len` bytes, or as many as fit. */
 static __always_inline void dns_send(struct __sk_buff *skb, __u32 at, __u32 len)
 {
-	/* DNS is best effort: above half a ring, answers are dropped to leave room for events. */
+	/* DNS is best effort: once the ring is half full, drop answers to leave room for events. */
 	if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) >
 	    bpf_ringbuf_query(&ring, BPF_RB_RING_SIZE) / 2)
 		count_lost(NETMON_LOST_DNS);
@@ -147,7 +147,7 @@ static __always_inline void dns_datagram(struct __sk_buff *skb, __u32 at)
 		dns_send(skb, at, skb->len - at);
 }
 
-/* Over TCP each message follows its length in two bytes. */
+/* Over TCP every message has a two-byte length prefix. */
 static __always_inline void dns_stream(struct __sk_buff *skb, __u32 at)
 {
 	__u32 rest, len;
@@ -159,7 +159,7 @@ static __always_inline void dns_stream(struct __sk_buff *skb, __u32 at)
 			return;
 		len = bpf_ntohs(prefix);
 		if (!dns_answers(skb, at + sizeof(prefix))) {
-			/* the length may have come in a segment of its own */
+			/* the prefix may have come in a segment of its own */
 			if (i == 0)
 				dns_datagram(skb, at);
 			return;

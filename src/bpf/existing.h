@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What exists at the start: reported, and tracked as if it had been seen to begin.
+ * Sockets that exist when tracing starts: reported, and tracked as if we had seen them open.
  *
- * Two iterators find it. iter/tcp sees the sockets of one network namespace, also those that no
- * process has a descriptor of; iter/task_file sees who has descriptors. Probes run meanwhile. A
- * socket they already know is reported by them; one that closes meanwhile is marked closed
- * (socket.h).
+ * Two iterators find them. iter/tcp walks the sockets of one network namespace, including those
+ * without a file descriptor; iter/task_file tells which tasks have descriptors. The probes are
+ * already running: sockets they know are left to them, and a close that races with the iterators is
+ * announced (announce_close()).
  */
 #ifndef __EXISTING_H__
 #define __EXISTING_H__
@@ -24,8 +24,8 @@
 #include "filter_conn.h"
 
 /*
- * The reader says with the size of its buffer how many sockets may be visited at a time, so that
- * it can empty the ring in between: each is worth one byte. No room: it will be visited again.
+ * The reader's buffer size limits how many sockets are visited per read(), so that it can drain the
+ * ring in between: each one costs a byte. When the buffer is full the socket will be visited again.
  */
 static __always_inline bool spend_budget(struct seq_file *seq)
 {
@@ -46,7 +46,10 @@ static __always_inline void report_existing(struct conn *conn, struct sock *sk, 
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 }
 
-/* TIME_WAIT, or SYN_RECV of a listener's request: all that is left, or there yet, of a socket. */
+/*
+ * A timewait socket, or the request socket of a handshake (SYN_RECV): there is no full socket any
+ * more, or none yet.
+ */
 static __always_inline void handle_request_or_timewait(struct seq_file *seq,
 						       struct sock_common *skc)
 {
@@ -57,14 +60,14 @@ static __always_inline void handle_request_or_timewait(struct seq_file *seq,
 	if (!(config.existing & NETMON_EXISTING_REPORT) || !spend_budget(seq))
 		return;
 	if (state == TCP_TIME_WAIT) {
-		/* the kernel keeps FIN_WAIT2 without an owner this way too */
+		/* an orphan in FIN_WAIT2 may be a timewait socket, too */
 		tw = bpf_skc_to_tcp_timewait_sock(skc);
 		if (tw)
 			state = tw->tw_sk.tw_substate;
 	} else if (state == TCP_NEW_SYN_RECV) {
 		state = TCP_SYN_RECV;
 	}
-	/* For the filter, what is left of a socket counts as opened here. */
+	/* The filter treats timewait sockets as opened by this host. */
 	conn.flags = state == TCP_SYN_RECV ? NETMON_FLAG_INGRESS : NETMON_FLAG_EGRESS;
 	conn.ifindex = READ(sock_common, skc, skc_bound_dev_if);
 	conn.begun = config.start;
@@ -77,7 +80,7 @@ static __always_inline void handle_request_or_timewait(struct seq_file *seq,
 	report_existing(&conn, NULL, state);
 }
 
-/* A listener's child that waits for accept(): its connection begins there. */
+/* Is this a child in its listener's accept queue? Its connection is traced from accept() on. */
 static __always_inline bool is_waiting(struct sock *sk)
 {
 	return !READ(sock, sk, sk_socket) && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD));
@@ -106,8 +109,8 @@ static __always_inline void track_existing(struct sock *sk, struct conn *conn, i
 }
 
 /*
- * `task` has a descriptor of the socket; NULL: perhaps no task. The descriptors come first, so that
- * an entry has its owner when it is made.
+ * `task` has a descriptor of the socket; if NULL, there may be no such task. The descriptors are
+ * visited first, so that an entry has its owner when it is created.
  */
 static __always_inline void handle_existing_socket(struct seq_file *seq, struct sock *sk,
 						   struct task_struct *task)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * From a file descriptor of the current task to its socket.
+ * The socket behind a file descriptor of the current task.
  */
 #ifndef __FILE_H__
 #define __FILE_H__

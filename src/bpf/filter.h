@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Whether a connection is reported, and under which rule.
+ * Decides whether a connection is reported, and under which rule.
  *
- * User space has turned all filters and rules into terms, a term being an AND of comparisons
- * (src/filter.rs). Each value of an attribute is mapped to the set of terms it does not rule out;
- * the sets of all attributes in use ANDed are the terms that hold. So the cost is one look-up per
- * attribute in use, however many rules there are and however long their lists.
+ * User space compiles all filters and rules into terms; a term is an AND of comparisons
+ * (src/filter.rs). For each attribute, a table maps a value to the set of terms that the value does
+ * not rule out. ANDing the sets of all attributes in use yields the terms that hold. This costs one
+ * lookup per attribute in use, however many rules there are and however long their lists.
  *
- * `filter` is constant by the time the verifier sees it: what no filter asks for is not even
- * loaded.
+ * `filter` is constant by the time the verifier runs, so code for attributes that no filter uses is
+ * not even loaded.
  */
 #ifndef __FILTER_H__
 #define __FILTER_H__
@@ -18,15 +18,15 @@
 #include "netmon.h"
 #include "flow.h"
 
-/* User space compares its own limits with these. */
+/* User space checks its own limits against these. */
 enum filter_limit {
 	FILTER_WORDS = 4,
 	FILTER_GROUPS = 8,
-	FILTER_TEXT_MAX = 254, /* longest string compared; a key has room for a NUL as well */
-	FILTER_LEVELS = 32,    /* of cgroups above a process */
+	FILTER_TEXT_MAX = 254, /* longest string compared; a key also has room for a NUL */
+	FILTER_LEVELS = 32,    /* cgroup levels searched, from the process up */
 };
 
-/* The attributes that have a table. */
+/* Attributes that have a table. */
 enum filter_field {
 	FILTER_BINARY_NAME,
 	FILTER_BINARY_PATH,
@@ -58,24 +58,24 @@ enum filter_field {
 
 #define FILTER_PROCESS ((1 << FILTER_NETNS) - 1)
 
-/* One bit for each term. */
+/* One bit per term. */
 struct filter_set {
 	__u64 word[FILTER_WORDS];
 };
 
-/* A field of 0 or 1 has its rows here, any other its row for values that are not listed. */
+/* A boolean field has its two rows here; any other field has its row for unlisted values. */
 struct filter_rows {
 	struct filter_set row[2];
 };
 
 struct filter_config {
-	__u32 fields; /* those in use, a bit each; 0: everything is reported */
-	__u32 words;  /* of each set in use */
-	__u32 groups; /* of each of these one term must hold */
-	__u32 cidrs;  /* the address fields with networks, not just addresses */
+	__u32 fields; /* bit mask of the fields in use; 0: everything is reported */
+	__u32 words;  /* used in each set */
+	__u32 groups; /* one term of each group must hold */
+	__u32 cidrs;  /* bit mask of address fields that list networks */
 	struct filter_rows fallback[FILTER_FIELDS];
 	struct filter_set group[FILTER_GROUPS];
-	struct filter_set rules; /* of these too, if any; the first names the rule */
+	struct filter_set rules; /* unless empty, one must hold too; the first names the rule */
 	__u8 rule_of[FILTER_WORDS * 64];
 };
 
@@ -88,14 +88,14 @@ struct filter_number {
 	__u32 value;
 };
 
-/* The key of a string, which is zero-padded, and of a trie of strings. */
+/* Key for strings, zero-padded; used by the hash table and the trie. */
 struct filter_text {
-	__u32 bits; /* trie: how many bits count; else 0 */
+	__u32 bits; /* trie: prefix length in bits; hash table: 0 */
 	__u8 field;
 	__u8 text[FILTER_TEXT_MAX + 1];
 };
 
-/* IPv4 is at ::ffff:0:0/96. */
+/* IPv4 addresses are mapped to ::ffff:0:0/96. */
 struct filter_host {
 	__u32 field;
 	__be32 addr[4];
@@ -106,7 +106,7 @@ struct filter_net {
 	struct filter_host host;
 };
 
-/* Sized by user space to what the filter lists. */
+/* User space sets max_entries to what the filter lists. */
 #define FILTER_MAP(map_type, key_type, map_name)                                                   \
 	struct {                                                                                   \
 		__uint(type, map_type);                                                            \
@@ -121,12 +121,12 @@ FILTER_MAP(BPF_MAP_TYPE_HASH, struct filter_text, filter_texts);
 FILTER_MAP(BPF_MAP_TYPE_LPM_TRIE, struct filter_text, filter_prefixes);
 FILTER_MAP(BPF_MAP_TYPE_HASH, struct filter_host, filter_hosts);
 FILTER_MAP(BPF_MAP_TYPE_LPM_TRIE, struct filter_net, filter_nets);
-/* The cgroups of --cgroup, by id. */
+/* IDs of the cgroups given with --cgroup. */
 FILTER_MAP(BPF_MAP_TYPE_HASH, __u64, filter_cgroups);
-/* What the terms of connections whose local port is not known yet have left. */
+/* Remaining terms of connections whose local port is not known yet; keyed by socket address. */
 FILTER_MAP(BPF_MAP_TYPE_HASH, __u64, filter_pending);
 
-/* Local ports, then remote ones. */
+/* Local ports, followed by remote ports. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -134,7 +134,7 @@ struct {
 	__type(value, struct filter_set);
 } filter_ports SEC(".maps");
 
-/* What can be asked of the process. The strings are filled in only where a filter asks. */
+/* Attributes of a process. Strings are filled in only if a filter uses them. */
 struct filter_who {
 	__u32 uid;
 	__u32 euid;
@@ -155,11 +155,11 @@ struct filter_who {
 	struct filter_text container;
 };
 
-/* What can be asked of the connection. */
+/* Attributes of a connection. */
 struct filter_flow {
 	struct flow ends;
 	__u32 ingress;
-	__u32 port_pending; /* ends.sport is to be evaluated later */
+	__u32 port_pending; /* ends.sport will be evaluated later */
 };
 
 static __always_inline bool filter_uses(enum filter_field field)
@@ -183,7 +183,7 @@ static __always_inline void filter_keep(struct filter_set *left,
 			left->word[i] &= row->word[i];
 }
 
-/* The row that was found, or the one for values that are not listed. */
+/* Apply the row that was found, or the one for unlisted values. */
 static __always_inline void filter_look(struct filter_set *left, enum filter_field field,
 					const volatile struct filter_set *row)
 {
@@ -214,7 +214,7 @@ static __always_inline void filter_text(struct filter_set *left, enum filter_fie
 		return;
 	key->bits = 0;
 	key->field = field;
-	/* What is cut off equals nothing. */
+	/* A truncated string matches nothing. */
 	filter_look(left, field,
 		    len > FILTER_TEXT_MAX ? NULL : bpf_map_lookup_elem(&filter_texts, key));
 }
@@ -272,7 +272,7 @@ static __always_inline void filter_evaluate_who(struct filter_set *left, struct 
 	filter_prefix(left, FILTER_CONTAINER, &who->container);
 }
 
-/* All but the local port, which may not be known yet. */
+/* Everything except the local port, which may not be known yet. */
 static __always_inline void filter_evaluate_flow(struct filter_set *left,
 						 const struct filter_flow *flow)
 {
@@ -297,7 +297,7 @@ static __always_inline __u64 filter_common(const struct filter_set *left,
 	return common;
 }
 
-/* The number of the lowest bit; the instruction set has none for it. */
+/* Index of the lowest set bit; BPF has no instruction for it. */
 static __always_inline __u32 filter_lowest(__u64 bits)
 {
 	__u32 n = 0, step;
@@ -314,10 +314,10 @@ static __always_inline __u32 filter_lowest(__u64 bits)
 
 enum {
 	FILTER_REJECTED = -1,
-	FILTER_UNNAMED = 0, /* above: 1 + the index of the rule */
+	FILTER_UNNAMED = 0, /* admitted, but not by a rule; otherwise 1 + index of the rule */
 };
 
-/* What the terms that are left mean. While attributes are missing, FILTER_REJECTED is final. */
+/* The verdict for the remaining terms. FILTER_REJECTED is final even if attributes are missing. */
 static __always_inline int filter_verdict(const struct filter_set *left)
 {
 	int i;

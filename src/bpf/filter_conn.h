@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The filter asked of connections, when they open: a rejected one costs the look-ups it takes to
- * reject it and leaves nothing behind, not even the record of its process.
+ * Applies the filter to connections as they open. A rejected connection costs only the lookups
+ * needed to reject it and leaves nothing behind, not even the record of its process.
  */
 #ifndef __FILTER_CONN_H__
 #define __FILTER_CONN_H__
@@ -22,9 +22,9 @@
 #define NOT_ADMITTED -1
 
 /*
- * Does the process get past the filter? `current`: the current one is the owner, or else `task`;
- * NULL: there is none, and a filter on the process does not match. The number of a scratch
- * that was claimed, which admit_flow() releases, or NOT_ADMITTED.
+ * Does the process pass the filter? The owner is the current task if `current` is set, otherwise
+ * `task`. If that is NULL there is no owner, and filters on the process do not match. Returns the
+ * index of a claimed scratch slot, which admit_flow() releases, or NOT_ADMITTED.
  */
 static __always_inline int admit_process(bool current, struct task_struct *task)
 {
@@ -47,7 +47,7 @@ static __always_inline int admit_process(bool current, struct task_struct *task)
 	return NOT_ADMITTED;
 }
 
-/* Does the current task's connection, or its listener? */
+/* Same for the current task, as the owner of a connection or a listener. */
 static __always_inline int admit_current(void)
 {
 	if (!started || !is_followed())
@@ -56,9 +56,9 @@ static __always_inline int admit_current(void)
 }
 
 /*
- * Does what `conn` says of the connection get past it as well? Then it knows under which rule, or
- * that its local port has still to be asked for: the port is bound after SYN_SENT, where the
- * caller has not done so.
+ * Does the connection pass as well? On success `conn` has its rule, or PHASE_PORT_PENDING if the
+ * filter still needs the local port: unless the caller has bound the socket, the port is chosen
+ * after SYN_SENT.
  */
 static __always_inline bool admit_flow(int index, struct sock *sk, struct conn *conn,
 				       bool port_final)
@@ -91,7 +91,7 @@ static __always_inline bool admit_flow(int index, struct sock *sk, struct conn *
 	return verdict != FILTER_REJECTED;
 }
 
-/* A socket without an owner: does it match what the filter asks of the connection? */
+/* For a socket without an owner, which no filter on the process matches. */
 static __always_inline bool admit_unowned(struct sock *sk, struct conn *conn)
 {
 	int index = admit_process(false, NULL);
@@ -99,7 +99,7 @@ static __always_inline bool admit_unowned(struct sock *sk, struct conn *conn)
 	return index != NOT_ADMITTED && admit_flow(index, sk, conn, true);
 }
 
-/* The local port is final. False, and forgotten, if the connection is rejected for it. */
+/* The local port is final. If the filter rejects it, drop the entry and return false. */
 static __always_inline bool resolve_pending_port(struct sock *sk, struct conn *conn)
 {
 	int verdict = FILTER_REJECTED;

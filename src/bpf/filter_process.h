@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The filter asked of processes. Each image is evaluated once, and keeps what it leaves.
+ * Applies the filter to processes. Each image is evaluated once, and keeps the remaining terms.
  */
 #ifndef __FILTER_PROCESS_H__
 #define __FILTER_PROCESS_H__
@@ -19,30 +19,30 @@
 #include "filter.h"
 #include "process.h"
 
-#define CONTAINER_ID 64 /* hexadecimal digits */
+#define CONTAINER_ID 64 /* hex digits */
 
 enum evaluation {
 	NOT_EVALUATED,
 	IMAGE_POSSIBLE,
-	IMAGE_REJECTED, /* whatever the connection is like */
+	IMAGE_REJECTED, /* no connection can match */
 };
 
-/* What is evaluated, and what is left of the terms: too much for the stack. */
+/* Input of an evaluation, and the terms that remain; too large for the stack. */
 struct filter_scratch {
 	__u32 busy;
-	__u32 supervised; /* the cgroup below is called "supervisor" */
-	__u32 from, to;	  /* where fill_machine() is */
+	__u32 supervised; /* the child cgroup just visited is called "supervisor" */
+	__u32 from, to;	  /* read and write position of fill_machine() */
 	struct identity identity;
 	struct filter_set left;
 	struct filter_flow flow;
 	struct filter_who who;
-	__u32 at; /* where the path begins; it grows towards 0 */
+	__u32 at; /* start of the path, which is built backwards */
 	__u8 path[NETMON_PATH_MAX + 2 * NETMON_NAME_MAX];
 	__u8 name[2 * NETMON_NAME_MAX];
 	__u64 id[CONTAINER_ID / 8];
 };
 
-/* As for process records. */
+/* Several slots per CPU, as for process records (scratch.h). */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, SCRATCH_SLOTS);
@@ -57,7 +57,7 @@ static __always_inline struct file *exe_of(struct task_struct *task)
 	return mm ? READ(mm_struct, mm, exe_file) : NULL;
 }
 
-/* The base name of the executable, or the name of a kernel thread. */
+/* The base name of the executable; for a kernel thread its comm. */
 static __always_inline __u32 fill_binary_name(struct filter_text *into, struct task_struct *leader,
 					      struct file *exe)
 {
@@ -74,14 +74,17 @@ static __always_inline __u32 fill_binary_name(struct filter_text *into, struct t
 	return BPF_CORE_READ(dentry, d_name.len);
 }
 
-/* Inside a name. The compiler knows that it is and would drop the mask; the verifier needs it. */
+/*
+ * Bound an offset into a name. The compiler can prove the mask redundant and would drop it; the
+ * verifier needs it.
+ */
 static __always_inline __u32 in_name(__u32 at)
 {
 	barrier_var(at);
 	return at & (NETMON_NAME_MAX - 1);
 }
 
-/* Returns 1 at the end, and where there is no more room. */
+/* Returns 1 at the end, or when out of space. */
 static __noinline long prepend_up(__u32 i, struct walk *w)
 {
 	struct dentry *named = climb(w);
@@ -96,7 +99,7 @@ static __noinline long prepend_up(__u32 i, struct walk *w)
 		return 1;
 	}
 	at -= len + 1;
-	/* The compiler knows that it is in bounds; the verifier wants to see it. */
+	/* The compiler can prove this bound and would drop the check; the verifier needs it. */
 	barrier_var(at);
 	if (at > NETMON_PATH_MAX)
 		return 1;
@@ -106,8 +109,7 @@ static __noinline long prepend_up(__u32 i, struct walk *w)
 	return w->ended;
 }
 
-/* The beginning of the path, as in append_path(); nothing of a path that is too long to be walked.
- */
+/* The start of the path, built as in append_path(); empty if the path is too long to be walked. */
 static __noinline __u32 fill_binary_path(struct filter_scratch *s, struct filter_text *into,
 					 struct task_struct *leader, struct file *exe)
 {
@@ -135,12 +137,12 @@ static __noinline __u32 fill_binary_path(struct filter_scratch *s, struct filter
 	at = s->at;
 	if (!w.ended || at > NETMON_PATH_MAX)
 		return 0;
-	/* Behind the path there are only zeros. */
+	/* Everything past the path is zero. */
 	bpf_probe_read_kernel(into->text, sizeof(into->text), &s->path[at]);
 	return NETMON_PATH_MAX - at;
 }
 
-/* Does the string, of at most eight bytes, lie there? */
+/* Does `string`, of at most eight bytes, start at `from`? */
 #define LIES_AT(from, string)                                                                      \
 	({                                                                                         \
 		__u64 there = 0, wanted = 0;                                                       \
@@ -151,7 +153,7 @@ static __noinline __u32 fill_binary_path(struct filter_scratch *s, struct filter
 		there == wanted;                                                                   \
 	})
 
-/* Is each of the eight bytes one of 0-9 a-f? Bit 7 of a sum says whether a byte is that large. */
+/* Are all eight bytes in 0-9a-f? Each sum sets bit 7 of the bytes that reach a bound. */
 static __always_inline bool is_hex(__u64 bytes)
 {
 	const __u64 ones = 0x0101010101010101, tops = ones << 7;
@@ -163,10 +165,10 @@ static __always_inline bool is_hex(__u64 bytes)
 
 struct unescape {
 	struct filter_scratch *s;
-	__u32 end; /* of the name */
+	__u32 end; /* end of the name */
 };
 
-/* One character. Returns 1 at the end. */
+/* Unescape one character. Returns 1 at the end. */
 static __noinline long unescape_one(__u32 i, struct unescape *u)
 {
 	struct filter_scratch *s = u->s;
@@ -190,8 +192,10 @@ static __noinline long unescape_one(__u32 i, struct unescape *u)
 	return 0;
 }
 
-/* A machine's name is part of a unit's, where systemd writes a dash as \x2d. QEMU's are no
- * containers. */
+/*
+ * A machine's name is part of its unit's name, in which systemd escapes a dash as \x2d. QEMU
+ * machines are not containers.
+ */
 static __always_inline bool fill_machine(struct filter_scratch *s, __u32 from, __u32 end)
 {
 	struct unescape u = {.s = s, .end = end};
@@ -213,9 +217,9 @@ static __always_inline bool fill_machine(struct filter_scratch *s, __u32 from, _
 }
 
 /*
- * The container whose cgroup is called so, by the rules of src/process/container.rs; false for
- * none. To be called from the inside out, beginning with `supervised` 0: a machine's supervisor is
- * not in it.
+ * If `cgroup` is the name of a container's cgroup, by the rules of src/process/container.rs, store
+ * the container's name or ID and return true. Call it from the innermost cgroup outwards, with
+ * `supervised` 0 at first: the "supervisor" cgroup of a machine is not part of the container.
  */
 static __noinline bool fill_container_of(struct filter_scratch *s, const char *cgroup)
 {
@@ -274,7 +278,7 @@ static __noinline bool fill_container_in(struct filter_scratch *s, struct cgroup
 	return false;
 }
 
-/* The innermost wins, and cgroup2 is asked before v1. */
+/* The innermost container wins; cgroup2 is searched before v1. */
 static __always_inline void fill_container(struct filter_scratch *s, struct task_struct *leader)
 {
 	struct css_set *set = READ(task_struct, leader, cgroups);
@@ -304,7 +308,7 @@ static __noinline bool is_in_cgroup(struct cgroup *cgroup)
 	return false;
 }
 
-/* Only what the filter asks for; the verifier drops the rest. */
+/* Only what the filter uses; the verifier drops the rest as dead code. */
 static __always_inline void fill_who(struct filter_scratch *s, struct task_struct *leader,
 				     struct identity *identity)
 {
@@ -338,8 +342,7 @@ static __noinline void evaluate_who(struct filter_set *left, struct filter_who *
 	filter_evaluate_who(left, who);
 }
 
-/* The image that `task` acts as, forgotten if it has another identity than when it was evaluated.
- */
+/* The image that `task` acts as. Its evaluation is discarded if the identity has changed since. */
 static __noinline struct image *image_to_evaluate(struct filter_scratch *s,
 						  struct task_struct *task)
 {
@@ -349,7 +352,7 @@ static __noinline struct image *image_to_evaluate(struct filter_scratch *s,
 	identity_of(task, leader, &s->identity);
 	image = acting_image(task, leader, &s->identity);
 	if (image && !same_identity(&image->identity, &s->identity)) {
-		/* With another identity it is another image: its record has to be sent. */
+		/* A new identity makes a new image, which needs its own record. */
 		image->identity = s->identity;
 		image->id = 0;
 		image->evaluated = NOT_EVALUATED;
@@ -357,7 +360,7 @@ static __noinline struct image *image_to_evaluate(struct filter_scratch *s,
 	return image;
 }
 
-/* What the process of `task` leaves of all terms; false when nothing could come of it. */
+/* Leave the terms that match the process in s->left; false if no connection can match. */
 static __always_inline bool evaluate_task(struct filter_scratch *s, struct task_struct *task)
 {
 	struct image *image = image_to_evaluate(s, task);
@@ -377,7 +380,7 @@ static __always_inline bool evaluate_task(struct filter_scratch *s, struct task_
 	return image->evaluated == IMAGE_POSSIBLE;
 }
 
-/* As claim_slot(). Where none is free, which is counted, a connection is lost. */
+/* Like claim_slot(). If no slot is free a connection is lost, which is counted. */
 __noinline int claim_filter_slot(void)
 {
 	__u32 index = SCRATCH_SLOTS;
@@ -390,21 +393,21 @@ __noinline int claim_filter_slot(void)
 }
 
 /*
- * The current process, evaluated in a scratch that was taken. Not static: so the verifier looks at
- * it once, and not again for all that can precede the call.
+ * Evaluate the current process in a claimed scratch slot. A global function, so that it is verified
+ * once and not again on every path to the call.
  */
 __noinline int evaluate_current(__u32 slot)
 {
 	struct filter_scratch *s;
 
-	/* Then there is no such map; the verifier looks at this function all the same. */
+	/* Without a filter the map does not exist, but the verifier still checks this function. */
 	if (!filter.fields)
 		return true;
 	s = bpf_map_lookup_elem(&filter_scratches, &slot);
 	return s && evaluate_task(s, bpf_get_current_task_btf());
 }
 
-/* What the connection leaves as well, and what it means. Not static, as above. */
+/* Apply the connection's attributes and return the verdict. A global function, as above. */
 __noinline int evaluate_flow(__u32 slot)
 {
 	struct filter_scratch *s;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Both ends of a connection, read from its socket.
+ * Addresses and ports of a connection, read from its socket.
  */
 #ifndef __FLOW_H__
 #define __FLOW_H__
@@ -27,7 +27,7 @@ static __always_inline bool is_ipv4(const struct flow *flow)
 	return !flow->daddr[0] && !flow->daddr[1] && flow->daddr[2] == bpf_htonl(0xffff);
 }
 
-/* IPv6 addresses as they are, and those of an IPv4 connection through an IPv6 socket. */
+/* IPv6 addresses, or the mapped addresses of an IPv4 connection on an IPv6 socket. */
 static __always_inline void fill_ipv6(struct flow *flow, const struct sock_common *skc,
 				      const struct target *to)
 {
@@ -36,18 +36,18 @@ static __always_inline void fill_ipv6(struct flow *flow, const struct sock_commo
 		__builtin_memcpy(flow->daddr, to->addr, sizeof(flow->daddr));
 	else
 		bpf_core_read(flow->daddr, sizeof(flow->daddr), &skc->skc_v6_daddr);
-	/* the local one may be unspecified */
+	/* the local address may still be :: */
 	if (is_ipv4(flow))
 		map_ipv4(flow->saddr, flow->saddr[3]);
 }
 
-/* inet_sport: skc_num is already 0 when a socket closes. */
+/* Not skc_num, which is already 0 when a socket closes. */
 static __always_inline __u16 local_port(struct sock *sk)
 {
 	return bpf_ntohs(READ(inet_sock, sk, inet_sport));
 }
 
-/* Both ends; the remote one is `to`'s if given. */
+/* `to`, if given, replaces the socket's remote end. */
 static __always_inline void fill_flow(struct flow *flow, struct sock *sk, const struct target *to)
 {
 	struct net *net = READ(sock, sk, __sk_common.skc_net.net);
@@ -63,7 +63,7 @@ static __always_inline void fill_flow(struct flow *flow, struct sock *sk, const 
 	flow->dport = bpf_ntohs(to ? to->port : READ(sock, sk, __sk_common.skc_dport));
 }
 
-/* The same of what has no more than this: TIME_WAIT, and requests. */
+/* Same for timewait and request sockets, which have only a sock_common. */
 static __always_inline void fill_common_flow(struct flow *flow, struct sock_common *skc)
 {
 	struct net *net = READ(sock_common, skc, skc_net.net);

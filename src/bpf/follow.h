@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Which processes belong to the command that is traced.
+ * Which processes belong to the traced command.
  *
- * tcptrace marks itself before it starts the command; whatever a marked process forks is marked
- * too. Threads as well: one that execs becomes the leader of its group.
+ * tcptrace marks itself before it starts the command, and every child of a marked process is marked
+ * at fork. Threads are marked as well, since a thread that execs becomes the group leader.
  */
 #ifndef __FOLLOW_H__
 #define __FOLLOW_H__
@@ -32,7 +32,7 @@ static __always_inline void follow_fork(struct task_struct *parent, struct task_
 		count_lost(NETMON_LOST_FOLLOW);
 }
 
-/* Is the current task's doing asked for? Yes, where no command was given. */
+/* Is the current task to be traced? Always true if no command was given. */
 static __always_inline bool is_followed(void)
 {
 	return !config.follow || is_marked(bpf_get_current_task_btf());

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * As whom a process acts: credentials, login, control groups, and what its executable added.
+ * The identity of a process: credentials, login, cgroups, and privileges from its executable.
  */
 #ifndef __IDENTITY_H__
 #define __IDENTITY_H__
@@ -12,12 +12,12 @@
 #include "netmon.h"
 #include "read.h"
 
-/* What makes another process of a process without an exec; compared at every event. */
+/* A change to any of these starts a new image without an exec. Compared on every event. */
 struct identity {
 	__u64 cap_inheritable;
 	__u64 cap_permitted;
 	__u64 cap_effective;
-	__u64 cgroups; /* the css_set's address */
+	__u64 cgroups; /* address of the css_set */
 	__u32 uid;
 	__u32 gid;
 	__u32 euid;
@@ -40,8 +40,8 @@ static __always_inline const struct cred *cred_of(struct task_struct *task)
 }
 
 /*
- * The credentials are the thread's own, and the objective ones, as in /proc: what io_uring
- * and overlayfs put on for a moment is not who the process is.
+ * The thread's own credentials, and the objective ones (real_cred), as in /proc: temporary
+ * overrides by io_uring or overlayfs are not the identity of the process.
  */
 static __always_inline void identity_of(struct task_struct *task, struct task_struct *leader,
 					struct identity *who)
@@ -74,14 +74,14 @@ static __always_inline bool same_identity(const struct identity *a, const struct
 	       a->cap_inheritable == b->cap_inheritable;
 }
 
-/* The kuid that is 0 inside the credentials' user namespace: the privileges of "root" are its. */
+/* The kuid that is root in the credentials' user namespace, and privileged there. */
 static __always_inline __u32 root_of(const struct cred *cred)
 {
 	struct uid_gid_map *map = &BPF_CORE_READ(cred, user_ns)->uid_map;
 	struct uid_gid_extent *extent = map->extent;
 	__u32 i, count = BPF_CORE_READ(map, nr_extents);
 
-	/* More of them are kept elsewhere, in order. */
+	/* A longer map is stored out of line and sorted: only its first extent can start at 0. */
 	if (count > UID_GID_MAP_MAX_BASE_EXTENTS) {
 		extent = BPF_CORE_READ(map, forward);
 		count = 1;
@@ -93,9 +93,9 @@ static __always_inline __u32 root_of(const struct cred *cred)
 }
 
 /*
- * Privileges that came with the executable. A set-id bit counts where it made a difference.
- * For anyone but root, execve() clears the permitted set of all that neither the file nor
- * the ambient set gives (security/commoncap.c).
+ * Privileges gained from the executable. A set-id bit counts only if it changed an ID. For non-root
+ * users, execve() clears from the permitted set whatever neither the file nor the ambient set
+ * grants (security/commoncap.c).
  */
 static __always_inline __u8 secureexec_of(struct file *exe, const struct cred *cred, bool at_exec)
 {
@@ -112,8 +112,9 @@ static __always_inline __u8 secureexec_of(struct file *exe, const struct cred *c
 	    caps(&cred->cap_permitted) & ~caps(&cred->cap_ambient))
 		flags |= NETMON_SECUREEXEC_FILE_CAPS;
 	/*
-	 * No name leads to it. Later the file may just have been replaced, as upgrades do; and
-	 * some file systems count no links at all, but a file with a name is hashed.
+	 * The file has no name (a memfd, or unlinked). Only checked at exec: later on it may simply
+	 * have been replaced, as upgrades do. Some file systems do not count links, but a file with
+	 * a name is hashed.
 	 */
 	if (at_exec && BPF_CORE_READ(inode, i_nlink) == 0 &&
 	    !BPF_CORE_READ(exe, f_path.dentry, d_hash.pprev))

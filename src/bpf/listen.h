@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * -e listen: sockets that begin and stop to listen, in the task that has them do so.
+ * -e listen: sockets that start or stop listening, reported in the task that does it.
  */
 #ifndef __LISTEN_H__
 #define __LISTEN_H__
@@ -14,7 +14,7 @@
 #include "conn.h"
 #include "socket.h"
 
-/* LISTEN -> CLOSE. A function of its own, for what is on its stack. */
+/* LISTEN -> CLOSE. Not inlined, to keep its locals off the caller's stack. */
 static __noinline void handle_listen_stop(struct sock *sk)
 {
 	struct conn copy;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The programs. Each is a few lines that decide and call.
+ * The BPF programs. Each is only a few lines; the logic is in the headers.
  *
- * One tracepoint, sock:inet_sock_set_state, carries the life of a connection. What it cannot
- * know comes from two more places, each in two ways: the accepting process, and the errors of
- * connect() that come before any SYN. The `trampoline` set hooks kernel functions; the
- * `tracepoint` set hooks system calls and io_uring, for kernels that refuse trampolines.
+ * The tracepoint sock:inet_sock_set_state covers the lifetime of a connection, except for two
+ * things: the accepting process, and connect() errors that occur before a SYN is sent. Two probe
+ * sets cover those. The `trampoline` set hooks kernel functions; the `tracepoint` set hooks system
+ * calls and io_uring, for kernels that refuse trampolines.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -29,7 +29,7 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-/* Anchors: they make the skeleton carry these types. */
+/* Never read: they put these types into the skeleton. */
 const struct netmon_event event_layout = {};
 const struct netmon_process process_layout = {};
 const struct netmon_dns dns_layout = {};
@@ -44,37 +44,43 @@ const enum netmon_existing existing_layout = 0;
 const enum netmon_limit limit_layout = 0;
 
 /*
- * Which program runs where, and what may interrupt it. The kernel skips a program that is running
- * on the CPU already, so what must not be skipped must not be interrupted by its like.
+ * Where each program runs, and what may interrupt it. The kernel's recursion check skips a program
+ * that is already running on the same CPU, so a program that must not be skipped must not be
+ * interrupted by another run of itself. Kernel versions in parentheses are the first ones affected.
  *
  *   program           runs                                       interrupted by
  *   on_state          with the socket locked, by the task or     softirqs; tasks (7.0)
- *                     with bottom halves disabled
- *   on_state_second   right after it                             as on_state
- *   on_accept         in the accepting task, which has locked it softirqs, tasks
- *   on_connect_v4/v6  in the connecting task, which has locked it softirqs, tasks
+ *                     with BH disabled
+ *   on_state_second   right after on_state                       as on_state
+ *   on_accept         in the accepting task, socket locked       softirqs, tasks
+ *   on_connect_v4/v6  in the connecting task, socket locked      softirqs, tasks
  *   on_request        in the connecting task                     softirqs, tasks
  *   on_sys_exit ...   in the calling task                        softirqs, tasks (6.13)
  *   on_exec, on_fork  in the task itself                         softirqs, tasks (7.0)
  *
- * A softirq that interrupts on_state, and a task that runs while another was preempted inside it,
- * find on_state_second free. That one does what on_state has not: each leaves a mark of the
- * transition it has handled.
- * What is skipped all the same is counted where it shows: an entry whose socket has gone
- * (conn_of(), on_orphan), a close without an entry (count_unopened()), an open connection that was
- * never seen to open (catch_up()), and a state that was never seen to begin (handle_step()).
+ * If a softirq interrupts on_state, or another task runs while one is preempted inside it, the
+ * kernel skips on_state for them, but on_state_second still runs. It handles whatever on_state did
+ * not, which it knows from the mark that on_state leaves for each transition.
+ *
+ * Runs that are skipped anyway are counted where they show: an entry whose socket is gone
+ * (conn_of(), on_orphan), a close without an entry (count_unopened()), an open connection whose
+ * opening was missed (catch_up()), and a transition from a state that we never saw entered
+ * (handle_step()).
  */
 
-/* Since 6.16, which brought this function, global functions may be called with it. */
+/*
+ * Global functions may be called with preemption disabled since 6.16. bpf_dynptr_copy(), which is
+ * never called, is new in 6.16 as well and tells whether we have that.
+ */
 extern int bpf_dynptr_copy(void) __ksym __weak;
 extern void bpf_preempt_disable(void) __ksym __weak;
 extern void bpf_preempt_enable(void) __ksym __weak;
 
 #define CAN_STAY (bpf_ksym_exists(bpf_preempt_disable) && bpf_ksym_exists(bpf_dynptr_copy))
 
-/* The trampoline set; first, so that a kernel that refuses it says so at once. */
+/* The trampoline set. It comes first, so that a kernel that refuses trampolines fails early. */
 
-/* Runs once for each accepted connection, in the accepting task, with the child. */
+/* Runs once per accepted connection, in the accepting task; `sk` is the child. */
 SEC("fentry/security_sock_graft")
 int BPF_PROG(on_accept, struct sock *sk)
 {
@@ -87,7 +93,7 @@ int BPF_PROG(on_accept, struct sock *sk)
 	return 0;
 }
 
-/* The kernel's own copy of the address; before other security modules have their say. */
+/* `addr` is the kernel's copy. Runs before any security module decides. */
 SEC("fentry/security_socket_connect")
 int BPF_PROG(on_request, struct socket *socket, struct sockaddr *addr, int addr_len)
 {
@@ -98,7 +104,7 @@ int BPF_PROG(on_request, struct socket *socket, struct sockaddr *addr, int addr_
 SEC("fexit/tcp_v4_connect")
 int BPF_PROG(on_connect_v4, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
 {
-	/* A mapped address comes through here on its way out of tcp_v6_connect(). */
+	/* tcp_v6_connect() calls this for a mapped address; on_connect_v6 handles it then. */
 	if (ret < 0 && sk->__sk_common.skc_family == AF_INET && bpf_get_socket_cookie(sk))
 		handle_connect_return(sk, addr, addr_len, -ret);
 	return 0;
@@ -107,13 +113,13 @@ int BPF_PROG(on_connect_v4, struct sock *sk, struct sockaddr *addr, int addr_len
 SEC("fexit/tcp_v6_connect")
 int BPF_PROG(on_connect_v6, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
 {
-	/* It makes the cookie, which is read below. */
+	/* Generates the cookie, which cookie_now() reads later. */
 	if (ret < 0 && bpf_get_socket_cookie(sk))
 		handle_connect_return(sk, addr, addr_len, -ret);
 	return 0;
 }
 
-/* The same with a verdict: a security module, and then a cgroup program, may refuse. */
+/* Refusals: by a security module here, by a cgroup program in the next two. */
 SEC("fexit/security_socket_connect")
 int BPF_PROG(on_refused, struct socket *socket, struct sockaddr *addr, int addr_len, int ret)
 {
@@ -129,7 +135,7 @@ int BPF_PROG(on_refused, struct socket *socket, struct sockaddr *addr, int addr_
 SEC("fexit/tcp_v4_pre_connect")
 int BPF_PROG(on_refused_v4, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
 {
-	/* It makes the cookie, which is read below. */
+	/* Generates the cookie, which cookie_now() reads later. */
 	if (ret < 0 && bpf_get_socket_cookie(sk))
 		handle_connect_return(sk, addr, addr_len, -ret);
 	return 0;
@@ -138,18 +144,18 @@ int BPF_PROG(on_refused_v4, struct sock *sk, struct sockaddr *addr, int addr_len
 SEC("fexit/tcp_v6_pre_connect")
 int BPF_PROG(on_refused_v6, struct sock *sk, struct sockaddr *addr, int addr_len, int ret)
 {
-	/* It makes the cookie, which is read below. */
+	/* Generates the cookie, which cookie_now() reads later. */
 	if (ret < 0 && bpf_get_socket_cookie(sk))
 		handle_connect_return(sk, addr, addr_len, -ret);
 	return 0;
 }
 
-/* Both sets. */
+/* Programs of both sets. */
 
 /*
- * The last transition that on_state has handled on a CPU, in a task and in a softirq: one of these
- * may come between the task's two programs. A task that is preempted between them may find another
- * mark than its own; then on_state_second does nothing twice, it only looks in vain.
+ * The last transition that on_state handled on each CPU, kept separately for tasks and softirqs: a
+ * softirq may run between a task's two programs. If the task is preempted between them, it may find
+ * the mark of another one. on_state_second then runs for nothing, but reports nothing twice.
  */
 #define MARKS 256
 struct mark {
@@ -157,8 +163,8 @@ struct mark {
 	__u64 states;
 };
 struct marks {
-	struct mark of[2]; /* by whether a task has locked the socket */
-	__u64 line[4];	   /* of the cache */
+	struct mark of[2]; /* [1]: the socket is locked by a task */
+	__u64 line[4];	   /* pads to a cache line */
 } marks[MARKS] = {};
 
 static __always_inline struct mark *mark_of(struct sock *sk)
@@ -168,14 +174,14 @@ static __always_inline struct mark *mark_of(struct sock *sk)
 	return sk->sk_lock.owned ? &both->of[1] : &both->of[0];
 }
 
-/* Does a connection begin, or a listener that is asked for? */
+/* Does this transition start a connection, or a listener that is to be traced? */
 static __always_inline bool begins(struct sock *sk, int oldstate, int newstate, bool second)
 {
 	if (!is_tcp(sk))
 		return false;
 	if (newstate == TCP_SYN_SENT)
 		return !(second && conn_of(sk));
-	/* MPTCP says it twice, and has a queue the second time. */
+	/* MPTCP enters LISTEN twice, and has its accept queue only the second time. */
 	return config.want & WANT_LISTENERS && is_mptcp(sk) == (oldstate == TCP_LISTEN) &&
 	       !conn_of(sk);
 }
@@ -188,7 +194,7 @@ static __always_inline void handle_state(struct sock *sk, int oldstate, int news
 		return;
 	}
 	if (oldstate == TCP_LISTEN) {
-		/* or an MPTCP child that is being made: the time to give it a cookie */
+		/* An MPTCP child being created: generate its cookie while we can. */
 		if (newstate != TCP_CLOSE) {
 			if (config.tracepoints)
 				bpf_get_socket_cookie(sk);
@@ -255,7 +261,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
 	if (config.follow)
 		follow_fork(parent, child);
-	/* threads come here too */
+	/* also runs for threads */
 	if (child->pid == child->tgid)
 		handle_fork(parent, child);
 	return 0;
@@ -275,7 +281,10 @@ int BPF_PROG(on_retransmit_synack, struct sock *sk, struct request_sock *req)
 	return 0;
 }
 
-/* Every packet that the kernel drops. The fourth argument is older than the reason. */
+/*
+ * Runs for every packet that the kernel drops. Kernels with this drop reason all have the fourth
+ * argument, the receiving socket.
+ */
 SEC("tp_btf/kfree_skb")
 int on_drop(__u64 *ctx)
 {
@@ -290,7 +299,7 @@ int on_drop(__u64 *ctx)
 	return 0;
 }
 
-/* Every packet that a socket of the host receives; none is held back. */
+/* Runs for every packet that a socket on the host receives; never drops one. */
 SEC("cgroup_skb/ingress")
 int on_dns(struct __sk_buff *skb)
 {
@@ -298,7 +307,7 @@ int on_dns(struct __sk_buff *skb)
 	return 1;
 }
 
-/* The tracepoint set. */
+/* Programs of the tracepoint set. */
 
 SEC("cgroup/connect4")
 int on_attempt_v4(struct bpf_sock_addr *ctx)
@@ -326,8 +335,9 @@ int on_attempt_v6(struct bpf_sock_addr *ctx)
 }
 
 /*
- * The raw tracepoints of all system calls: those of connect() and accept() alone would cost the
- * others a little less, but need tracefs, which is for root only and not there under lockdown.
+ * The raw tracepoints run for every system call. Those of connect() and accept() alone would cost
+ * other calls a little less, but need tracefs, which is for root only and unavailable under
+ * lockdown.
  */
 SEC("tp_btf/sys_enter")
 int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
@@ -368,14 +378,14 @@ int BPF_PROG(on_destroy, struct sock *sk)
 	return 0;
 }
 
-/* Only the request is read: what follows it among the arguments changes between kernels. */
+/* Only ctx[1], the request, is used: the arguments after it differ between kernels. */
 SEC("tp_btf/io_uring_complete")
 int on_uring(__u64 *ctx)
 {
 	struct io_kiocb *req = (struct io_kiocb *)ctx[1];
 	int res;
 
-	/* Before 5.19 it is none, or of another shape. */
+	/* Before 5.19 it is not a request, or one with a different layout. */
 	if (!bpf_core_field_exists(req->cqe) || !req)
 		return 0;
 	res = BPF_CORE_READ(req, cqe.res);
@@ -386,7 +396,7 @@ int on_uring(__u64 *ctx)
 	return 0;
 }
 
-/* What exists at the start. */
+/* Sockets that exist when tracing starts. */
 
 SEC("iter/tcp")
 int on_existing_tcp(struct bpf_iter__tcp *ctx)
@@ -425,7 +435,7 @@ int on_existing_file(struct bpf_iter__task_file *ctx)
 	return 0;
 }
 
-/* What was open and is closed, without our having seen it: run over both tables at the end. */
+/* Count entries whose socket was closed without our seeing it. Run over both tables at exit. */
 static __always_inline void count_orphan(struct sock *sk, const struct conn *conn)
 {
 	__u64 cookie = cookie_now(sk);

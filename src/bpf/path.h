@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The path of a file as a process sees it, from the dentry up through the mounts (fs/d_path.c).
+ * The path of a file as a process sees it: from the dentry up through the mounts (fs/d_path.c).
  */
 #ifndef __PATH_H__
 #define __PATH_H__
@@ -28,7 +28,10 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 	return (void *)mnt - bpf_core_field_offset(struct mount, mnt);
 }
 
-/* One step up, to `ended`. The name to put before the path, or NULL where a mount was crossed. */
+/*
+ * One step up; sets `ended` at the top. Returns the dentry whose name comes next, or NULL if the
+ * step crossed a mount.
+ */
 static __always_inline struct dentry *climb(struct walk *w)
 {
 	struct dentry *dentry = w->dentry, *parent;
@@ -45,7 +48,7 @@ static __always_inline struct dentry *climb(struct walk *w)
 		return NULL;
 	}
 	parent = BPF_CORE_READ(dentry, d_parent);
-	/* a memfd and its like hang below nothing */
+	/* memfds and the like have no parent */
 	w->ended = dentry == parent;
 	w->dentry = parent;
 	return dentry;
@@ -54,7 +57,7 @@ ended:
 	return NULL;
 }
 
-/* Returns 1 at the end, and where there is no more room. */
+/* Returns 1 at the end, or when out of space. */
 static __noinline long walk_up(__u32 i, struct walk *w)
 {
 	struct dentry *named = climb(w);
@@ -67,9 +70,10 @@ static __noinline long walk_up(__u32 i, struct walk *w)
 }
 
 /*
- * The path of the file at the address `exe`, as a process with the fs_struct at `fs` sees it: as
- * NUL-ended names, last name first. Before 5.17 there is no bpf_loop(), and the verifier follows
- * every round of a loop, so there are fewer. A global function: it follows them once.
+ * Append a file's path as NUL-terminated names, last name first. `file` and `root` are the
+ * addresses of the file and of the fs_struct of the process that views it (or 0). Before 5.17 there
+ * is no bpf_loop(), and the verifier walks through every iteration, hence the lower limit. A global
+ * function, so that it does so only once.
  */
 __noinline int append_path(struct scratch *s, __u64 file, __u64 root)
 {

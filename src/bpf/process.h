@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Who did it: the record of a process image, read in the context of the process itself.
+ * Process records: who did it, read in the context of the process itself.
  *
- * An image is what an exec made of a process, with one identity. Its record is sent before the
- * first event that names it, and never again unless user space has dropped it or it was lost.
+ * An image is a process after one exec, with one identity. Its record is sent before the first
+ * event that refers to it, and only sent again if user space has dropped it or it was lost.
  *
- * Cost, on a busy 6.18 machine where an empty program takes 70 ns: to find the image known, 50 to
- * 100 ns of an event; to send a record (128 bytes, path, cgroups, argv), 0.7 to 1.1 us once; an
- * exec 2 us; a fork 0.7 us, the first one of a process 2 us.
+ * Cost on a busy 6.18 machine, where an empty program takes 70 ns: looking up a known image adds 50
+ * to 100 ns to an event. Sending a record (128 bytes, path, cgroups, argv) takes 0.7 to 1.1 us,
+ * once. An exec takes 2 us; a fork 0.7 us, but the first one of a process 2 us.
  */
 #ifndef __PROCESS_H__
 #define __PROCESS_H__
@@ -25,30 +25,30 @@
 #include "cgroup.h"
 #include "args.h"
 
-/* Counted by user space: a record it has dropped is sent again when this changes. */
+/* Incremented by user space: records that it has dropped are sent again when this changes. */
 __u32 epoch = 0;
 __u64 last_image = 0;
 
-/* What is remembered of a process image. Dies with the task. */
+/* State of a process image. Freed with the task. */
 struct image {
-	__u64 id;	 /* 0: no record was sent */
+	__u64 id;	 /* 0: no record sent */
 	__u64 start;	 /* as in the record */
-	__u64 exec_time; /* 0: its exec was not seen */
-	__u64 before;	 /* of a thread's own: the leader's id */
+	__u64 exec_time; /* 0: we did not see the exec */
+	__u64 before;	 /* a thread's own image: id of the leader's */
 	struct identity identity;
 	__u32 epoch;
-	__u32 execs; /* task_struct.self_exec_id: the rest is void when it has gone on */
+	__u32 execs; /* task_struct.self_exec_id; if it has changed, the rest is stale */
 	__u8 secureexec;
-	__u8 complete;	/* nothing is missing in the record that could be read later */
+	__u8 complete;	/* the record lacks nothing that could be read later */
 	__u8 evaluated; /* enum evaluation */
 	__u8 reserved;
 	__u32 reserved2;
-	struct filter_set left; /* the terms it leaves, once it is evaluated */
+	struct filter_set left; /* remaining terms, once evaluated */
 };
 
 /*
- * The thread group leader has the image of the process; another thread has one of its own while
- * its credentials differ from the leader's, as in servers that take on their clients' identity.
+ * The thread group leader holds the image of the process. Another thread has its own while its
+ * credentials differ from the leader's, as in servers that take on the identity of their clients.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -62,7 +62,7 @@ static __always_inline struct image *image_of(struct task_struct *task)
 	struct image *image;
 
 	image = bpf_task_storage_get(&images, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	/* An exec goes unseen where on_exec() was preempted by itself. */
+	/* An exec is missed if another one was preempted inside on_exec() on this CPU. */
 	if (image && image->execs != (__u32)task->self_exec_id) {
 		__builtin_memset(image, 0, sizeof(*image));
 		image->execs = task->self_exec_id;
@@ -70,10 +70,7 @@ static __always_inline struct image *image_of(struct task_struct *task)
 	return image;
 }
 
-/*
- * Of a thread group leader. A function of its own, for what is on its stack: that of its callers is
- * nearly used up.
- */
+/* `task` is a thread group leader. Not inlined: the callers' stack is nearly used up. */
 static __noinline bool has_identity(struct task_struct *task, struct identity *who)
 {
 	struct identity its;
@@ -82,7 +79,7 @@ static __noinline bool has_identity(struct task_struct *task, struct identity *w
 	return same_identity(&its, who);
 }
 
-/* The image of the process that the current task acts for. */
+/* The image that `task` acts as: the leader's, or its own. */
 static __always_inline struct image *acting_image(struct task_struct *task,
 						  struct task_struct *leader, struct identity *who)
 {
@@ -108,13 +105,13 @@ static __always_inline __u64 start_of(struct task_struct *leader, struct image *
 	return READ(task_struct, leader, start_boottime);
 }
 
-/* Nobody: the task before the first, which is the parent of pid 1 and of kthreadd. */
+/* May be the idle task (pid 0), which is the parent of pid 1 and of kthreadd. */
 static __always_inline struct task_struct *parent_of(struct task_struct *leader)
 {
 	return leader->real_parent->group_leader;
 }
 
-/* The parent's part of the head. It may exec meanwhile: then this was true a moment ago. */
+/* The parent's part of the header. If the parent execs meanwhile, this was true a moment ago. */
 static __always_inline void fill_parent(struct scratch *s, struct task_struct *leader)
 {
 	struct task_struct *parent = parent_of(leader);
@@ -135,8 +132,8 @@ static __always_inline void fill_parent(struct scratch *s, struct task_struct *l
 }
 
 /*
- * Send the record of one image of the thread group of `task`, a thread that has the group's
- * memory. `current`: it is the current task, whose arguments can be read.
+ * Send the record of an image of the thread group of `task`, which is a thread that has the group's
+ * mm. `current`: it is the current task, so its arguments can be read.
  */
 static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, struct image *image,
 				   struct identity *who, bool current)
@@ -171,7 +168,7 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 		s->head.flags |= NETMON_PROCESS_KTHREAD;
 	fill_parent(s, leader);
 
-	/* A kernel thread may have borrowed the memory of a process. */
+	/* A kernel thread may be using the mm of a process. */
 	mm = leader->flags & PF_KTHREAD ? NULL : READ(task_struct, task, mm);
 	s->head.argv_len = mm ? argv_len_of(mm) : 0;
 	s->head.secureexec = image->secureexec;
@@ -201,7 +198,7 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 		count_lost(NETMON_LOST_PROCESS);
 		return 0;
 	}
-	/* Only now: another thread may be about to refer to it. */
+	/* Not before the record is in the ring: another thread may be about to refer to it. */
 	if (!same_identity(&image->identity, who))
 		image->evaluated = 0;
 	image->identity = *who;
@@ -214,7 +211,7 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 	barrier();
 	image->id = id;
 	barrier();
-	/* If the parent exec'd meanwhile the record is stale: send it again. */
+	/* If the process (a parent) exec'd meanwhile, the record is stale: send it again. */
 	if (image->exec_time != exec_time || (__u32)leader->self_exec_id != execs)
 		image->id = 0;
 	return id;
@@ -225,7 +222,7 @@ static __always_inline bool is_known(struct image *image, struct identity *who)
 	return image->id && image->epoch == epoch && same_identity(&image->identity, who);
 }
 
-/* The parent's record comes before its child's. */
+/* The parent's record goes before the child's. */
 static __always_inline void send_parent(struct scratch *s, struct task_struct *leader)
 {
 	struct task_struct *thread = leader->real_parent, *parent;
@@ -244,8 +241,8 @@ static __always_inline void send_parent(struct scratch *s, struct task_struct *l
 }
 
 /*
- * The id of the record that user space has of the process that `task` acts for, or 0. A function of
- * its own: what is on its stack would be under that of send_image().
+ * The id of the record that user space already has of the image that `task` acts as, or 0. Not
+ * inlined: the stack space of its locals would otherwise be in use during send_image().
  */
 static __noinline __u64 sent_record(struct task_struct *task, bool current)
 {
@@ -258,7 +255,7 @@ static __noinline __u64 sent_record(struct task_struct *task, bool current)
 	return image && is_known(image, &who) && (image->complete || !current) ? image->id : 0;
 }
 
-/* The same, sent first where user space does not have it. 0: it could not be, which is counted. */
+/* Same, but sends the record first if user space does not have it. 0: failed, which is counted. */
 static __always_inline __u64 record_of(struct task_struct *task, bool current)
 {
 	struct task_struct *leader;
@@ -287,15 +284,15 @@ static __always_inline __u64 record_of(struct task_struct *task, bool current)
 }
 
 /*
- * The same of the current process. To be called in its context only. A global function: the
- * verifier reads it once, not once for each way that leads to it.
+ * Same for the current process; must run in its context. A global function, so that it is verified
+ * once and not on every path to it.
  */
 __noinline __u64 current_image(void)
 {
 	return record_of(bpf_get_current_task_btf(), true);
 }
 
-/* exec: what the process was is over, its credentials included. */
+/* exec: the previous image is gone, including its credentials. */
 static __always_inline void handle_exec(struct task_struct *task)
 {
 	struct image *image = image_of(task);
@@ -311,7 +308,7 @@ static __always_inline void handle_exec(struct task_struct *task)
 	renew_kept_args(task);
 }
 
-/* fork: the child is of the same executable, whose privileges it has. */
+/* fork: the child runs the same executable and has the privileges gained from it. */
 static __always_inline void handle_fork(struct task_struct *task, struct task_struct *child)
 {
 	struct image *image, *childs;

@@ -2,10 +2,10 @@
 /*
  * Reading kernel structures.
  *
- * A load of a pointer through a pointer that the verifier trusts makes it search all of BTF by
- * name (6.4 and later: a millisecond each), and BPF_CORE_READ() is a helper call. Both are spared
- * by bpf_rdonly_cast() (6.2): what it returns is read by plain loads, of which those that fault
- * give 0. It takes a number for a pointer as well, one from a file table for instance.
+ * Loading a pointer through a pointer that the verifier trusts makes it search all of BTF by name
+ * (since 6.4; a millisecond each), and BPF_CORE_READ() is a helper call. bpf_rdonly_cast() (6.2)
+ * avoids both: its result is read with plain loads, and a load that faults yields 0. It also
+ * accepts a scalar as a pointer, for example one that was read from a file table.
  */
 #ifndef __READ_H__
 #define __READ_H__
@@ -16,11 +16,11 @@
 
 #define HAS_CAST bpf_ksym_exists(bpf_rdonly_cast)
 
-/* Only where HAS_CAST. */
+/* Only valid if HAS_CAST. */
 #define CAST(type, ptr)                                                                            \
 	((struct type *)bpf_rdonly_cast((const void *)(ptr), bpf_core_type_id_kernel(struct type)))
 
-/* The member of a structure at an address, whatever kind of pointer that is. */
+/* Read a member through any kind of pointer, or an address. */
 #define READ(type, ptr, member)                                                                    \
 	({                                                                                         \
 		struct type *at_ = (struct type *)(ptr);                                           \
@@ -28,7 +28,7 @@
 		HAS_CAST ? CAST(type, at_)->member : BPF_CORE_READ(at_, member);                   \
 	})
 
-/* A bit of the socket's struct tcp_sock. */
+/* A bitfield of struct tcp_sock. */
 #define TCP_BIT(sk, bit)                                                                           \
 	(HAS_CAST ? BPF_CORE_READ_BITFIELD(CAST(tcp_sock, sk), bit)                                \
 		  : BPF_CORE_READ_BITFIELD_PROBED((struct tcp_sock *)(sk), bit))

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * -e request: every attempt to connect a TCP socket, whatever becomes of it. Calling connect()
- * again while an attempt is under way only asks how it goes; io_uring always does.
+ * -e request: every attempt to connect a TCP socket, whatever its outcome. Calling connect() again
+ * while an attempt is in progress only asks for its status, which is what io_uring always does.
  *
- * What begins a connection and calls no connect() is reported when it does: sendto() with
- * MSG_FASTOPEN, and io_uring where only the system call is watched.
+ * Connections that begin without connect() are reported when they begin: sendto() with
+ * MSG_FASTOPEN, and io_uring if only the system call is traced.
  */
 #ifndef __REQUEST_H__
 #define __REQUEST_H__
@@ -18,7 +18,7 @@
 #include "read.h"
 #include "attempt.h"
 
-/* The tracepoint set: threads inside connect(). */
+/* Tracepoint set: threads inside connect(). */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
@@ -48,16 +48,16 @@ static __always_inline bool is_under_way(struct sock *sk)
 }
 
 /*
- * The connection begins or fails in the current task: was there a request for it already, or is
- * none wanted? tcp_sendmsg_fastopen() puts its request into the socket before it connects;
- * connect() with TCP_FASTOPEN_CONNECT does so after.
+ * A connection begins or fails in the current task: was its request already reported, or is none
+ * wanted? tcp_sendmsg_fastopen() sets fastopen_req before it connects; connect() with
+ * TCP_FASTOPEN_CONNECT sets it afterwards.
  */
 static __always_inline bool is_announced(struct sock *sk)
 {
 	__u64 key = bpf_get_current_pid_tgid();
 	void *fastopen;
 
-	/* MPTCP does not know its target yet. */
+	/* MPTCP does not have its target yet. */
 	if (!(config.want & NETMON_WANT_REQUEST) || READ(sock, sk, sk_protocol) != IPPROTO_TCP)
 		return true;
 	if (config.tracepoints)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * -e retransmit and -e drop: what goes wrong with single segments. Rare, and not under the socket's
- * lock alone: entries are read here, never changed.
+ * -e retransmit and -e drop: trouble with single segments. Rare, and not always under the socket
+ * lock: entries are read here but never modified.
  */
 #ifndef __RETRANSMIT_H__
 #define __RETRANSMIT_H__
@@ -18,7 +18,7 @@
 #include "conn.h"
 #include "existing.h"
 
-/* tcp_send_loss_probe() runs for a timer of its own, and not while losses are being repaired. */
+/* tcp_send_loss_probe() has its own timer, and does not run during loss recovery. */
 static __always_inline bool is_loss_probe(struct sock *sk)
 {
 	struct inet_connection_sock *icsk = (struct inet_connection_sock *)sk;
@@ -57,7 +57,7 @@ static __always_inline void send_retransmit(const struct conn *conn, struct sock
 	send_event(e);
 }
 
-/* A child in its listener's queue has no owner yet. */
+/* A child in its listener's accept queue has no owner yet. */
 static __noinline void send_unowned_retransmit(struct sock *sk, struct sk_buff *skb)
 {
 	struct conn conn = {};
@@ -71,7 +71,7 @@ static __noinline void send_unowned_retransmit(struct sock *sk, struct sk_buff *
 		send_retransmit(&conn, sk, skb);
 }
 
-/* Of an MPTCP connection the subflow sends again. */
+/* For MPTCP, `sk` is the subflow that retransmits. */
 static __always_inline void handle_retransmit(struct sock *sk, struct sk_buff *skb)
 {
 	struct sock *msk = msk_of(sk);
@@ -87,7 +87,7 @@ static __always_inline void handle_retransmit(struct sock *sk, struct sk_buff *s
 	}
 }
 
-/* What answers a SYN is no socket yet, and nobody's. */
+/* A SYN is answered by a request socket, which is not a full socket yet and has no owner. */
 static __always_inline void handle_retransmit_synack(struct request_sock *req)
 {
 	struct conn conn = {};
@@ -109,7 +109,7 @@ static __always_inline void handle_retransmit_synack(struct request_sock *req)
 	send_event(e);
 }
 
-/* The ends of a segment that came in, as the listener sees them. */
+/* Addresses and ports of a received segment, from the listener's point of view. */
 static __always_inline void fill_segment_flow(struct flow *flow, struct sk_buff *skb)
 {
 	unsigned char *head = READ(sk_buff, skb, head);
@@ -134,8 +134,8 @@ static __always_inline void fill_segment_flow(struct flow *flow, struct sk_buff 
 }
 
 /*
- * The last segment of a handshake, or data behind it, that a listener drops since its queue is
- * full: tcp_check_req(). The other host believes to be connected, and tries again.
+ * The last segment of a handshake, or data after it, dropped by tcp_check_req() because the accept
+ * queue is full. The peer believes that it is connected, and retransmits.
  */
 static __always_inline void handle_drop(struct sock *listener, struct sk_buff *skb)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What connect() is called with, and what it and accept() return, in each probe set.
+ * Arguments of connect(), and results of connect() and accept(), for both probe sets.
  */
 #ifndef __RETURNS_H__
 #define __RETURNS_H__
@@ -17,7 +17,7 @@
 #include "conn.h"
 #include "socket.h"
 
-/* In the task that calls connect(). To the address family AF_UNSPEC it disconnects. */
+/* Runs in the task that calls connect(). AF_UNSPEC disconnects, and is ignored. */
 static __always_inline void handle_connect_call(struct sock *sk, const void *address, int len,
 						bool from_user)
 {
@@ -41,7 +41,7 @@ static __always_inline void handle_connect_call(struct sock *sk, const void *add
 	send_request(&conn);
 }
 
-/* A function of its own, for a stack that is not under the record of the process. */
+/* Not inlined, so that its locals do not take stack space during set_owner(). */
 static __noinline bool prepare_return(struct conn *conn, struct sock *sk,
 				      const struct sockaddr *address, int len, int error)
 {
@@ -51,7 +51,7 @@ static __noinline bool prepare_return(struct conn *conn, struct sock *sk,
 	       prepare_failed(conn, sk, &to, error, cookie_now(sk));
 }
 
-/* The trampoline set: the kernel's own copy of the address is at hand, and the socket locked. */
+/* Trampoline set: `addr` is the kernel's copy, and the socket is locked. */
 static __always_inline void handle_connect_return(struct sock *sk, struct sockaddr *addr,
 						  int addr_len, int error)
 {
@@ -68,10 +68,10 @@ static __always_inline void handle_connect_return(struct sock *sk, struct sockad
 }
 
 /*
- * Has a security module refused it? No cgroup program has seen it then, and the socket is as it
- * was. But the note of one may be overwritten, and the socket's state have said what became of it.
- * Not so where write_seq is 0, which the first SYN chooses and nothing clears; and of these errors
- * none comes from the network, but EACCES over IPv6.
+ * Did a security module refuse the call? Then no cgroup program has run, so there is no note, and
+ * the socket is unchanged. But a note may also have been overwritten, and a state transition may
+ * already have reported the outcome. Not so if write_seq is 0: the first SYN sets it, and nothing
+ * clears it. EPERM and EACCES never come from the network, except for EACCES over IPv6.
  */
 static __always_inline bool is_refused(struct sock *sk, int error)
 {
@@ -84,8 +84,8 @@ static __always_inline bool is_refused(struct sock *sk, int error)
 }
 
 /*
- * The tracepoint set: the call failed. Once a SYN is sent it is for the connection's state to
- * say, whatever the call returns. `address`: in the caller's memory, or NULL.
+ * Tracepoint set: the call failed. Once a SYN has been sent, the outcome is reported by the state
+ * transition, whatever the call returns. `address` is in the caller's memory, or NULL.
  */
 static __noinline bool prepare_attempt(struct conn *conn, struct sock *sk, int error,
 				       const void *address, int len)
@@ -122,15 +122,16 @@ static __always_inline void handle_accept_return(long fd, struct sock *listener)
 		handle_accepted(sk, listener, cookie_now(sk));
 }
 
-/* struct user_msghdr (ABI), as much as says where to */
+/* The first members of struct user_msghdr (ABI). */
 struct destination {
 	const void *name;
 	int namelen;
 };
 
 /*
- * MSG_FASTOPEN connects. Most errors of a send are no connection's; of a refusal by a security
- * module these are. False if it is not for us.
+ * MSG_FASTOPEN connects. `to` is filled in only for EACCES and EPERM, with which a security module
+ * refuses: most other errors of a send have nothing to do with connecting. False if the call is of
+ * no interest.
  */
 static __always_inline bool send_destination(struct destination *to, struct pt_regs *regs, long nr,
 					     long ret)
@@ -151,7 +152,7 @@ static __always_inline bool send_destination(struct destination *to, struct pt_r
 	return true;
 }
 
-/* Functions of their own, for a stack of their own: one does not hold both. */
+/* This and handle_accept_exit() are not inlined: one stack frame cannot hold the locals of both. */
 static __noinline void handle_connect_exit(struct pt_regs *regs, long nr, long ret)
 {
 	struct destination to = {};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The way out: the ring, its rare wake-ups, and the count of what did not fit.
+ * The ring buffer to user space, when to wake its reader, and the loss counters.
  */
 #ifndef __RING_H__
 #define __RING_H__
@@ -11,7 +11,7 @@
 
 const volatile struct netmon_config config = {};
 
-/* Read by user space when it stops. Touched only on a loss, so one line for all CPUs will do. */
+/* Read by user space when it stops. Written only on a loss, so a shared cache line is fine. */
 __u64 lost[NETMON_LOST_CAUSES] = {};
 
 struct {
@@ -25,8 +25,8 @@ static __always_inline void count_lost(__u32 cause)
 }
 
 /*
- * A wake-up costs ten times a record. The reader comes by itself every few milliseconds; it is
- * woken about eight times while the ring fills, in case it sleeps through a burst.
+ * A wake-up costs ten times as much as a record. The reader polls every few milliseconds anyway; it
+ * is woken about eight times while the ring fills, in case it sleeps through a burst.
  */
 static __always_inline __u64 wake_flag(void)
 {

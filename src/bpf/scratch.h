@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Where a process record is put together: it is too large for the stack.
+ * Buffers for building process records, which are too large for the stack.
  */
 #ifndef __SCRATCH_H__
 #define __SCRATCH_H__
@@ -10,21 +10,21 @@
 #include "netmon.h"
 #include "identity.h"
 
-/* a name begins below its limit and may run NETMON_NAME_MAX past it */
+/* a name starts below its limit and may extend NETMON_NAME_MAX past it */
 #define CGROUP_END   (NETMON_PATH_MAX + NETMON_NAME_MAX + NETMON_CGROUP_MAX)
 #define SCRATCH_DATA (CGROUP_END + NETMON_NAME_MAX + NETMON_ARGS_MAX)
 
 /*
- * Of each CPU: a program can be preempted, and another run on the same CPU meanwhile. The busy word
- * says which are in use.
+ * Slots per CPU: a program can be preempted and another one run on the same CPU. `busy` marks the
+ * slots in use.
  */
 #define SCRATCH_SLOTS 4
 
 struct scratch {
 	__u32 busy;
 	/*
-	 * Bytes of data in use. In memory, not in a register: a loop that appends then looks the
-	 * same to the verifier each time round, and it need not follow every sum of lengths.
+	 * Bytes of data in use. Kept in memory, not in a register, so that each iteration of a loop
+	 * that appends looks the same to the verifier; it need not track every sum of lengths.
 	 */
 	__u32 used;
 	struct identity who, parent;
@@ -39,7 +39,7 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
-/* The number of one that was free in a per-CPU map of them, and now is not; or SCRATCH_SLOTS. */
+/* Claim a free slot of a per-CPU map. Yields its index, or SCRATCH_SLOTS if all are busy. */
 #define CLAIM(type, map)                                                                           \
 	({                                                                                         \
 		struct type *candidate;                                                            \
@@ -54,7 +54,7 @@ struct {
 		i;                                                                                 \
 	})
 
-/* A global function: the verifier need not follow what comes after for each number. */
+/* A global function, so that the verifier need not follow the caller separately for each index. */
 __noinline int claim_slot(void)
 {
 	return CLAIM(scratch, &scratches);
@@ -72,7 +72,7 @@ static __always_inline void release_scratch(struct scratch *s)
 	s->busy = 0;
 }
 
-/* Append a NUL-ended name, where less than `limit` bytes are in use. */
+/* Append a NUL-terminated name if fewer than `limit` bytes are in use. */
 static __always_inline bool append_name(struct scratch *s, const void *name, __u32 limit)
 {
 	__u32 used = s->used;

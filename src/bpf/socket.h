@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What happens to one connection, from the first SYN or the accept to the end.
+ * The lifetime of a connection, from the first SYN or the accept() to its end.
  */
 #ifndef __SOCKET_H__
 #define __SOCKET_H__
@@ -25,7 +25,7 @@
 
 #define WANT_ACCEPTED (NETMON_WANT_ACCEPT | WANT_LASTING)
 
-/* The current task opens the connection: it is the owner from here on. */
+/* The current task opens the connection, and owns it from here on. */
 static __always_inline void set_owner(struct conn *conn)
 {
 	__u64 id = bpf_get_current_pid_tgid();
@@ -56,7 +56,7 @@ static __always_inline void send_listen(struct sock *sk, const struct conn *conn
 	}
 }
 
-/* The target in the memory of the task that is in connect(); false if it is not. */
+/* The target in the memory of the current task; false unless it is in connect(). */
 static __always_inline bool connect_target(struct target *to)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
@@ -67,8 +67,8 @@ static __always_inline bool connect_target(struct target *to)
 }
 
 /*
- * A cgroup program may have changed where connect() goes to. The unspecified address stands for
- * this host.
+ * A cgroup program may have rewritten the target of connect(). The unspecified address is skipped:
+ * it stands for this host.
  */
 static __always_inline void report_asked(const struct conn *conn)
 {
@@ -96,8 +96,9 @@ static __always_inline void report_asked(const struct conn *conn)
 }
 
 /*
- * The rest of what has begun, once it has an owner. A function of its own, as what follows
- * set_owner() always is: its stack is then not under that of the process record.
+ * The rest of handle_opening(), once there is an owner. Not inlined, like everything that follows
+ * set_owner(): the stack space of its locals would otherwise be in use while the process record is
+ * built.
  */
 static __noinline void begin(struct sock *sk, struct conn *conn, int newstate)
 {
@@ -109,7 +110,7 @@ static __noinline void begin(struct sock *sk, struct conn *conn, int newstate)
 			send_request(conn);
 	}
 	announce_reopen(sk);
-	/* An attempt that connect() was to report and did not: its return was not seen. */
+	/* A stale attempt: connect() was to report its failure, but we missed the return. */
 	if (conn_of(sk))
 		conn_claim(sk, NULL);
 	if (config.want & NETMON_WANT_STATE)
@@ -119,7 +120,7 @@ static __noinline void begin(struct sock *sk, struct conn *conn, int newstate)
 	conn_insert(sk, conn);
 }
 
-/* What is known before its owner is; false if it is not to be reported. */
+/* The part of handle_opening() that needs no owner. False if the socket is not to be traced. */
 static __noinline bool prepare_opening(struct sock *sk, struct conn *conn, int newstate)
 {
 	bool listens = newstate == TCP_LISTEN;
@@ -135,7 +136,7 @@ static __noinline bool prepare_opening(struct sock *sk, struct conn *conn, int n
 	conn->cookie = listens ? cookie_of_listener(sk) : bpf_get_socket_cookie(sk);
 	if (!listens)
 		conn->flags |= NETMON_FLAG_EGRESS;
-	/* MPTCP keeps the target to itself until a subflow has connected. */
+	/* An MPTCP socket does not have the target until a subflow has connected. */
 	if (!listens && conn->flags & NETMON_FLAG_MPTCP && connect_target(&to))
 		fill_flow(&conn->flow, sk, &to);
 	else
@@ -163,9 +164,9 @@ static __always_inline void handle_opening(struct sock *sk, int newstate)
 }
 
 /*
- * With TCP_FASTOPEN_CONNECT and a cookie at hand connect() has sent nothing, the first write has.
- * When it has the kernel knows by the segment that was acknowledged, if SACK is on; else it is not
- * known.
+ * With TCP_FASTOPEN_CONNECT and a cached cookie, connect() sends nothing; the first write sends the
+ * SYN. If SACK is on, RACK has its time, from the segment that was acknowledged. Otherwise it is
+ * unknown.
  */
 static __always_inline __u64 syn_sent_at(struct sock *sk, const struct conn *conn, __u64 now)
 {
@@ -185,7 +186,7 @@ static __always_inline void handle_connected(struct sock *sk, struct conn *conn)
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct netmon_event *e;
 
-	/* MPTCP learns only now between which ends. */
+	/* MPTCP gets its addresses and ports only now. */
 	if (conn->flags & NETMON_FLAG_MPTCP)
 		fill_flow(&conn->flow, sk, NULL);
 	else
@@ -208,24 +209,24 @@ static __always_inline void handle_connected(struct sock *sk, struct conn *conn)
 		conn_claim(sk, NULL);
 }
 
-/* -> ESTABLISHED. Nothing is known yet of a listener's child, which waits for its accept. */
+/* -> ESTABLISHED. A listener's child has no entry yet; it waits for its accept(). */
 static __always_inline void handle_established(struct sock *sk, int oldstate)
 {
 	struct conn *conn = conn_of(sk);
 
 	if (!conn) {
-		/* Who accepts it without holding its lock cannot make a cookie. */
+		/* Generate the cookie: at accept() the socket is not locked and we cannot. */
 		if (config.tracepoints && oldstate != TCP_SYN_SENT && is_tcp(sk))
 			bpf_get_socket_cookie(sk);
 	} else if (conn->phase != PHASE_OPEN && conn->flags & NETMON_FLAG_EGRESS) {
 		handle_connected(sk, conn);
 	} else if (!(conn->flags & NETMON_FLAG_EGRESS)) {
-		/* accepted before, as Fast Open does */
+		/* accepted before the handshake completed, as with Fast Open */
 		conn->since = bpf_ktime_get_boot_ns();
 	}
 }
 
-/* The process that sends the FIN or the RST, when that is not the owner. */
+/* Note the process that sends the FIN or RST, if it is not the owner. */
 static __always_inline void note_closer(struct conn *conn)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -234,13 +235,13 @@ static __always_inline void note_closer(struct conn *conn)
 		return;
 	if (conn->pid != (__u32)task->tgid)
 		conn->closer = current_image();
-	else if (!conn->image) /* its record was lost; now there may be room */
+	else if (!conn->image) /* its record was lost; there may be room now */
 		conn->image = current_image();
 }
 
 /*
- * Its way out of SYN_SENT went unseen: the kernel has skipped that program run, or an iterator met
- * it just then.
+ * The transition out of SYN_SENT was missed: the kernel skipped the program, or an iterator found
+ * the socket just then.
  */
 static __always_inline void catch_up(struct conn *conn, int oldstate)
 {
@@ -251,7 +252,7 @@ static __always_inline void catch_up(struct conn *conn, int oldstate)
 	}
 }
 
-/* -> FIN_WAIT1 or LAST_ACK: always in the task that calls close() or shutdown(). */
+/* -> FIN_WAIT1 or LAST_ACK: always in the context of the task that calls close() or shutdown(). */
 static __always_inline void handle_closing(struct sock *sk, int oldstate)
 {
 	struct conn *conn = conn_of(sk);
@@ -266,8 +267,8 @@ static __always_inline void handle_closing(struct sock *sk, int oldstate)
 }
 
 /*
- * The socket leaves SYN_SENT inside connect(), before a SYN was sent: no port was free, say.
- * connect() is about to return the error. A caller that closes has set sk_shutdown.
+ * The socket leaves SYN_SENT inside connect() before a SYN was sent, for example because no port
+ * was free; connect() is about to return the error. A caller that closes has set sk_shutdown.
  */
 static __always_inline bool dies_in_connect(struct sock *sk, const struct conn *conn)
 {
@@ -290,9 +291,9 @@ static __always_inline void send_failure(const struct conn *conn, int error)
 }
 
 /*
- * A connection ends that nothing is known of, although everything is asked for: the program that
- * would have seen it begin was skipped. That loses its first event, and this one. A child that is
- * still in its listener's queue has no socket: its accept() is to come, or never comes.
+ * A connection ends without an entry although everything is traced: the program that would have
+ * seen it open was skipped. Two events are lost, the opening and this close. A child that is still
+ * in its listener's accept queue has no socket; its accept() may still come.
  */
 static __always_inline void count_unopened(struct sock *sk, int oldstate)
 {
@@ -320,8 +321,8 @@ static __always_inline void count_unopened(struct sock *sk, int oldstate)
 }
 
 /*
- * The memory of a connection is about to be freed. Where a task has locked it, it had its socket:
- * a listener that goes frees what is in its queue with only the spinlock held.
+ * A connection's socket is about to be freed. If a task has locked it, a process had it open: a
+ * listener that is closed frees the children in its accept queue with only the spinlock held.
  */
 static __always_inline void handle_destroyed(struct sock *sk)
 {
@@ -331,7 +332,7 @@ static __always_inline void handle_destroyed(struct sock *sk)
 		count_unclaimed(unique);
 }
 
-/* Send the last event. A function of its own, for what is on its stack. */
+/* Send the last event. Not inlined, to keep its locals off the caller's stack. */
 static __noinline void finish(struct sock *sk, int oldstate)
 {
 	struct conn conn;
@@ -343,15 +344,15 @@ static __noinline void finish(struct sock *sk, int oldstate)
 		send_close(sk, &conn, oldstate);
 	} else {
 		attempt_ended(conn.cookie);
-		/* without an error the caller gave up */
+		/* no error: the caller gave up */
 		error = READ(sock, sk, sk_err);
 		send_failure(&conn, error ? error : conn.error);
 	}
 }
 
 /*
- * A subflow of an MPTCP connection that does not come up. The connection is closed before its own
- * sk_err is set, and by then the subflow's has been read, which clears it.
+ * An MPTCP subflow failed to connect. The MPTCP socket is closed before its own sk_err is set; by
+ * then the subflow's sk_err has been read, which clears it.
  */
 static __always_inline void note_subflow_failure(struct sock *sk, int error)
 {
@@ -365,7 +366,7 @@ static __always_inline void note_subflow_failure(struct sock *sk, int error)
 		fill_flow(&conn->flow, sk, NULL);
 }
 
-/* -> CLOSE: the end, with the final counts; sk_err is why, if it was not closed in order. */
+/* -> CLOSE: the end, with final counters. sk_err is the reason unless the close was orderly. */
 static __always_inline void handle_closed(struct sock *sk, int oldstate, bool second)
 {
 	struct conn *conn;
@@ -388,7 +389,7 @@ static __always_inline void handle_closed(struct sock *sk, int oldstate, bool se
 		conn->phase = PHASE_FAILED;
 		return;
 	}
-	/* tcp_abort(), of `ss -K` and the like, acts in the task that asks for it */
+	/* tcp_abort() (`ss -K` and the like) runs in the context of the requesting task */
 	if (sk->sk_lock.owned && (!sk->sk_err || sk->sk_err == ECONNABORTED) &&
 	    (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT))
 		note_closer(conn);
@@ -396,8 +397,8 @@ static __always_inline void handle_closed(struct sock *sk, int oldstate, bool se
 }
 
 /*
- * The listener of the accept system call the task is in, or NULL if it is in another. Nothing
- * leads from the child to it.
+ * The listener of the current accept() call, or NULL if the task is in another call. The child has
+ * no pointer to its listener.
  */
 static __always_inline struct sock *current_listener(void)
 {
@@ -412,8 +413,8 @@ static __always_inline struct sock *current_listener(void)
 }
 
 /*
- * When the child was established: the kernel notes the microsecond for its receive buffer, and
- * again when data is read, which cannot happen before the accept.
+ * When the child became established. The kernel takes this timestamp for receive buffer tuning and
+ * updates it when data is read, which cannot happen before accept().
  */
 static __always_inline __u64 established_at(struct sock *sk, const struct conn *conn, __u64 now)
 {
@@ -441,7 +442,7 @@ static __always_inline void send_accept(const struct conn *conn, __u64 now, stru
 	send_event(e);
 }
 
-/* Keep what was accepted, and was reported: it may be closed already. */
+/* Track a connection whose accept() was reported. It may already be closed. */
 static __noinline void track_accepted(struct sock *sk, struct conn *conn)
 {
 	int left;
@@ -456,7 +457,7 @@ static __noinline void track_accepted(struct sock *sk, struct conn *conn)
 }
 
 /*
- * accept() returned `sk` to the current task. `listener` may be NULL: it is looked for. In the
+ * accept() returned `sk` to the current task. If `listener` is NULL it is looked up. In the
  * tracepoint set the socket is not locked, and may be closing on another CPU.
  */
 static __always_inline void handle_accepted(struct sock *sk, struct sock *listener, __u64 cookie)
@@ -487,9 +488,9 @@ static __always_inline void handle_accepted(struct sock *sk, struct sock *listen
 }
 
 /*
- * connect() failed with `error` before any SYN left, in the connecting task. The socket no longer
- * knows where to; `to` does, unless there is only what is known already. True, if it is to be
- * reported and has no owner yet.
+ * connect() failed with `error` before a SYN was sent; runs in the connecting task. The socket no
+ * longer has the target. `to` is the target, or NULL if it is unknown, when only an existing entry
+ * can be reported. Returns true if the failure is still to be reported and needs an owner.
  */
 static __always_inline bool prepare_failed(struct conn *conn, struct sock *sk,
 					   const struct target *to, int error, __u64 cookie)
@@ -505,7 +506,7 @@ static __always_inline bool prepare_failed(struct conn *conn, struct sock *sk,
 			send_failure(conn, error);
 		return false;
 	}
-	/* An address of another kind: no connection was attempted. */
+	/* Another address family: no connection was attempted. */
 	if (!to || to->family != READ(sock, sk, __sk_common.skc_family))
 		return false;
 	index = admit_current();
@@ -522,7 +523,7 @@ static __always_inline bool prepare_failed(struct conn *conn, struct sock *sk,
 	return true;
 }
 
-/* Without a SYN there is nothing that could have taken time: `since` is 0. */
+/* Without a SYN there is no duration: `since` is 0. */
 static __noinline void report_failed(struct sock *sk, const struct conn *conn, int error)
 {
 	if (!conn)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * -e state: each single step of a socket. Under its lock.
+ * -e state: every state transition of a socket. Runs under the socket lock.
  */
 #ifndef __STATE_H__
 #define __STATE_H__
@@ -14,7 +14,7 @@
 #include "filter_conn.h"
 #include "conn.h"
 
-/* Children of listeners that wait for their accept. */
+/* Children in their listener's accept queue. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -37,7 +37,7 @@ static __always_inline void report_state(struct conn *conn, int oldstate, int ne
 	conn->state = newstate;
 }
 
-/* A function of its own, for what is on its stack. */
+/* Not inlined, to keep its locals off the caller's stack. */
 static __noinline void begin_waiting(struct sock *sk)
 {
 	struct conn conn = {.cookie = bpf_get_socket_cookie(sk), .flags = flags_of(sk)};
@@ -57,7 +57,7 @@ static __noinline void begin_waiting(struct sock *sk)
 		count_lost(NETMON_LOST_TABLE);
 }
 
-/* When the child began, that is now accepted: its changes of state may have been reported. */
+/* When the child that is now accepted began: its transitions may already have been reported. */
 static __always_inline __u64 begun_waiting(struct sock *sk, __u64 now)
 {
 	__u64 key = (__u64)sk;
@@ -70,9 +70,9 @@ static __always_inline __u64 begun_waiting(struct sock *sk, __u64 now)
 }
 
 /*
- * A step of a socket that is traced, or waits to be. While the filter has not had its last word,
- * for it waits for the local port or for the process that will accept, steps are not reported: the
- * socket may never be asked for.
+ * A transition of a socket that is or may be traced. While the filter is undecided, because it
+ * needs the local port or the accepting process, transitions are not reported: the socket may yet
+ * be rejected.
  */
 static __always_inline void handle_step(struct sock *sk, int oldstate, int newstate, bool second)
 {

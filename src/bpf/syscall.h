@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Which system call the current task is in.
+ * The system call that the current task is in.
  */
 #ifndef __SYSCALL_H__
 #define __SYSCALL_H__
@@ -10,10 +10,10 @@
 #include "consts.h"
 #include "read.h"
 
-/* Of the registers on a task's stack, which may be no more than an address to the verifier. */
+/* From the registers saved on a task's stack; to the verifier, `regs` may be a mere scalar. */
 #define READ_SYSCALL_NR(regs) ((long)READ(pt_regs, regs, SYSCALL_NR_MEMBER))
 
-/* A 32-bit program: its system calls have other numbers. */
+/* A 32-bit task has different system call numbers. */
 static __always_inline bool is_compat(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();

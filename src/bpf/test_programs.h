@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Programs for the tests (cargo feature `test-programs`), attached to nothing: BPF_PROG_TEST_RUN
- * runs them on made-up cases.
+ * Programs for the tests (cargo feature `test-programs`). tcptrace does not attach them; the filter
+ * programs are run with BPF_PROG_TEST_RUN on made-up cases.
  */
 #ifndef __TEST_PROGRAMS_H__
 #define __TEST_PROGRAMS_H__
@@ -12,7 +12,7 @@
 #include "filter.h"
 #include "filter_process.h"
 
-/* A case to evaluate, as if it were a process and its connection. */
+/* A made-up process and its connection. */
 struct filter_case {
 	struct filter_who who;
 	struct filter_flow flow;
@@ -42,10 +42,10 @@ int on_filter_case(struct __sk_buff *skb)
 	return filter_verdict(&left);
 }
 
-/* A cgroup, as the names on the way to the root: cgroup2, an empty name, cgroup v1. */
+/* Cgroup names from the innermost up to the root: cgroup2, an empty name, cgroup v1. */
 struct container_case {
 	__u8 name[NETMON_CGROUP_PARTS][NETMON_NAME_MAX];
-	__u8 container[FILTER_TEXT_MAX + 1]; /* the answer */
+	__u8 container[FILTER_TEXT_MAX + 1]; /* result */
 	__u8 reserved;
 };
 
@@ -80,7 +80,7 @@ int on_container_case(struct __sk_buff *skb)
 _Static_assert(sizeof(struct container_case) == NETMON_CGROUP_PARTS * NETMON_NAME_MAX + 256,
 	       "container_case has no padding");
 
-/* What others attach to cgroups: 198.51.100.1 is somewhere else, and 198.51.100.2 is forbidden. */
+/* Stands in for another tool: 198.51.100.1 goes to 127.0.0.1, 198.51.100.2 is refused. */
 SEC("?cgroup/connect4")
 int on_test_connect(struct bpf_sock_addr *ctx)
 {
@@ -91,7 +91,7 @@ int on_test_connect(struct bpf_sock_addr *ctx)
 
 __u32 test_losses = 0;
 
-/* The first large packet is lost. */
+/* Drops the first large packet. */
 SEC("?cgroup_skb/ingress")
 int on_test_loss(struct __sk_buff *skb)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The kernel types the programs read, and of each type only the members they read.
+ * The kernel types that the programs read, with only the members they read.
  *
- * Nothing here depends on offsets: every access is relocated at load time against
- * the running kernel's BTF (preserve_access_index). A name after three underscores
- * is a flavour: the same kernel type as another release spells it.
+ * Nothing here depends on offsets: every access is relocated at load time against the running
+ * kernel's BTF (preserve_access_index). A suffix after three underscores makes a flavour: the same
+ * kernel type as declared by another release.
  */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -24,7 +24,7 @@ typedef __s32 s32;
 typedef __s64 s64;
 typedef __u16 __be16;
 typedef __u32 __be32;
-typedef __u32 __wsum; /* libbpf's list of helpers wants it */
+typedef __u32 __wsum; /* needed by libbpf's helper declarations */
 typedef _Bool bool;
 typedef int pid_t;
 
@@ -56,7 +56,7 @@ enum {
 	BPF_RB_PROD_POS = 3,
 };
 
-/* asked for by name: whether a helper exists */
+/* to test by name whether a helper exists */
 enum bpf_func_id {
 	BPF_FUNC_loop = 181,
 };
@@ -117,7 +117,7 @@ typedef struct {
 	u32 val;
 } kgid_t;
 
-/* eight bytes on every kernel: u32 cap[2] up to 6.2, u64 val since */
+/* eight bytes on every kernel: u32 cap[2] up to 6.2, u64 val since then */
 typedef struct {
 	u64 val;
 } kernel_cap_t;
@@ -235,11 +235,11 @@ struct sk_buff {
 	u16 network_header;
 };
 
-/* what TCP keeps in sk_buff.cb */
+/* TCP's part of sk_buff.cb */
 struct tcp_skb_cb {
 	u32 seq;
 	u32 end_seq;
-	u8 tcp_flags; /* more since 6.16, of which these are the low ones */
+	u8 tcp_flags; /* wider since 6.16; these are the low bits */
 };
 
 struct request_sock {
@@ -247,7 +247,7 @@ struct request_sock {
 	u8 num_retrans;
 };
 
-/* with other reasons, and fewer, in each kernel */
+/* the reasons and their numbers differ between kernels */
 enum skb_drop_reason {
 	SKB_DROP_REASON_TCP_LISTEN_OVERFLOW = 40,
 };
@@ -397,7 +397,7 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
-/* the numbers depend on the configuration and are relocated */
+/* the numbers depend on the kernel configuration and are relocated */
 enum cgroup_subsys_id {
 	pids_cgrp_id,
 	memory_cgrp_id,
@@ -475,7 +475,7 @@ struct io_kiocb {
 
 #pragma clang attribute pop
 
-/* arch/x86/include/asm/ptrace.h and its like: what PT_REGS_PARM1_SYSCALL() reads */
+/* arch/x86/include/asm/ptrace.h and the like: what PT_REGS_PARM1_SYSCALL() reads */
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax;
