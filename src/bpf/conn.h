@@ -377,6 +377,11 @@ static __always_inline __u64 cookie_of_listener(struct sock *sk)
 	return is_mptcp(sk) ? cookie_now(sk) : bpf_get_socket_cookie(sk);
 }
 
+static __always_inline __u32 ifindex_of(struct sock *sk)
+{
+	return READ(sock, sk, __sk_common.skc_bound_dev_if);
+}
+
 static __always_inline __u8 flags_of(struct sock *sk)
 {
 	return is_mptcp(sk) ? NETMON_FLAG_MPTCP : 0;

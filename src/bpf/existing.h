@@ -127,7 +127,7 @@ static __always_inline void handle_existing_socket(struct seq_file *seq, struct 
 	fresh.flags = NETMON_FLAG_EXISTING | flags_of(sk);
 	if (state != TCP_LISTEN && !is_passive(sk))
 		fresh.flags |= NETMON_FLAG_EGRESS;
-	fresh.ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
+	fresh.ifindex = ifindex_of(sk);
 	fresh.begun = config.start;
 	fresh.cookie = state == TCP_LISTEN ? cookie_of_listener(sk) : bpf_get_socket_cookie(sk);
 	fill_flow(&fresh.flow, sk, NULL);

@@ -64,7 +64,7 @@ static __noinline void send_unowned_retransmit(struct sock *sk, struct sk_buff *
 
 	conn.cookie = cookie_now(sk);
 	conn.flags = flags_of(sk);
-	conn.ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
+	conn.ifindex = ifindex_of(sk);
 	conn.begun = bpf_ktime_get_boot_ns();
 	fill_flow(&conn.flow, sk, NULL);
 	if (admit_unowned(sk, &conn))

@@ -143,7 +143,7 @@ static __noinline bool prepare_opening(struct sock *sk, struct conn *conn, int n
 		fill_flow(&conn->flow, sk, NULL);
 	if (!admit_flow(index, sk, conn, listens))
 		return false;
-	conn->ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
+	conn->ifindex = ifindex_of(sk);
 	conn->begun = bpf_ktime_get_boot_ns();
 	if (listens)
 		conn->phase = PHASE_LISTEN;
@@ -478,7 +478,7 @@ static __always_inline void handle_accepted(struct sock *sk, struct sock *listen
 	fill_flow(&conn.flow, sk, NULL);
 	if (!admit_flow(index, sk, &conn, true))
 		return;
-	conn.ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
+	conn.ifindex = ifindex_of(sk);
 	conn.begun = begun_waiting(sk, now);
 	conn.since = established_at(sk, &conn, now);
 	set_owner(&conn);
@@ -518,7 +518,7 @@ static __always_inline bool prepare_failed(struct conn *conn, struct sock *sk,
 	fill_flow(&conn->flow, sk, to);
 	if (!admit_flow(index, sk, conn, true))
 		return false;
-	conn->ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
+	conn->ifindex = ifindex_of(sk);
 	conn->begun = bpf_ktime_get_boot_ns();
 	return true;
 }

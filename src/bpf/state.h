@@ -43,7 +43,7 @@ static __noinline void begin_waiting(struct sock *sk)
 	struct conn conn = {.cookie = bpf_get_socket_cookie(sk), .flags = flags_of(sk)};
 	__u64 key = (__u64)sk;
 
-	conn.ifindex = READ(sock, sk, __sk_common.skc_bound_dev_if);
+	conn.ifindex = ifindex_of(sk);
 	conn.begun = bpf_ktime_get_boot_ns();
 	fill_flow(&conn.flow, sk, NULL);
 	if (!started || (!(filter.fields & FILTER_PROCESS) && !admit_unowned(sk, &conn)))
