@@ -57,9 +57,9 @@ static __always_inline void fill_counts(struct netmon_event *e, struct sock *sk,
 }
 
 /*
- * sk_err, if it is what ended the connection. It may also be left over from an ICMP error that
- * IP_RECVERR stored or from a sockmap (EPIPE), with the connection then closed in an orderly way or
- * reset by its own process. tcp_reset() sets EPIPE in CLOSE_WAIT only.
+ * sk_err, if it is what ended the connection. It may be stale: set earlier by an ICMP error that
+ * IP_RECVERR kept or by a sockmap (EPIPE), after which the connection was closed in an orderly way
+ * or reset by its own process. tcp_reset() sets EPIPE in CLOSE_WAIT only.
  */
 static __always_inline int ending_error(struct sock *sk, int oldstate, __u16 flags)
 {

@@ -51,9 +51,9 @@ struct dns_segment {
 /*
  * Is the source port a DNS port? Nearly all packets stop here.
  *
- * The kernel has pulled the headers, up to and including the transport header, into the linear area
- * before it looked up the socket, so they can be accessed directly. For IPv6 extension headers,
- * transport_header is right because the kernel has parsed them.
+ * The kernel pulls the headers, up to and including the transport header, into the linear area
+ * before it looks up the socket, so they can be read in place. With IPv6 extension headers,
+ * transport_header is right because the kernel has already parsed them.
  */
 static __always_inline bool dns_port(struct __sk_buff *skb, struct dns_segment *segment)
 {

@@ -155,7 +155,7 @@ int BPF_PROG(on_refused_v6, struct sock *sk, struct sockaddr *addr, int addr_len
 /*
  * The last transition that on_state handled on each CPU, kept separately for tasks and softirqs: a
  * softirq may run between a task's two programs. If the task is preempted between them, it may find
- * the mark of another one. on_state_second then runs for nothing, but reports nothing twice.
+ * another task's mark. on_state_second then runs for nothing, but reports nothing twice.
  */
 #define MARKS 256
 struct mark {

@@ -165,7 +165,7 @@ static __always_inline void handle_opening(struct sock *sk, int newstate)
 
 /*
  * With TCP_FASTOPEN_CONNECT and a cached cookie, connect() sends nothing; the first write sends the
- * SYN. If SACK is on, RACK has its time, from the segment that was acknowledged. Otherwise it is
+ * SYN. If SACK is on, RACK has kept the send time of the acknowledged segment; otherwise it is
  * unknown.
  */
 static __always_inline __u64 syn_sent_at(struct sock *sk, const struct conn *conn, __u64 now)
@@ -215,7 +215,7 @@ static __always_inline void handle_established(struct sock *sk, int oldstate)
 	struct conn *conn = conn_of(sk);
 
 	if (!conn) {
-		/* Generate the cookie: at accept() the socket is not locked and we cannot. */
+		/* Generate the cookie now: at accept() the socket is not locked, and we cannot. */
 		if (config.tracepoints && oldstate != TCP_SYN_SENT && is_tcp(sk))
 			bpf_get_socket_cookie(sk);
 	} else if (conn->phase != PHASE_OPEN && conn->flags & NETMON_FLAG_EGRESS) {
