@@ -72,7 +72,7 @@ fn main() {
     let extent =
         if smoke { Extent { rounds: 1, connections: 500 } } else { Extent { rounds: 5, connections: 5_000 } };
     println!(
-        "{} rounds of {} connections over loopback, both ends traced; medians. Reader's CPU in us for each line, or event",
+        "{} rounds of {} connections over loopback, both ends traced; medians. CPU of the reader in us per line or event",
         extent.rounds, extent.connections
     );
     println!(
@@ -105,7 +105,7 @@ fn main() {
     });
     fs::create_dir_all("target").expect("target");
     fs::write(JSON, format!("{document:#}\n")).expect("write the figures");
-    println!("{JSON} has the figures");
+    println!("results in {JSON}");
     let lost: u32 = rows.iter().filter(|row| row.is_ours).filter_map(|row| row.lost).sum();
     if lost > 0 {
         eprintln!("tcptrace lost {lost} events");
