@@ -62,7 +62,10 @@ fn main() {
         ("64 rules of mixed attributes, the last one matches", of_yaml(&sixty_four_rules(&name))),
         ("100,000 addresses and 65,535 ports", of_yaml(&long_lists(port))),
     ] {
-        println!("{:>6} ns for evaluating the filter alone, including the process: {label}", judgement(&filter, &name));
+        println!(
+            "{:>6} ns for evaluating the filter alone, including the process: {label}",
+            judgement(&filter, &name)
+        );
     }
     fs::remove_dir_all(&folder).expect("remove the folder");
 }

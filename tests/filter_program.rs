@@ -86,7 +86,7 @@ fn errors_show_the_position_and_a_suggestion() {
         ("daddr == \"10.0.0.0/33\"", 10, "0 to 32"),
         ("daddr == 10.0.0.1", 10, "in double quotes"),
         ("ipv4_dst == \"::1\"", 13, "is not IPv4"),
-        ("ipv6_dst == \"::ffff:10.0.0.1\"", 13, "is IPv4 here"),
+        ("ipv6_dst == \"::ffff:10.0.0.1\"", 13, "is an IPv4 address"),
         ("port == 65536", 9, "out of range"),
         ("port == \"9000-8000\"", 9, "did you mean \"8000-9000\"?"),
         ("port in [80, 443", 9, "unmatched `[`"),

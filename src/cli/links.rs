@@ -42,7 +42,7 @@ pub fn follow(filter: &mut Filter, path: &OsStr) -> Vec<String> {
         let others: Vec<_> = targets.into_iter().filter(|target| target != text).collect();
         for target in &others {
             note(format!(
-                "{} is a symbolic link on this host; processes running {} match as well",
+                "{} resolves to {} on this host, which matches as well",
                 shown(text),
                 shown(target)
             ));
@@ -133,12 +133,12 @@ mod tests {
         let others = [real.as_str(), "/usr/bin/curl"];
         let bin = root.join("bin");
         for (source, note) in [
-            ("binary_name == \"python3\"".to_owned(), "python3 is a symbolic link".to_owned()),
+            ("binary_name == \"python3\"".to_owned(), "python3 resolves to".to_owned()),
             (
                 format!("binary_path == \"{}/bin/python3\"", root.display()),
-                "/bin/python3 is a symbolic link".to_owned(),
+                "/bin/python3 resolves to".to_owned(),
             ),
-            (format!("binary_prefix == \"{}/bin/\"", root.display()), "/bin/ is a symbolic link".to_owned()),
+            (format!("binary_prefix == \"{}/bin/\"", root.display()), "/bin/ resolves to".to_owned()),
         ] {
             let (admits, notes) = admitted(&source, &bin, &others);
             assert_eq!(admits, [true, false], "{source}");
