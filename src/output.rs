@@ -66,7 +66,7 @@ pub struct Options {
     pub one_document: bool,
 }
 
-/// The sink of the format, or [`sink::Nothing`] if only a summary is wanted; `metadata` is for the envelope of odr.
+/// The sink of the format, or one that prints nothing if only a summary is wanted; `metadata` is for the envelope of odr.
 ///
 /// # Errors
 /// When the terminal's descriptor cannot be duplicated.
