@@ -114,10 +114,11 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     let signalled = if plan.command.is_empty() { catch_signals(named.is_none())? } else { Arc::default() };
     let mut next_output = next_output(named, !plan.command.is_empty(), &signalled)?;
 
+    let facts = host::facts();
+    load_error::check_memory(&facts, plan.ring_size)?;
     // Started early, so that it is ready by the time the programs are loaded.
     let containers = Reader::start(plan.sandbox)?;
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
-    let facts = host::facts();
     let config = TracerConfig {
         filter: program,
         events: plan.events,
@@ -133,7 +134,8 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     if plan.verbose {
         messages::log(&mut stderr(), &tracer::take_log());
     }
-    let mut tracer = started.map_err(|error| load_error::explain(error, &facts, plan.probes))?;
+    let mut tracer =
+        started.map_err(|error| load_error::explain(error, &facts, plan.probes, plan.ring_size))?;
     let machine = Machine::new(tracer.image_check()?, containers);
     let existing = ExistingSockets::read(&mut tracer, &machine)?;
     let deadline = plan.timeout.and_then(|timeout| Instant::now().checked_add(timeout));

@@ -13,6 +13,8 @@ pub struct Facts {
     pub release: String,
     /// The active mode in /sys/kernel/security/lockdown.
     pub lockdown: Option<String>,
+    /// The memory limit of our cgroup or its ancestors, in bytes.
+    pub memory_limit: Option<u64>,
 }
 
 /// Bit of CAP_NET_ADMIN, see capabilities(7).
@@ -48,14 +50,14 @@ pub fn facts() -> Facts {
         btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
         release: release(),
         lockdown: lockdown_mode(),
+        memory_limit: memory_limit(Path::new("/sys/fs/cgroup"), &read("/proc/self/cgroup")),
     }
 }
 
 /// How many nanoseconds CLOCK_BOOTTIME is ahead of the kernel's clock in this time namespace.
 pub fn boot_offset() -> i128 {
     // Does not exist before Linux 5.6, which had no time namespaces.
-    let text = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
-    boot_offset_in(&text).unwrap_or_default()
+    boot_offset_in(&read("/proc/self/timens_offsets")).unwrap_or_default()
 }
 
 fn boot_offset_in(text: &str) -> Option<i128> {
@@ -73,11 +75,33 @@ pub fn ignores(signal: i32) -> bool {
     (1..=64).contains(&signal) && mask("SigIgn:") >> (signal - 1) & 1 == 1
 }
 
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
 /// A hexadecimal mask in /proc/self/status.
 fn mask(name: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = read("/proc/self/status");
     let hex = status.lines().find_map(|line| line.strip_prefix(name));
     hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default()
+}
+
+/// The lowest limit, in bytes, from our cgroup up to the root of its hierarchy, of either version.
+fn memory_limit(root: &Path, groups: &str) -> Option<u64> {
+    let limit = |line: &str| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (hierarchy, file) = match fields.next()? {
+            "" => (root.to_owned(), "memory.max"),
+            names if names.split(',').any(|name| name == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
+            _ => return None,
+        };
+        let groups = Path::new(fields.next()?.strip_prefix('/')?).ancestors();
+        let limits = groups.map(|group| fs::read_to_string(hierarchy.join(group).join(file)));
+        limits.filter_map(|text| text.ok()?.trim().parse().ok()).min()
+    };
+    groups.lines().filter_map(limit).min()
 }
 
 /// The word in brackets in `none [integrity] confidentiality`.
@@ -90,6 +114,26 @@ fn lockdown_mode() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lowest_limit_of_memory_counts() {
+        let root = tempfile::tempdir().expect("a folder");
+        for (group, limit) in [
+            ("memory/docker/web/memory.limit_in_bytes", "9223372036854771712"),
+            ("memory/docker/memory.limit_in_bytes", "50331648"),
+            ("a.slice/b/memory.max", "max"),
+            ("a.slice/memory.max", "67108864"),
+        ] {
+            let path = root.path().join(group);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+            fs::write(path, format!("{limit}\n")).expect("write");
+        }
+        let limit = |groups| memory_limit(root.path(), groups);
+        assert_eq!(limit("4:cpu,memory:/docker/web\n0::/\n"), Some(48 << 20));
+        assert_eq!(limit("0::/a.slice/b\n"), Some(64 << 20));
+        // of the host, whose groups are not shown here
+        assert_eq!(limit("0::/../c\n9:name=systemd:/x\n"), None);
+    }
 
     #[test]
     fn offsets_of_a_time_namespace() {

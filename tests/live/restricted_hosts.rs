@@ -2,19 +2,21 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
+    thread,
+    time::Instant,
 };
 
 use crate::common::{
-    self, Launch, Trace, all,
-    harness::{in_guest, trial},
+    self, Launch, PATIENCE, Trace, all,
+    harness::{in_guest, skipped, trial},
     net::Pair,
     net::V4,
     net::V6,
-    the,
+    probes, the,
 };
-use libtest_mimic::Trial;
+use libtest_mimic::{Completion, Trial};
 
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
@@ -66,6 +68,59 @@ fn file(path: &str) -> String {
 fn trampolines_work() -> bool {
     let output = common::tcptrace().args(["--probes", "trampoline", "--timeout", "1ms"]).output();
     output.expect("start tcptrace").status.success()
+}
+
+/// A cgroup with a memory limit, removed on drop; none without a memory controller.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    fn new(name: &str, limit: u64) -> Option<MemoryGroup> {
+        let versions = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+        versions.iter().find_map(|(root, file)| {
+            let path = Path::new(root).join(format!("tcptrace-test-{}-{name}", std::process::id()));
+            fs::create_dir(&path).ok()?;
+            let group = MemoryGroup(path);
+            // The file exists only if the controller is enabled.
+            fs::OpenOptions::new().write(true).open(group.0.join(file)).ok()?;
+            fs::write(group.0.join(file), limit.to_string()).expect("set the limit");
+            Some(group)
+        })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo 0 > \"$0\" && exec \"$@\""]).arg(self.0.join("cgroup.procs"));
+        command.arg(env!("CARGO_BIN_EXE_tcptrace"));
+        command
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // A process that has just exited may briefly remain in it.
+        let deadline = Instant::now() + PATIENCE;
+        while fs::remove_dir(&self.0).is_err() && Instant::now() < deadline {
+            thread::yield_now();
+        }
+    }
+}
+
+fn a_cgroup_with_little_memory() -> Completion {
+    const MB: u64 = 1 << 20;
+    for limit in [16, 48, 64] {
+        let Some(group) = MemoryGroup::new(&limit.to_string(), limit * MB) else {
+            return skipped("no cgroup has a memory controller here");
+        };
+        let line = refused(&mut group.command());
+        let expected =
+            format!("is limited to {limit} MB of memory; tcptrace needs 76 MB, of which --ring-size is 32");
+        assert!(line.contains(&expected), "{line}");
+    }
+    // The stated amount is enough, even if most is loaded.
+    let group = MemoryGroup::new("enough", 45 * MB).expect("a cgroup");
+    let launch = Launch::with(group.command()).args(["-e", "all", "--existing", "--ring-size", "1M"]);
+    drop(launch.args(["--probes", &probes()]).start());
+    Completion::Completed
 }
 
 fn without_capabilities_the_error_reports_both() {
@@ -196,6 +251,7 @@ fn pid_filters_are_rejected_in_a_pid_namespace() {
 pub fn tests() -> Vec<Trial> {
     let here = module_path!();
     vec![
+        trial(here, "a_cgroup_with_little_memory", a_cgroup_with_little_memory),
         trial(
             here,
             "without_capabilities_the_error_reports_both",
