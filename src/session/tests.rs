@@ -115,6 +115,46 @@ impl Host for Clock {
     }
 }
 
+/// The clocks, in seconds since boot and since 1970, for each read of the source.
+struct Clocks(RefCell<VecDeque<(u64, u64)>>);
+
+const SECOND: u64 = 1_000_000_000;
+
+impl Host for Clocks {
+    fn wall_offset(&self) -> i128 {
+        let (boot, wall) = self.0.borrow()[0];
+        (i128::from(wall) - i128::from(boot)) * i128::from(SECOND)
+    }
+
+    fn boot_time(&self) -> BootTime {
+        if self.0.borrow().len() > 1 {
+            self.0.borrow_mut().pop_front();
+        }
+        BootTime(self.0.borrow()[0].0 * SECOND)
+    }
+
+    fn args(&self, _: &Process) -> Option<String> {
+        None
+    }
+
+    fn container(&self, _: &str) -> Option<Rc<Container>> {
+        None
+    }
+}
+
+/// A sink that records the second since 1970 of each event.
+struct Seconds(Vec<i128>);
+
+impl Sink for Seconds {
+    fn begin(&mut self, _: &mut Vec<u8>) {}
+
+    fn write(&mut self, record: &Record, _: &mut Vec<u8>) {
+        self.0.push(record.wall_ns / i128::from(SECOND));
+    }
+
+    fn end(&mut self, _: &mut Vec<u8>) {}
+}
+
 /// A format that prints only the cookie of each event.
 struct Cookies;
 
@@ -137,10 +177,12 @@ fn connects(cookies: std::ops::Range<u64>) -> Vec<Vec<u8>> {
 }
 
 fn run_into(source: &mut Script, stop: Stop, existing: ExistingSockets, output: OwnedFd) -> Summary {
-    run_through(source, stop, existing, output, &mut || None)
+    run_on(&Clock, &mut Cookies, source, stop, existing, output, &mut || None)
 }
 
-fn run_through(
+fn run_on(
+    host: &impl Host,
+    sink: &mut dyn Sink,
     source: &mut Script,
     stop: Stop,
     existing: ExistingSockets,
@@ -150,8 +192,8 @@ fn run_through(
     let mut output = Writer::new(output);
     let session = Session {
         source,
-        host: &Clock,
-        sink: &mut Cookies,
+        host,
+        sink,
         output: &mut output,
         next_output,
         stop,
@@ -198,7 +240,7 @@ fn another_output_takes_what_comes_from_then_on() {
     let [first, second] = <[OwnedFd; 2]>::try_from(writers).expect("two");
     let mut outputs = [None, None, Some(second)].into_iter();
     let existing = ExistingSockets::default();
-    run_through(&mut source, stop, existing, first, &mut || outputs.next().flatten());
+    run_on(&Clock, &mut Cookies, &mut source, stop, existing, first, &mut || outputs.next().flatten());
     let texts = readers.into_iter().map(|reader| std::io::read_to_string(std::fs::File::from(reader)));
     let texts: Vec<String> = texts.map(|text| text.expect("text")).collect();
     assert_eq!(texts, ["begin\n1\n2\n3\n", "begin\n4\n5\nend\n"]);
@@ -286,4 +328,21 @@ fn processes_are_swept_when_there_are_many() {
     assert_eq!(summary.images, most);
     let sweeps = source.asked.borrow().iter().filter(|asked| **asked == Asked::InUse).count();
     assert_eq!(sweeps, 1);
+}
+
+/// Both clocks include suspends; setting the wall clock affects the events read afterwards.
+#[test]
+fn times_survive_a_suspend_and_follow_the_wall_clock() {
+    let at = |second: u64| {
+        let raw = samples::raw_event(kinds::NETMON_KIND_CONNECT, second);
+        samples::bytes(&crate::tracer::layout::netmon_event { time: second * SECOND, ..raw })
+    };
+    let mut source = Script::new(vec![vec![at(9)], vec![at(10), at(3611)], vec![at(3612)]]);
+    // an hour of suspend; then the wall clock is set a day ahead
+    let readings = [(0, 0), (10, 1010), (3612, 4612), (3613, 91_013)];
+    let (host, mut sink) = (Clocks(RefCell::new(readings.into())), Seconds(Vec::new()));
+    let (_reader, writer) = nix::unistd::pipe().expect("a pipe");
+    let stop = until_finished(&source);
+    run_on(&host, &mut sink, &mut source, stop, ExistingSockets::default(), writer, &mut || None);
+    assert_eq!(sink.0, [1009, 1010, 4611, 91_012]);
 }
