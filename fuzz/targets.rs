@@ -12,7 +12,7 @@ use tcptrace::{
     },
     hostile::is_hostile,
     output::{self, Format, Metadata, Options, Sink},
-    process::ProcessTable,
+    process::{ProcessTable, container::metadata},
     record::Record,
     recording::line::Reader,
     tracer::wire::{Decoded, decode},
@@ -32,6 +32,7 @@ pub const TARGETS: &[Target] = &[
     ("predicate", predicate),
     ("yaml", yaml),
     ("recording", recording),
+    ("container", container),
 ];
 
 /// Decodes one record of the ring.
@@ -79,6 +80,24 @@ pub fn recording(bytes: &[u8]) {
             show(&record);
         }
     }
+}
+
+/// Parses a file with the metadata of a container, as that of each runtime.
+pub fn container(file: &[u8]) {
+    const ID: &str = "ca42dca2b9082acf14875d8d68006bed44ca7ac3043bfa41834c28b9359b666b";
+    let found = [
+        metadata::docker(file),
+        metadata::containerd(file),
+        metadata::crio(file),
+        metadata::storage(file, ID),
+    ];
+    for found in found.into_iter().flatten() {
+        assert!(!found.is_empty());
+        for name in [found.name, found.image, found.pod, found.namespace].into_iter().flatten() {
+            assert!(!name.is_empty() && name.len() <= 512 && !name.contains('\0'), "{name:?}");
+        }
+    }
+    assert!(metadata::docker_data_root(file).is_none_or(|path| path.starts_with('/')));
 }
 
 /// Parses a DNS message.

@@ -121,3 +121,8 @@ fn configurations() {
 fn recordings() {
     fuzz("recording");
 }
+
+#[test]
+fn containers() {
+    fuzz("container");
+}
