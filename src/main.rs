@@ -127,7 +127,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         ring_size: plan.ring_size,
         probes: plan.probes,
         verbose: plan.verbose,
-        net_admin: facts.net_admin(),
+        capabilities: facts.capabilities,
         follow: !plan.command.is_empty(),
     };
     let started = Tracer::start(config, &mut storage);

@@ -154,7 +154,7 @@ impl<'obj> Tracer<'obj> {
         let ring = builder.build().context("map the ring")?;
         let links = match config.at_start {
             AtStart::PrintOnly => Default::default(),
-            _ => programs::attach(&skel.progs, set, config.net_admin, &mut notes)?,
+            _ => programs::attach(&skel.progs, set, config.net_admin(), &mut notes)?,
         };
         if config.follow {
             follow::mark_self(&skel.maps.followed)?;

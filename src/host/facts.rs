@@ -19,6 +19,8 @@ pub struct Facts {
 
 /// Bit of CAP_NET_ADMIN, see capabilities(7).
 pub const CAP_NET_ADMIN: u64 = 1 << 12;
+/// Bit of CAP_SYS_PTRACE, see capabilities(7).
+pub const CAP_SYS_PTRACE: u64 = 1 << 19;
 /// Bit of CAP_SYS_ADMIN, see capabilities(7).
 pub const CAP_SYS_ADMIN: u64 = 1 << 21;
 /// Bit of CAP_PERFMON, see capabilities(7).
@@ -27,11 +29,6 @@ pub const CAP_PERFMON: u64 = 1 << 38;
 pub const CAP_BPF: u64 = 1 << 39;
 
 impl Facts {
-    /// Whether programs that need CAP_NET_ADMIN may be loaded.
-    pub fn net_admin(&self) -> bool {
-        self.has(CAP_NET_ADMIN)
-    }
-
     /// Whether a BPF capability is held; CAP_SYS_ADMIN includes them all.
     pub fn has(&self, capability: u64) -> bool {
         self.capabilities & (capability | CAP_SYS_ADMIN) != 0

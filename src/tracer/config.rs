@@ -3,6 +3,7 @@
 use crate::{
     cli::plan::{AtStart, EventSet, Probes},
     filter::Program,
+    host::{CAP_NET_ADMIN, CAP_SYS_ADMIN},
 };
 
 /// Settings that must be known before the programs are loaded.
@@ -22,8 +23,15 @@ pub struct TracerConfig<'a> {
     pub probes: Probes,
     /// Whether to log libbpf's debug messages and the verifier's statistics.
     pub verbose: bool,
-    /// Whether programs that need CAP_NET_ADMIN may be loaded.
-    pub net_admin: bool,
+    /// The effective capabilities, one bit each.
+    pub capabilities: u64,
     /// Whether to trace only children of this process.
     pub follow: bool,
+}
+
+impl TracerConfig<'_> {
+    /// The programs that need CAP_NET_ADMIN may be loaded.
+    pub fn net_admin(self) -> bool {
+        self.capabilities & (CAP_NET_ADMIN | CAP_SYS_ADMIN) != 0
+    }
 }

@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, setns};
 use super::{config::TracerConfig, skel::NetmonProgs};
 use crate::{
     cli::plan::AtStart,
-    host::{self, Netns},
+    host::{self, CAP_SYS_ADMIN, CAP_SYS_PTRACE, Netns},
 };
 
 /// Room in the ring for one visited socket and its process record.
@@ -35,6 +35,7 @@ pub struct Iterators {
     hidden: bool,
     /// Whether the sockets found are printed, not just their owners learned.
     printed: bool,
+    capabilities: u64,
     /// The number of sockets visited at a time.
     turns: usize,
 }
@@ -57,6 +58,7 @@ impl Iterators {
             closed: None,
             hidden,
             printed: config.at_start != AtStart::Learn,
+            capabilities: config.capabilities,
             turns: (config.ring_size / BYTES_PER_TURN) as usize,
         })
     }
@@ -86,17 +88,7 @@ impl Iterators {
 
     /// A note on what could not be visited.
     pub fn note(&self) -> Option<String> {
-        let what = match &self.closed {
-            _ if !self.printed => return None,
-            Some(error) => {
-                format!("a network namespace could not be entered ({error}; needs CAP_SYS_ADMIN)")
-            }
-            None if self.hidden => {
-                "some network namespaces could not be read (needs CAP_SYS_PTRACE)".to_owned()
-            }
-            None => return None,
-        };
-        Some(format!("{what}; sockets without an open descriptor may be missing there"))
+        if self.printed { unseen(self.closed.as_ref(), self.hidden, self.capabilities) } else { None }
     }
 
     /// Moves on to the next iterator; false when there is none.
@@ -129,6 +121,27 @@ impl Iterators {
     }
 }
 
+/// Describes what could not be visited: a namespace that could not be entered, and why, or hidden ones.
+fn unseen(closed: Option<&io::Error>, hidden: bool, capabilities: u64) -> Option<String> {
+    let lacks = |capability| capabilities & capability == 0;
+    let what = match closed {
+        Some(error) if error.kind() == io::ErrorKind::PermissionDenied && lacks(CAP_SYS_ADMIN) => {
+            "network namespaces could not be entered (needs CAP_SYS_ADMIN)".to_owned()
+        }
+        Some(error) => format!("a network namespace could not be entered ({error})"),
+        None if hidden && lacks(CAP_SYS_PTRACE) => {
+            "the network namespaces of some processes could not be read (needs CAP_SYS_PTRACE)".to_owned()
+        }
+        None if hidden => {
+            "the network namespaces of some processes could not be read (forbidden by a user namespace or \
+             a security module)"
+                .to_owned()
+        }
+        None => return None,
+    };
+    Some(format!("{what}; sockets without an open descriptor may be missing there"))
+}
+
 /// Creates an iterator over the sockets of another namespace. An iterator is bound to the namespace of the thread that
 /// creates it, so a new thread enters the namespace, creates the iterator and exits.
 fn create_in(netns: &Netns, link: BorrowedFd<'_>) -> io::Result<File> {
@@ -150,4 +163,27 @@ fn create(link: BorrowedFd<'_>) -> io::Result<File> {
     }
     // SAFETY: the call returned a descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capability_is_named_only_where_it_is_missing() {
+        let denied = io::Error::from_raw_os_error(libc::EPERM);
+        let full = io::Error::from_raw_os_error(libc::EMFILE);
+        for (closed, hidden, lacking, expected) in [
+            (Some(&denied), true, CAP_SYS_ADMIN, Some("CAP_SYS_ADMIN")),
+            (Some(&denied), true, CAP_SYS_PTRACE, None),
+            (Some(&full), false, CAP_SYS_ADMIN, None),
+            (None, true, CAP_SYS_PTRACE, Some("CAP_SYS_PTRACE")),
+            (None, true, CAP_SYS_ADMIN, None),
+        ] {
+            let note = unseen(closed, hidden, u64::MAX & !lacking).expect("a note");
+            let named = note.split_once("needs ").map(|(_, rest)| rest.split_once(')').expect("a bracket").0);
+            assert_eq!(named, expected, "{note}");
+        }
+        assert_eq!(unseen(None, false, 0), None);
+    }
 }

@@ -198,7 +198,7 @@ pub fn choose(
         retransmits: config.events.has_retransmits(),
         drops: tracing && config.events.has_drops() && can_see_drops(notes),
         dns: tracing && config.dns && can_watch_dns(notes),
-        net_admin: config.net_admin,
+        net_admin: config.net_admin(),
     };
     for program in &PROGRAMS {
         (program.open)(progs).set_autoload((program.wanted)(&needs));
@@ -304,7 +304,7 @@ pub fn attach(
             Stage::Names if chosen.is_empty() => {}
             Stage::Names => match attach_cgroup(&chosen) {
                 Ok(attached) => links.extend(attached),
-                Err(error) if is_denied(&error) => {
+                Err(error) if !net_admin && is_denied(&error) => {
                     notes.push(no_names("watching DNS answers needs CAP_NET_ADMIN"))
                 }
                 Err(error) => notes.push(no_names(&format!("{error:#}"))),

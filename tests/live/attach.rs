@@ -46,7 +46,7 @@ fn once_and(attached: impl FnOnce()) -> Duration {
         at_start: AtStart::Ignore,
         follow: false,
         verbose: false,
-        net_admin: true,
+        capabilities: u64::MAX,
     };
     let mut storage = [MaybeUninit::uninit(), MaybeUninit::uninit()];
     let mut tracer = Tracer::start(config, &mut storage).expect("attach");

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread,
     time::Instant,
 };
@@ -126,6 +127,39 @@ fn a_cgroup_with_little_memory() -> Completion {
 fn without_capabilities_the_error_reports_both() {
     let line = refused(&mut as_nobody(&[]));
     assert!(line.contains("CAP_BPF and CAP_PERFMON") && line.contains("try sudo"), "{line}");
+}
+
+/// Without CAP_SYS_PTRACE, root cannot read the namespaces of another user's process.
+fn advice_names_only_missing_capabilities() {
+    let mut nobody = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start a process");
+    // Once it answers, it has changed its user.
+    nobody.stdin.as_ref().expect("stdin").write_all(b"\n").expect("write");
+    nobody.stdout.as_mut().expect("stdout").read_exact(&mut [0]).expect("read");
+    let snapshot = |set: &str| {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--bounding-set",
+            set,
+            "--inh-caps",
+            set,
+            env!("CARGO_BIN_EXE_tcptrace"),
+            "--snapshot",
+        ]);
+        let output = command.output().expect("start tcptrace");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).expect("stderr is UTF-8")
+    };
+    let stderr = snapshot("-sys_ptrace");
+    assert!(stderr.contains("could not be read (needs CAP_SYS_PTRACE)"), "{stderr}");
+    let stderr = snapshot("-sys_time");
+    assert!(!stderr.contains("needs CAP"), "{stderr}");
+    drop(nobody.stdin.take());
+    nobody.wait().expect("wait");
 }
 
 fn one_capability_alone_reports_the_missing_one() {
@@ -252,6 +286,7 @@ pub fn tests() -> Vec<Trial> {
     let here = module_path!();
     vec![
         trial(here, "a_cgroup_with_little_memory", a_cgroup_with_little_memory),
+        trial(here, "advice_names_only_missing_capabilities", advice_names_only_missing_capabilities),
         trial(
             here,
             "without_capabilities_the_error_reports_both",
