@@ -20,7 +20,7 @@ fn errors_are_usage_errors_with_a_position() {
         (&["-c", name], &place),
         (&["--dport", "70000"], "out of range"),
         (&["--addr", "10.0.0.0/40"], "0 to 32"),
-        (&["-b", "a/b"], "begins with a slash"),
+        (&["-b", "a/b"], "begins with a slash; give the whole path of \"a/b\""),
         (&["--deny"], "nothing to deny"),
         (&["--deny", "-p", "1"], "for a pid, use FILTER: 'pid != 123'"),
         (&["--failed", "-e", "connect,close"], "--failed shows only fail events"),

@@ -35,7 +35,7 @@ pub fn follow(filter: &mut Filter, path: &OsStr) -> Vec<String> {
         };
         if targets.is_empty() && text.contains(&b'/') {
             note(format!(
-                "{} does not exist on this host; only processes in containers can match",
+                "{} does not exist on this host; until it does, only processes in containers can match",
                 shown(text)
             ));
         }
@@ -161,6 +161,6 @@ mod tests {
             assert_eq!((admits, notes), (vec![true], Vec::new()), "{source}");
         }
         let (_, notes) = admitted(&format!("binary_path == \"{real}s\""), &root, &[]);
-        assert!(notes.len() == 1 && notes[0].contains("does not exist on this host"), "{notes:?}");
+        assert!(notes.len() == 1 && notes[0].contains("does not exist on this host; until"), "{notes:?}");
     }
 }

@@ -173,10 +173,14 @@ pub fn check_text(attribute: Attribute, text: &[u8]) -> Result<(), String> {
         | Attribute::ParentBinaryPrefix
             if text[0] != b'/' =>
         {
-            Err(format!(
-                "{name} begins with a slash; did you mean {} for \"{shown}\"?",
-                name.replace("_path", "_name").replace("_prefix", "_name")
-            ))
+            let advice = match text.contains(&b'/') {
+                true => format!("give the whole path of \"{shown}\""),
+                false => format!(
+                    "did you mean {} for \"{shown}\"?",
+                    name.replace("_path", "_name").replace("_prefix", "_name")
+                ),
+            };
+            Err(format!("{name} begins with a slash; {advice}"))
         }
         Attribute::ContainerName | Attribute::Pod | Attribute::Namespace
             if text[..text.len() - 1].contains(&b'*') =>
