@@ -187,7 +187,7 @@ fn open(args: &Args) -> Result<Output> {
         path: args.output.as_deref(),
         beside_command: !args.command.is_empty(),
         replace: args.snapshot && args.format == Format::Odr,
-        header: if args.summary_only { Vec::new() } else { output::header(args.format) },
+        header: output::header(args.format),
         invoker: host::invoker(),
     }
     .open()
