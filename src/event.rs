@@ -3,7 +3,7 @@
 use std::{
     fmt,
     hash::{Hash, Hasher},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZero,
     rc::Rc,
     time::Duration,
@@ -57,6 +57,28 @@ impl Event {
     /// The id of the connection.
     pub fn connection(&self) -> ConnectionId {
         ConnectionId { cookie: self.cookie, begun: self.begun }
+    }
+
+    /// One of its addresses, with the zone where that is known and needed.
+    pub fn zoned(&self, address: IpAddr) -> Zoned {
+        let needed = matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        Zoned { address, zone: self.interface.filter(|_| needed) }
+    }
+}
+
+/// An address as people read it: a link-local one is another on each link (RFC 4007), as in `fe80::1%3`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Zoned {
+    /// The address.
+    pub address: IpAddr,
+    /// The index of the interface to the link.
+    pub zone: Option<NonZero<u32>>,
+}
+
+impl fmt::Display for Zoned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        self.zone.map_or(Ok(()), |zone| write!(f, "%{zone}"))
     }
 }
 

@@ -1,12 +1,12 @@
 //! The summary of a run.
 
-use std::{borrow::Borrow, collections::BTreeMap, hash::Hash, net::IpAddr, rc::Rc, time::Duration};
+use std::{borrow::Borrow, collections::BTreeMap, hash::Hash, rc::Rc, time::Duration};
 
 use foldhash::{HashMap, HashMapExt};
 
 use super::vocabulary;
 use crate::{
-    event::{Direction, EventKind, Failure, Lifecycle},
+    event::{Direction, EventKind, Failure, Lifecycle, Zoned},
     record::Record,
     source::Lost,
 };
@@ -26,7 +26,7 @@ pub struct Summary {
     /// Traffic by remote end.
     pub remotes: Tally<Remote>,
     /// The most recent name of each remote address.
-    pub names: HashMap<IpAddr, Rc<str>>,
+    pub names: HashMap<Zoned, Rc<str>>,
     /// The number of process records read.
     pub images: u64,
     /// What was lost, by cause.
@@ -38,8 +38,8 @@ pub struct Summary {
 /// A remote end. The port is included only if this host connected to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Remote {
-    /// The IP address of the remote end.
-    pub address: IpAddr,
+    /// The IP address of the remote end, with its zone.
+    pub address: Zoned,
     /// The remote port, if it identifies a service.
     pub port: Option<u16>,
 }
@@ -156,7 +156,7 @@ impl Summary {
             | Lifecycle::StopListening => return,
         };
         let port = (direction == Some(Direction::Egress)).then_some(event.remote.port());
-        let address = event.remote.ip();
+        let address = event.zoned(event.remote.ip());
         self.remotes.add(&Remote { address, port }, &event.kind);
         if let Some(name) = record.names.all().first()
             && (self.names.len() < MAX_TRACKED_KEYS || self.names.contains_key(&address))

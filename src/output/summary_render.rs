@@ -1,6 +1,6 @@
 //! Renders a [`Summary`] as text or as JSON.
 
-use std::{collections::BTreeMap, hash::Hash, rc::Rc};
+use std::{collections::BTreeMap, hash::Hash, num::NonZero, rc::Rc};
 
 use serde::Serialize;
 
@@ -162,6 +162,8 @@ struct ByProcess<'a> {
 struct ByRemote<'a> {
     addr: std::net::IpAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
+    ifindex: Option<NonZero<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dns: Option<&'a str>,
@@ -170,7 +172,8 @@ struct ByRemote<'a> {
 /// Renders the summary as one JSON object.
 pub fn json(summary: &Summary) -> String {
     let remote = |end: &Remote| ByRemote {
-        addr: end.address,
+        addr: end.address.address,
+        ifindex: end.address.zone,
         port: end.port,
         dns: summary.names.get(&end.address).map(|name| &**name),
     };
@@ -200,12 +203,16 @@ fn rows<'a, K: Eq + Hash + Ord, R>(tally: &'a Tally<K>, key: impl Fn(&'a K) -> R
 
 #[cfg(test)]
 mod tests {
-    use std::{net::IpAddr, time::Duration};
+    use std::time::Duration;
 
     use nix::errno::Errno;
 
     use super::*;
-    use crate::event::Failure;
+    use crate::event::{Failure, Zoned};
+
+    fn on(address: &str, zone: Option<u32>) -> Zoned {
+        Zoned { address: address.parse().expect("an address"), zone: zone.and_then(NonZero::new) }
+    }
 
     fn summary() -> Summary {
         let mut summary = Summary { elapsed: Duration::from_millis(3_661_000), ..Summary::default() };
@@ -223,11 +230,24 @@ mod tests {
             ("::1", None),
         ];
         for (address, port) in ends {
-            summary.remotes.insert(Remote { address: address.parse().expect("an address"), port }, did);
+            summary.remotes.insert(Remote { address: on(address, None), port }, did);
         }
-        let named: IpAddr = "192.0.2.1".parse().expect("an address");
-        summary.names.insert(named, "www.example".into());
+        summary.names.insert(on("192.0.2.1", None), "www.example".into());
         summary
+    }
+
+    #[test]
+    fn a_link_local_end_has_its_interface() {
+        let mut summary = summary();
+        for zone in [3, 4] {
+            summary
+                .remotes
+                .insert(Remote { address: on("fe80::1", Some(zone)), port: Some(80) }, Traffic::default());
+        }
+        let text = text(&summary, LineWidth { columns: None, cut: ".." }, "");
+        assert!(text.contains("[fe80::1%3]:80") && text.contains("[fe80::1%4]:80"), "{text}");
+        let json = json(&summary);
+        assert!(json.contains(r#"{"addr":"fe80::1","ifindex":3,"port":80,"#), "{json}");
     }
 
     #[test]

@@ -196,11 +196,12 @@ impl Line {
         if record.owners.len() > 1 {
             write!(command, " +{}", record.owners.len() - 1).expect("a String takes everything");
         }
-        write!(local, "{}", record.event.local.ip()).expect("a String takes everything");
+        let event = &record.event;
+        write!(local, "{}", event.zoned(event.local.ip())).expect("a String takes everything");
         // Show the name, if there is one, instead of the address; `~` marks a guess.
         match record.names.all().first() {
             Some(name) => write!(remote, "{}{name}", if record.names.guess { "~" } else { "" }),
-            None => write!(remote, "{}", record.event.remote.ip()),
+            None => write!(remote, "{}", event.zoned(event.remote.ip())),
         }
         .expect("a String takes everything");
     }

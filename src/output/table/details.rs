@@ -50,12 +50,13 @@ impl Facts {
     pub fn collect(&mut self, record: &Record, brief: Option<&Glyphs>, listens: bool) {
         self.text.clear();
         self.facts.clear();
+        let event = &record.event;
         if listens {
-            self.good(format_args!("{}", record.event.local.ip()));
+            self.good(format_args!("{}", event.zoned(event.local.ip())));
         }
         let is_brief = brief.is_some();
         let after = if is_brief { "" } else { "after " };
-        match &record.event.kind {
+        match &event.kind {
             EventKind::Request => {}
             EventKind::Connect { latency } => {
                 latency.iter().for_each(|&time| self.good(format_args!("{}", Time(time, is_brief))));
@@ -86,12 +87,12 @@ impl Facts {
                 existing.direction.into_iter().for_each(|direction| self.opener(direction));
             }
         }
-        if let Some(asked) = record.event.asked {
+        if let Some(asked) = event.asked {
             self.good(format_args!("for {asked}"));
         }
         if !record.names.all().is_empty() {
             // The REMOTE column shows the name, so the address goes here.
-            self.good(format_args!("{}", record.event.remote.ip()));
+            self.good(format_args!("{}", event.zoned(event.remote.ip())));
         }
         if let Some(known) = &record.process {
             self.container(&known.process);

@@ -177,3 +177,26 @@ fn listeners_have_no_remote_end() {
     assert!(at(80).contains(" :22    *                127.0.0.53\n"), "{}", at(80));
     assert!(at(100).contains(" 127.0.0.53:22    *"), "{}", at(100));
 }
+
+#[test]
+fn a_link_local_address_has_its_interface() {
+    let on = |interface, local: &str, remote: &str, what| {
+        let mut record = record("curl", local, remote, what);
+        record.event.interface = std::num::NonZero::new(interface);
+        print(&[record], PLAIN(), None)
+    };
+    let (local, connect) = ("[fe80::2]:40000", || EventKind::Connect { latency: None });
+    for (interface, remote, expected) in [
+        (3, "[fe80::1]:80", " [fe80::2%3]:40000 "),
+        (3, "[fe80::1]:80", " [fe80::1%3]:80 "),
+        (4, "[fe80::1]:80", " [fe80::1%4]:80 "),
+        (0, "[fe80::1]:80", " [fe80::1]:80 "),
+        (3, "[2001:db8::1]:80", " [2001:db8::1]:80 "),
+        (3, "169.254.0.1:80", " 169.254.0.1:80 "),
+    ] {
+        let text = on(interface, local, remote, connect());
+        assert!(text.replace('\n', " ").contains(expected), "{expected} in {text}");
+    }
+    let listen = EventKind::Listen { backlog: None };
+    assert!(on(3, local, "[::]:0", listen).contains(" [fe80::2%3]:40000 "));
+}
