@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(short, long, value_enum, default_value_t = Format::Table, help_heading = "Output")]
     pub format: Format,
 
-    /// Append to FILE, - for stdout; new files are owned by the invoking user, mode 0600; SIGHUP opens it again
+    /// Append to FILE, - for stdout; new files are owned by the invoking user, mode 0600; SIGHUP reopens it
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
 

@@ -59,14 +59,14 @@ impl Event {
         ConnectionId { cookie: self.cookie, begun: self.begun }
     }
 
-    /// One of its addresses, with the zone where that is known and needed.
+    /// One of its addresses, with the zone if needed and known.
     pub fn zoned(&self, address: IpAddr) -> Zoned {
         let needed = matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local());
         Zoned { address, zone: self.interface.filter(|_| needed) }
     }
 }
 
-/// An address as people read it: a link-local one is another on each link (RFC 4007), as in `fe80::1%3`.
+/// An address with its zone: a link-local address is unique only on its link (RFC 4007), as in `fe80::1%3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Zoned {
     /// The address.

@@ -106,7 +106,7 @@ fn compile(args: &Args) -> Result<(Filter, Program)> {
 fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
     let output = open(args)?;
     let plan = plan(args, &output.fd);
-    // A snapshot is soon over.
+    // A snapshot ends soon.
     let named = output.named.as_ref().filter(|_| plan.at_start != AtStart::PrintOnly);
     let directory = named.map(Named::directory);
 

@@ -82,7 +82,7 @@ pub fn sink(
         Some(Format::Table) => {
             let zone = if utc { Zone::utc() } else { Zone::local() };
             let options = TableOptions { color, utf8: host::shows_utf8(), zone };
-            // A file is not kept: it may have been renamed, and removed, when it is not written to any more.
+            // A file is not kept open: after a reopen, the old one may be removed.
             let terminal = output.is_terminal().then(|| output.try_clone()).transpose();
             let terminal = terminal.context("duplicate the output")?;
             Box::new(table::Table::new(options, move || terminal.as_ref().and_then(host::terminal_size)))

@@ -92,7 +92,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         }
         while let (Flushed::All, Some(left)) = (end, self.stop.remaining(Instant::now())) {
             if let Some(next) = (self.next_output)() {
-                end = self.go_on_in(next)?;
+                end = self.switch_to(next)?;
                 continue;
             }
             let before = self.host.boot_time();
@@ -198,8 +198,8 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
         if end == Flushed::All { self.flush() } else { Ok(end) }
     }
 
-    /// Nothing is left for the output so far: each batch is written before the next is taken.
-    fn go_on_in(&mut self, next: Fd) -> Result<Flushed> {
+    /// The output has no pending data: each batch is written before the next is read.
+    fn switch_to(&mut self, next: Fd) -> Result<Flushed> {
         *self.output = Writer::new(next);
         self.sink.begin(self.output.buffer());
         self.flush()

@@ -194,7 +194,7 @@ fn filters_apply_to_a_recording() {
 }
 
 #[test]
-fn several_at_once_give_a_file_one_header() {
+fn concurrent_processes_write_one_header() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     fs::write(path("recording"), golden("json")).expect("write");

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lowest_limit_of_memory_counts() {
+    fn the_lowest_memory_limit_applies() {
         let root = tempfile::tempdir().expect("a folder");
         for (group, limit) in [
             ("memory/docker/web/memory.limit_in_bytes", "9223372036854771712"),
@@ -128,7 +128,7 @@ mod tests {
         let limit = |groups| memory_limit(root.path(), groups);
         assert_eq!(limit("4:cpu,memory:/docker/web\n0::/\n"), Some(48 << 20));
         assert_eq!(limit("0::/a.slice/b\n"), Some(64 << 20));
-        // of the host, whose groups are not shown here
+        // of the host, whose cgroups are not visible here
         assert_eq!(limit("0::/../c\n9:name=systemd:/x\n"), None);
     }
 

@@ -82,7 +82,7 @@ pub fn restrict_files(signals: bool, directory: Option<BorrowedFd<'_>>) -> Resul
 
 /// The rights to read files and directories.
 const READS: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
-/// To open the output again.
+/// The access needed to reopen the output.
 const WRITES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{WriteFile | MakeReg});
 
 fn restrict_files_to<F: AsFd>(

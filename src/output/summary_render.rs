@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_local_end_has_its_interface() {
+    fn a_link_local_end_has_its_zone() {
         let mut summary = summary();
         for zone in [3, 4] {
             summary

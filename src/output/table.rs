@@ -105,7 +105,7 @@ impl<S: Fn() -> Option<TerminalSize>> Table<S> {
 }
 
 impl<S: Fn() -> Option<TerminalSize>> Sink for Table<S> {
-    /// The header comes with the first line, when its columns are known.
+    /// The header is printed with the first line, when its columns are known.
     fn begin(&mut self, _: &mut Vec<u8>) {
         self.since_header = None;
     }

@@ -56,7 +56,7 @@ pub struct Output {
     pub named: Option<Named>,
 }
 
-/// A regular file that can be opened again by its name, also in the sandbox.
+/// A regular file that can be reopened by name, even in the sandbox.
 #[derive(Debug)]
 pub struct Named {
     /// The path as given by the user.
@@ -125,7 +125,7 @@ impl Named {
             Ok(file)
         };
         let path = self.path.display();
-        let mut file = open().with_context(|| format!("open {path} again"))?;
+        let mut file = open().with_context(|| format!("reopen {path}"))?;
         begin(&mut file, &self.header).with_context(|| format!("write the header of {path}"))?;
         Ok(file.into())
     }
@@ -171,7 +171,7 @@ fn begin(file: &mut File, header: &[u8]) -> Result<()> {
         return Ok(());
     }
     let deadline = Instant::now() + BEGIN_PATIENCE;
-    // Where the file system has no locks, there is none to wait for.
+    // Some file systems have no locks.
     while is_empty(file)?
         && flock(&*file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
         && Instant::now() < deadline
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_another_begins_is_not_begun_again() {
+    fn a_file_gets_one_header_from_several_processes() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("events.csv");
         let open = || {

@@ -232,7 +232,7 @@ fn waiting_records_are_read_after_detaching() {
 }
 
 #[test]
-fn another_output_takes_what_comes_from_then_on() {
+fn later_events_go_to_the_next_output() {
     let mut source = Script::new(vec![connects(1..3), connects(3..4), connects(4..6)]);
     let stop = until_finished(&source);
     let (readers, writers): (Vec<_>, Vec<_>) =

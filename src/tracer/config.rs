@@ -30,7 +30,7 @@ pub struct TracerConfig<'a> {
 }
 
 impl TracerConfig<'_> {
-    /// The programs that need CAP_NET_ADMIN may be loaded.
+    /// Whether programs that need CAP_NET_ADMIN may be loaded.
     pub fn net_admin(self) -> bool {
         self.capabilities & (CAP_NET_ADMIN | CAP_SYS_ADMIN) != 0
     }

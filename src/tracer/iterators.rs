@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_capability_is_named_only_where_it_is_missing() {
+    fn only_missing_capabilities_are_named() {
         let denied = io::Error::from_raw_os_error(libc::EPERM);
         let full = io::Error::from_raw_os_error(libc::EMFILE);
         for (closed, hidden, lacking, expected) in [

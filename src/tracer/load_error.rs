@@ -196,8 +196,7 @@ mod tests {
         let error = std::io::Error::from_raw_os_error(libc::ENOMEM);
         let said = explain(error.into(), &facts(), Probes::Auto, 64 << 10).to_string();
         assert!(
-            said.starts_with("the kernel or this cgroup has no memory left; ")
-                && said.contains(" 45 MB")
+            said.starts_with("the kernel or this cgroup has no memory left; ") && said.contains(" 45 MB")
         );
     }
 

@@ -151,8 +151,8 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// The ring is full before it goes on. Only these connections get through the filter: the sum is exact.
-fn stopped_in_a_storm_it_counts_what_it_loses() {
+/// The ring fills up while it is stopped. Only these connections pass the filter, so the sum is exact.
+fn losses_while_stopped_during_a_storm_are_counted() {
     let listener = listen(V4);
     let port = listener.local_addr().expect("an address").port();
     let trace = ToFile::start(&["--ring-size", "64K", &format!("port == {port}")]);
@@ -175,7 +175,7 @@ fn stopped_in_a_storm_it_counts_what_it_loses() {
 const BESIDE_A_RUNTIME: &str =
     "mount -t tmpfs none /var/lib && mkdir -p /var/lib/docker/containers && exec \"$0\" \"$@\"";
 
-fn a_reader_that_leaves_in_a_storm_ends_it() {
+fn it_ends_when_the_reader_leaves_during_a_storm() {
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", BESIDE_A_RUNTIME, env!("CARGO_BIN_EXE_tcptrace")]);
     let mut running = Launch::with(command).args(["-j", "--probes", &probes()]).start();
@@ -194,7 +194,7 @@ fn a_reader_that_leaves_in_a_storm_ends_it() {
 }
 
 /// `>&-` is like /dev/null: output must not end up in a file that is opened later.
-fn a_closed_stdout_takes_everything() {
+fn a_closed_stdout_is_dev_null() {
     let listener = listen(V4);
     let mut command = Command::new("sh");
     command.args(["-c", "exec \"$0\" \"$@\" >&-", env!("CARGO_BIN_EXE_tcptrace")]);
@@ -269,8 +269,8 @@ fn resets_that_race_with_accept_are_reported_once() {
 
 crate::tests![
     every_connection_of_a_busy_host_is_printed_or_counted,
-    stopped_in_a_storm_it_counts_what_it_loses,
-    a_reader_that_leaves_in_a_storm_ends_it,
-    a_closed_stdout_takes_everything,
+    losses_while_stopped_during_a_storm_are_counted,
+    it_ends_when_the_reader_leaves_during_a_storm,
+    a_closed_stdout_is_dev_null,
     resets_that_race_with_accept_are_reported_once,
 ];

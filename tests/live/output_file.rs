@@ -148,18 +148,18 @@ fn a_renamed_file_is_reopened() {
         let headers = |text: &str| text.lines().filter(|line| line.starts_with(['t', 'T'])).count();
         let expected = usize::from(matches!(format, "csv" | "table"));
         assert_eq!((headers(&before), headers(&after)), (expected, expected), "{format}: {after}");
-        // Nobody has renamed it.
+        // The file was not renamed.
         running.signal(Signal::SIGHUP);
         let third = connection();
         let text = wait_for(&file, third, 4);
         assert!(text.starts_with(&after) && (format == "table" || headers(&text) == expected), "{text}");
-        // The old one is not held open.
+        // The old file is not kept open.
         let open = fs::read_dir(format!("/proc/{}/fd", running.pid())).expect("its descriptors");
         let mut open = open.filter_map(|fd| fs::read_link(fd.expect("a descriptor").path()).ok());
         assert!(!open.any(|path| path == old), "{format}");
         running.signal(Signal::SIGINT);
         let (status, stderr) = running.wait();
-        assert!(status.success() && !stderr.contains("again"), "{stderr}");
+        assert!(status.success() && !stderr.contains("reopen"), "{stderr}");
     }
 }
 
@@ -222,7 +222,7 @@ fn the_old_file_stays_in_use_if_reopening_fails() {
     });
     running.signal(Signal::SIGINT);
     let (status, stderr) = running.wait();
-    let note = format!("tcptrace: open {} again: Permission denied", file.display());
+    let note = format!("tcptrace: reopen {}: Permission denied", file.display());
     assert!(status.success() && stderr.contains(&note), "{stderr}");
     assert!(stderr.contains("; still writing to the old file\n"), "{stderr}");
 
@@ -254,7 +254,7 @@ fn only_a_regular_file_is_reopened() {
     assert_eq!(fs::read_to_string(&other).expect("the other file"), "");
     running.signal(Signal::SIGINT);
     let (status, stderr) = running.wait();
-    assert!(status.success() && stderr.contains("again: "), "{stderr}");
+    assert!(status.success() && stderr.contains("tcptrace: reopen "), "{stderr}");
 }
 
 /// SIGHUP then reopens the file, and is not forwarded.
@@ -272,7 +272,7 @@ fn with_a_command_sighup_reopens_the_file() {
 /// A line of a recording.
 const RECORDED: &str = r#"{"type":"NetworkEvent","timestamp":"2023-11-14T22:13:20.000Z","process":null,"parent":null,"network_event":{"type":"TcpConnectionEstablish","saddr":"192.0.2.1","sport":1,"daddr":"192.0.2.2","dport":2,"cookie":3,"connection":"3-4","netns":5}}"#;
 
-/// The recording comes through a pipe, as over ssh(1).
+/// The recording is read from a pipe, as with ssh(1).
 fn a_replay_continues_in_the_new_file() {
     let folder = Folder::new();
     let file = folder.path("events");

@@ -80,7 +80,7 @@ fn a_pipe_gets_everything_and_no_colour() {
     assert!(!text.contains(['\x1b', '…', '\r']), "{text:?}");
 }
 
-/// SIGHUP is not about the file of `-o` then.
+/// In that case, SIGHUP does not concern the file of `-o`.
 fn a_terminal_that_hangs_up_ends_the_trace() {
     let folder = Folder::new();
     let mut command = traced();

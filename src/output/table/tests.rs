@@ -179,7 +179,7 @@ fn listeners_have_no_remote_end() {
 }
 
 #[test]
-fn a_link_local_address_has_its_interface() {
+fn a_link_local_address_has_its_zone() {
     let on = |interface, local: &str, remote: &str, what| {
         let mut record = record("curl", local, remote, what);
         record.event.interface = std::num::NonZero::new(interface);

@@ -7,7 +7,7 @@ pub fn kilobytes(pid: u32, line: &str) -> u64 {
     found.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
-/// Whether a process has not ended, be it collected or not.
+/// Whether a process is running; a zombie is not.
 pub fn runs(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     !status.is_empty() && !status.contains("State:\tZ")

@@ -23,7 +23,7 @@ impl Terminal {
     pub fn run(command: &Command, columns: u16, rows: u16) -> Terminal {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).expect("a pseudo-terminal");
-        // Were it the program's too, the terminal would not hang up.
+        // If the program inherited it, closing ours would not hang up the terminal.
         fcntl(&pty.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("fcntl");
         let end = || Stdio::from(pty.slave.try_clone().expect("duplicate a descriptor"));
         let environment = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
