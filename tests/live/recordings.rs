@@ -103,7 +103,7 @@ fn the_input_cannot_be_the_output() {
     let file = || File::options().append(true).read(true).open(&name).expect("open the recording");
     let output = tcptrace().args(["-qj", "-r", "-"]).stdin(file()).stdout(file()).output().expect("start");
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "tcptrace: - is the output as well\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "tcptrace: - is also the output\n");
     assert_eq!(fs::read_to_string(&name).expect("the recording"), text);
 }
 
