@@ -180,7 +180,7 @@ mod tests {
             (None, true, CAP_SYS_PTRACE, Some("CAP_SYS_PTRACE")),
             (None, true, CAP_SYS_ADMIN, None),
         ] {
-            let note = unseen(closed, hidden, u64::MAX & !lacking).expect("a note");
+            let note = unseen(closed, hidden, !lacking).expect("a note");
             let named = note.split_once("needs ").map(|(_, rest)| rest.split_once(')').expect("a bracket").0);
             assert_eq!(named, expected, "{note}");
         }
