@@ -3,10 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::process::CommandExt,
-    },
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
 use crate::common::{
@@ -39,6 +36,26 @@ pub fn close_inherited() {
     drop(unsafe { OwnedFd::from_raw_fd(HANDED_OVER) });
     actor::say("closed");
     actor::listen();
+}
+
+/// The part of another process: connects, and passes the connection on to a child. In the process of the tests, children
+/// that other tests start at the same time would have the descriptor, too, and one of them might be the last to close it.
+pub fn connect_and_pass_on() {
+    let address: SocketAddr = actor::listen().parse().expect("an address");
+    let stream = TcpStream::connect(address).expect("connect");
+    // SAFETY: dup2 to a number that nothing else uses.
+    #[allow(unsafe_code)]
+    let passed_on = unsafe {
+        assert_eq!(libc::dup2(stream.as_raw_fd(), HANDED_OVER), HANDED_OVER);
+        OwnedFd::from_raw_fd(HANDED_OVER)
+    };
+    let mut child = Actor::start("close what was inherited");
+    drop((stream, passed_on));
+    actor::say(child.pid());
+    actor::listen();
+    child.tell("go on");
+    actor::say(child.hear());
+    child.leave();
 }
 
 /// The number of the descriptor that an actor inherits.
@@ -169,31 +186,23 @@ fn refused_later(to: SocketAddr) {
 
 fn a_child_closes_an_inherited_socket() {
     let mut trace = Trace::start(&[]);
-    let mut pair = Pair::new(V4);
-    let port = pair.port();
-    // Only in the child: otherwise children of concurrent tests would inherit the descriptor, too.
-    let client = pair.client.as_raw_fd();
-    let mut program =
-        Actor::program(std::env::current_exe().expect("this program"), "close what was inherited");
-    #[allow(unsafe_code)]
-    // SAFETY: dup2 may be called between fork and exec.
-    unsafe {
-        program
-            .pre_exec(move || Errno::result(libc::dup2(client, HANDED_OVER)).map(drop).map_err(Into::into));
-    }
-    let mut child = Actor::spawn(&mut program);
-    drop(pair.client);
-    child.tell("go on");
-    assert_eq!(child.hear(), "closed");
-    net::wait_for_end(&mut pair.server);
-    drop(pair.server);
+    let listener = net::listen(V4);
+    let address = listener.local_addr().expect("an address");
+    let mut owner = Actor::start("connect and pass on");
+    owner.tell(address);
+    let (mut server, _) = listener.accept().expect("accept");
+    let child: u32 = owner.hear().parse().expect("the process id of the child");
+    owner.tell("go on");
+    assert_eq!(owner.hear(), "closed");
+    net::wait_for_end(&mut server);
+    drop(server);
 
-    let (client, _) = closes(&mut trace, port);
-    assert_eq!(client["process"]["pid"], std::process::id());
-    assert_eq!(part(&client)["closer"]["pid"], child.pid());
+    let (client, _) = closes(&mut trace, address.port());
+    assert_eq!(client["process"]["pid"], owner.pid());
+    assert_eq!(part(&client)["closer"]["pid"], child);
     assert_eq!(part(&client)["closer"]["filename"], own_filename());
     assert_eq!(part(&client)["reason"], "local_close");
-    child.leave();
+    owner.leave();
 }
 
 fn own_filename() -> String {

@@ -87,6 +87,7 @@ fn play(part: &str) {
     match part {
         "accept forever" => acceptors::accept_forever(),
         "connect and hold" => close_reasons::connect_and_hold(),
+        "connect and pass on" => close_reasons::connect_and_pass_on(),
         "close what was inherited" => close_reasons::close_inherited(),
         "connect and close, many times" => existing::connect_and_close_many_times(),
         "connect to given addresses" => reports::connect_to_given_addresses(),
