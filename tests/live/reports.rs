@@ -13,8 +13,15 @@ use std::{
 use landlock::{AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated};
 use libbpf_rs::Link;
 use libtest_mimic::Completion;
-use nix::sys::socket::{setsockopt, sockopt};
-use serde_json::Value;
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        socket::{setsockopt, sockopt},
+        wait::{WaitPidFlag, waitpid},
+    },
+    unistd::Pid,
+};
+use serde_json::{Value, json};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use tcptrace::{host, tracer::cgroup_test};
@@ -33,6 +40,7 @@ const CONNECT: &str = "TcpConnectionEstablish";
 const ACCEPT: &str = "TcpConnectionAccept";
 const CLOSE: &str = "TcpConnectionClose";
 const FAIL: &str = "TcpConnectionFail";
+const STATE: &str = "TcpStateChange";
 
 /// Traces `cause` in a separate network namespace; returns its events, of which there must be exactly `count`.
 fn events_of(arguments: &[&str], count: usize, cause: impl FnOnce()) -> Vec<Value> {
@@ -455,6 +463,42 @@ pub fn connect_to_given_addresses() {
     }
 }
 
+/// A process that is killed or stopped while connect() waits for an answer.
+fn interrupted_connects_fail_once() {
+    network::own();
+    network::dig_black_hole();
+    network::sysctl("net.ipv4.tcp_syn_retries", "1");
+    let mut trace = Trace::start(&["-e", "state,connect,fail"]);
+    let mut connecting = |count: usize| {
+        let mut actor = Actor::start("connect to given addresses");
+        actor.tell(network::BLACK_HOLE);
+        trace.wait("a SYN", |events| {
+            let events = network::mine(events);
+            all(&events, STATE).iter().filter(|change| net(change)["new_state"] == "SYN_SENT").count()
+                == count
+        });
+        actor
+    };
+    let mut killed = connecting(1);
+    killed.kill();
+    let mut stopped = connecting(2);
+    let pid = Pid::from_raw(stopped.pid() as i32);
+    kill(pid, Signal::SIGSTOP).expect("stop it");
+    waitpid(pid, Some(WaitPidFlag::WUNTRACED)).expect("wait until it has stopped");
+    kill(pid, Signal::SIGCONT).expect("continue it");
+    assert_eq!(stopped.hear(), libc::ETIMEDOUT.to_string());
+    trace.wait("both failures", |events| all(&network::mine(events), FAIL).len() >= 2);
+    let events = network::mine(&trace.stop().events);
+    let failures: Vec<_> =
+        all(&events, FAIL).iter().map(|fail| (&net(fail)["error"], &fail["process"]["pid"])).collect();
+    assert_eq!(
+        failures,
+        [(&json!("ABORTED"), &json!(killed.pid())), (&json!("ETIMEDOUT"), &json!(stopped.pid()))]
+    );
+    assert_eq!(all(&events, CONNECT), Vec::<&Value>::new());
+    stopped.leave();
+}
+
 fn addresses_changed_by_cgroup_programs() {
     network::own();
     let listener = net::listen(V4);
@@ -612,6 +656,7 @@ crate::tests![
     exiting_processes_keep_their_name,
     mptcp_listeners_and_their_connections,
     connections_of_one_socket_are_distinguished,
+    interrupted_connects_fail_once,
     addresses_changed_by_cgroup_programs,
     lost_segments_are_retransmitted,
     a_full_queue_drops_connections,
