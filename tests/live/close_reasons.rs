@@ -200,14 +200,9 @@ fn a_child_closes_an_inherited_socket() {
     let (client, _) = closes(&mut trace, address.port());
     assert_eq!(client["process"]["pid"], owner.pid());
     assert_eq!(part(&client)["closer"]["pid"], child);
-    assert_eq!(part(&client)["closer"]["filename"], own_filename());
+    assert_eq!(part(&client)["closer"]["filename"], common::own_filename());
     assert_eq!(part(&client)["reason"], "local_close");
     owner.leave();
-}
-
-fn own_filename() -> String {
-    let path = std::env::current_exe().expect("this program");
-    path.file_name().expect("a name").to_string_lossy().into_owned()
 }
 
 fn a_killed_owner_is_reported_in_full() {

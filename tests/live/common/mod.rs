@@ -184,6 +184,18 @@ pub fn net(event: &Value) -> &Value {
     &event["network_event"]
 }
 
+/// The file name of this program.
+pub fn own_filename() -> String {
+    let path = std::env::current_exe().expect("this program");
+    path.file_name().expect("a name").to_string_lossy().into_owned()
+}
+
+/// The process that closed a connection instead of its owner. A child that another test has just forked does not count: until
+/// it executes its program it has every descriptor, and may be the last to close one.
+pub fn closer(net: &Value) -> &Value {
+    if net["closer"]["filename"] == own_filename() { &Value::Null } else { &net["closer"] }
+}
+
 /// The types of the events with this cookie, in order.
 pub fn sequence(events: &[Value], cookie: &Value) -> Vec<String> {
     events
