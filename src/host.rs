@@ -27,7 +27,10 @@ pub mod ready;
 pub mod sandbox;
 pub mod sudo_user;
 
-pub use facts::{CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYS_PTRACE, Facts, facts, ignores};
+pub use facts::{
+    CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYS_PTRACE, Facts, facts, has_bpf_capability,
+    ignores,
+};
 pub use netns::{Netns, network_namespaces};
 
 /// The size of a terminal.

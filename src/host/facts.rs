@@ -31,8 +31,13 @@ pub const CAP_BPF: u64 = 1 << 39;
 impl Facts {
     /// Whether a BPF capability is held; CAP_SYS_ADMIN includes them all.
     pub fn has(&self, capability: u64) -> bool {
-        self.capabilities & (capability | CAP_SYS_ADMIN) != 0
+        has_bpf_capability(self.capabilities, capability)
     }
+}
+
+/// Whether a BPF capability is in a set; CAP_SYS_ADMIN includes them all.
+pub fn has_bpf_capability(set: u64, capability: u64) -> bool {
+    set & (capability | CAP_SYS_ADMIN) != 0
 }
 
 /// The kernel release, as in `uname -r`.

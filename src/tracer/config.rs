@@ -3,7 +3,7 @@
 use crate::{
     cli::plan::{AtStart, EventSet, Probes},
     filter::Program,
-    host::{CAP_NET_ADMIN, CAP_SYS_ADMIN},
+    host::{self, CAP_NET_ADMIN},
 };
 
 /// Settings that must be known before the programs are loaded.
@@ -32,6 +32,6 @@ pub struct TracerConfig<'a> {
 impl TracerConfig<'_> {
     /// Whether programs that need CAP_NET_ADMIN may be loaded.
     pub fn net_admin(self) -> bool {
-        self.capabilities & (CAP_NET_ADMIN | CAP_SYS_ADMIN) != 0
+        host::has_bpf_capability(self.capabilities, CAP_NET_ADMIN)
     }
 }

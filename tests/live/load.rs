@@ -10,18 +10,18 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
-    time::Instant,
 };
 
 use nix::sys::signal::Signal;
 
 use crate::common::{
-    Launch, PATIENCE,
+    Launch,
     folder::Folder,
     launch::Running,
     net::{V4, listen, reset, wait_for_end},
     probes,
     procfs::runs,
+    wait_until,
 };
 
 /// A tcptrace that is ready and prints JSON to a file.
@@ -143,27 +143,19 @@ fn storm(listener: &TcpListener, meanwhile: impl FnOnce(&AtomicU64)) -> u64 {
     made.into_inner()
 }
 
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} does not come");
-        thread::yield_now();
-    }
-}
-
 /// The ring fills up while it is stopped. Only these connections pass the filter, so the sum is exact.
 fn losses_while_stopped_during_a_storm_are_counted() {
     let listener = listen(V4);
     let port = listener.local_addr().expect("an address").port();
     let trace = ToFile::start(&["--ring-size", "64K", &format!("port == {port}")]);
     let made = storm(&listener, |made| {
-        wait_until("the first line", || trace.length() > 0);
+        wait_until("no line is printed", || trace.length() > 0);
         trace.running.signal(Signal::SIGSTOP);
         let before = made.load(Relaxed);
-        wait_until("1000 connections", || made.load(Relaxed) > before + 1000);
+        wait_until("1000 connections are not made", || made.load(Relaxed) > before + 1000);
         let printed = trace.length();
         trace.running.signal(Signal::SIGCONT);
-        wait_until("another line", || trace.length() > printed);
+        wait_until("no other line is printed", || trace.length() > printed);
     });
     let (counts, stderr) = trace.stop(port);
     let (printed, lost) = (counts.values().sum::<u64>(), lost_events(&stderr));

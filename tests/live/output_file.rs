@@ -27,7 +27,7 @@ use crate::common::{
     folder::Folder,
     launch::Running,
     net::{self, Pair, V4},
-    probes, tcptrace,
+    probes, tcptrace, wait_until,
 };
 
 /// Makes a connection and closes it; returns its port.
@@ -37,14 +37,6 @@ fn connection() -> u16 {
     drop(pair.client);
     net::wait_for_end(&mut pair.server);
     port
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < PATIENCE, "{what}");
-        thread::yield_now();
-    }
 }
 
 /// Renames the file and sends SIGHUP, as logrotate does.

@@ -11,7 +11,7 @@ use std::{
 
 use crate::common::{
     self, Launch, PATIENCE, Trace, all,
-    harness::{in_guest, skipped, trial},
+    harness::{in_guest, skipped},
     net::Pair,
     net::V4,
     net::V6,
@@ -284,31 +284,17 @@ fn pid_filters_are_rejected_in_a_pid_namespace() {
 
 pub fn tests() -> Vec<Trial> {
     let here = module_path!();
-    vec![
-        trial(here, "a_cgroup_with_little_memory", a_cgroup_with_little_memory),
-        trial(here, "advice_names_only_missing_capabilities", advice_names_only_missing_capabilities),
-        trial(
-            here,
-            "without_capabilities_the_error_reports_both",
-            without_capabilities_the_error_reports_both,
-        ),
-        trial(
-            here,
-            "one_capability_alone_reports_the_missing_one",
-            one_capability_alone_reports_the_missing_one,
-        ),
-        trial(here, "the_two_capabilities_are_enough", the_two_capabilities_are_enough),
-        trial(here, "cap_sys_admin_is_enough", cap_sys_admin_is_enough),
-        trial(
-            here,
-            "pid_filters_are_rejected_in_a_pid_namespace",
-            pid_filters_are_rejected_in_a_pid_namespace,
-        ),
-        trial(
-            here,
-            "tracepoints_are_used_and_reported_without_trampolines",
-            tracepoints_are_used_and_reported_without_trampolines,
-        ),
+    let mut tests = crate::trials![
+        a_cgroup_with_little_memory,
+        advice_names_only_missing_capabilities,
+        without_capabilities_the_error_reports_both,
+        one_capability_alone_reports_the_missing_one,
+        the_two_capabilities_are_enough,
+        cap_sys_admin_is_enough,
+        pid_filters_are_rejected_in_a_pid_namespace,
+        tracepoints_are_used_and_reported_without_trampolines,
+    ];
+    tests.extend([
         in_guest(
             |name| name == "lockdown-integrity",
             "a kernel booted with lockdown=integrity",
@@ -328,5 +314,6 @@ pub fn tests() -> Vec<Trial> {
         in_guest(|name| name == "hidepid", "/proc mounted with hidepid=2", here, "hidepid", hidepid),
         in_guest(|name| name == "no-btf", "a kernel without type information", here, "no_btf", no_btf),
         in_guest(|name| name == "5.10", "Linux 5.10", here, "linux_5_10", linux_5_10),
-    ]
+    ]);
+    tests
 }

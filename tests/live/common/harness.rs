@@ -36,12 +36,20 @@ pub fn trial<O: Outcome + 'static>(module: &str, name: &str, test: fn() -> O) ->
     })
 }
 
+/// The tests of a module, by the names of their functions.
+#[macro_export]
+macro_rules! trials {
+    ($($name:ident),* $(,)?) => {
+        vec![$($crate::common::harness::trial(module_path!(), stringify!($name), $name)),*]
+    };
+}
+
 /// Defines `tests()`, the tests of a module.
 #[macro_export]
 macro_rules! tests {
     ($($name:ident),* $(,)?) => {
         pub fn tests() -> Vec<libtest_mimic::Trial> {
-            vec![$($crate::common::harness::trial(module_path!(), stringify!($name), $name)),*]
+            $crate::trials![$($name),*]
         }
     };
 }

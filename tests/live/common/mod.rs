@@ -155,6 +155,15 @@ impl Trace {
     }
 }
 
+/// Waits until something holds; fails with `otherwise` if it does not.
+pub fn wait_until(otherwise: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{otherwise}");
+        std::thread::yield_now();
+    }
+}
+
 /// The events with `port` at either end.
 pub fn of_port(events: &[Value], port: u16) -> Vec<Value> {
     events

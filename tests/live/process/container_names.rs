@@ -5,7 +5,6 @@ use std::{
     os::unix::fs::{PermissionsExt, chown, symlink},
     path::PathBuf,
     process::Command,
-    time::Instant,
 };
 
 use libtest_mimic::Completion;
@@ -13,7 +12,7 @@ use nix::{sys::stat::Mode, unistd::mkfifo};
 use serde_json::Value;
 
 use crate::{
-    common::{Launch, PATIENCE, Trace, actor::Actor, harness::skipped, probes, procfs::runs},
+    common::{Launch, Trace, actor::Actor, harness::skipped, probes, procfs::runs, wait_until},
     containers::{Group, hierarchies},
     support::*,
 };
@@ -217,11 +216,7 @@ fn the_reader_is_confined_and_ends_with_the_tracer() {
         assert!(status.contains(&format!("{name}:\t{value}\n")), "{name} of {status}");
     }
     trace.stop();
-    let deadline = Instant::now() + PATIENCE;
-    while runs(reader) {
-        assert!(Instant::now() < deadline, "{reader} is left");
-        std::thread::yield_now();
-    }
+    wait_until(&format!("{reader} is left"), || !runs(reader));
 }
 
 /// Without directories of a runtime there is no reader process.
