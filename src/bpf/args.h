@@ -114,9 +114,8 @@ static __always_inline void fill_kept_args(struct kept_args *kept, struct task_s
 }
 
 /* Runs in the context of the process that has just forked. */
-static __always_inline void keep_args(struct task_struct *task)
+static __always_inline void keep_args(struct task_struct *task, struct task_struct *leader)
 {
-	struct task_struct *leader = task->group_leader;
 	struct kept_args *kept;
 	struct mm_struct *mm = READ(task_struct, task, mm);
 
@@ -136,15 +135,17 @@ static __always_inline void renew_kept_args(struct task_struct *leader)
 		fill_kept_args(kept, leader, READ(task_struct, leader, mm));
 }
 
-/* Append the saved arguments of another process, if there are any. */
-static __noinline void append_kept_args(struct scratch *s, struct task_struct *leader)
+/*
+ * Append the saved arguments of a process that cannot be read, if there are any. `execs` is its
+ * self_exec_id.
+ */
+static __noinline void append_kept_args(struct scratch *s, struct kept_args *kept, __u32 execs)
 {
-	struct kept_args *kept = bpf_task_storage_get(&kept_args, leader, 0, 0);
 	__u32 used = s->used;
 	__u64 len;
 
-	if (!kept || kept->execs != (__u32)leader->self_exec_id ||
-	    kept->flags & NETMON_PROCESS_ARGS_UNREAD || used > CGROUP_END + NETMON_NAME_MAX) {
+	if (!kept || kept->execs != execs || kept->flags & NETMON_PROCESS_ARGS_UNREAD ||
+	    used > CGROUP_END + NETMON_NAME_MAX) {
 		s->head.flags |= NETMON_PROCESS_ARGS_UNREAD;
 		return;
 	}

@@ -28,17 +28,13 @@ static __noinline long cgroup_up(__u32 i, struct cgroup_walk *w)
 	return 0;
 }
 
-/*
- * Append the names of a cgroup and its ancestors, last name first. See append_path() for why this
- * is a global function and uses bpf_loop().
- */
-__noinline int append_cgroup(struct scratch *s, __u64 address)
+/* Append the names of a cgroup and its ancestors, last name first. See append_path() for
+ * bpf_loop(). */
+static __always_inline void append_cgroup(struct scratch *s, struct cgroup *cgroup)
 {
-	struct cgroup_walk w = {.s = s, .cgroup = (void *)address};
+	struct cgroup_walk w = {.s = s, .cgroup = cgroup};
 	int i;
 
-	if (!s)
-		return 0;
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
 		bpf_loop(NETMON_CGROUP_PARTS, cgroup_up, &w, 0);
 	} else {
@@ -46,7 +42,6 @@ __noinline int append_cgroup(struct scratch *s, __u64 address)
 			if (cgroup_up(i, &w))
 				break;
 	}
-	return 0;
 }
 
 /* The cgroup in a v1 controller's hierarchy; NULL if the kernel lacks the controller. */
@@ -63,22 +58,29 @@ static __always_inline struct cgroup *cgroup_of_subsys(struct css_set *set, __u3
 	return css ? BPF_CORE_READ(css, cgroup) : NULL;
 }
 
-static __always_inline void append_cgroups(struct scratch *s, struct task_struct *task)
+/*
+ * The cgroup2 path, and the v1 path if it is another one. `address` is that of the css_set. A
+ * global function, so that it is verified only once.
+ */
+__noinline int append_cgroups(struct scratch *s, __u64 address)
 {
-	struct css_set *set = BPF_CORE_READ(task, cgroups);
+	struct css_set *set = (struct css_set *)address;
 	struct cgroup *v2 = BPF_CORE_READ(set, dfl_cgrp);
 	struct cgroup *v1 = v1_cgroup(set, pids_cgrp_id);
 	__u32 used;
 
-	append_cgroup(s, (__u64)v2);
+	if (!s)
+		return 0;
+	append_cgroup(s, v2);
 	if (!v1)
 		v1 = v1_cgroup(set, memory_cgrp_id);
 	used = s->used;
 	if (!v1 || v1 == v2 || used >= CGROUP_END)
-		return;
+		return 0;
 	s->data[used] = 0;
 	s->used = used + 1;
-	append_cgroup(s, (__u64)v1);
+	append_cgroup(s, v1);
+	return 0;
 }
 
 #endif

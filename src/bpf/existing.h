@@ -83,7 +83,8 @@ static __always_inline void handle_request_or_timewait(struct seq_file *seq,
 /* Is this a child in its listener's accept queue? Its connection is traced from accept() on. */
 static __always_inline bool is_waiting(struct sock *sk)
 {
-	return !READ(sock, sk, sk_socket) && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD));
+	return !READ(sock, sk, sk_socket) &&
+	       !(READ(sock, sk, __sk_common.skc_flags) & (1UL << SOCK_DEAD));
 }
 
 static __always_inline void track_existing(struct sock *sk, struct conn *conn, int state)
@@ -109,13 +110,38 @@ static __always_inline void track_existing(struct sock *sk, struct conn *conn, i
 }
 
 /*
+ * Once everything about the socket is known. A global function, so that it is verified once and not
+ * on every path to it. It may not be given a socket, only its address, in found->sk.
+ */
+__noinline int keep_existing(struct slot *found, int state, bool known)
+{
+	struct conn conn;
+	struct sock *sk;
+
+	if (!found)
+		return 0;
+	conn = found->conn; /* a copy: 6.1 does not put an argument of such a function into a map */
+	sk = (struct sock *)found->sk;
+	if (config.existing & NETMON_EXISTING_REPORT) {
+		if (state != TCP_LISTEN && !(conn.flags & NETMON_FLAG_EGRESS))
+			conn.flags |= NETMON_FLAG_INGRESS;
+		report_existing(&conn, sk, state);
+		conn.flags &= ~NETMON_FLAG_INGRESS;
+	}
+	if (config.existing & NETMON_EXISTING_TRACK && !known)
+		track_existing(sk, &conn, state);
+	return 0;
+}
+
+/*
  * `task` has a descriptor of the socket; if NULL, there may be no such task. The descriptors are
  * visited first, so that an entry has its owner when it is created.
  */
 static __always_inline void handle_existing_socket(struct seq_file *seq, struct sock *sk,
 						   struct task_struct *task)
 {
-	struct conn fresh = {}, *conn = conn_of(sk);
+	struct slot found = {.sk = (__u64)sk};
+	struct conn *fresh = &found.conn, *conn = conn_of(sk);
 	int state = sk->__sk_common.skc_state, index;
 
 	if (state == TCP_CLOSE || (conn && !(conn->flags & NETMON_FLAG_EXISTING)) ||
@@ -124,28 +150,21 @@ static __always_inline void handle_existing_socket(struct seq_file *seq, struct 
 	index = admit_process(false, task);
 	if (index == NOT_ADMITTED)
 		return;
-	fresh.flags = NETMON_FLAG_EXISTING | flags_of(sk);
+	fresh->flags = NETMON_FLAG_EXISTING | flags_of(sk);
 	if (state != TCP_LISTEN && !is_passive(sk))
-		fresh.flags |= NETMON_FLAG_EGRESS;
-	fresh.ifindex = ifindex_of(sk);
-	fresh.begun = config.start;
-	fresh.cookie = state == TCP_LISTEN ? cookie_of_listener(sk) : bpf_get_socket_cookie(sk);
-	fill_flow(&fresh.flow, sk, NULL);
-	if (!admit_flow(index, sk, &fresh, true))
+		fresh->flags |= NETMON_FLAG_EGRESS;
+	fresh->ifindex = ifindex_of(sk);
+	fresh->begun = config.start;
+	fresh->cookie = state == TCP_LISTEN ? cookie_of_listener(sk) : bpf_get_socket_cookie(sk);
+	fill_flow(&fresh->flow, sk, NULL);
+	if (!admit_flow(index, sk, fresh, true))
 		return;
 	if (task) {
-		fresh.image = record_of(task, false);
-		fresh.pid = task->tgid;
-		fresh.tid = task->pid;
+		fresh->image = record_of(task, false);
+		fresh->pid = task->tgid;
+		fresh->tid = task->pid;
 	}
-	if (config.existing & NETMON_EXISTING_REPORT) {
-		if (state != TCP_LISTEN && !(fresh.flags & NETMON_FLAG_EGRESS))
-			fresh.flags |= NETMON_FLAG_INGRESS;
-		report_existing(&fresh, sk, state);
-		fresh.flags &= ~NETMON_FLAG_INGRESS;
-	}
-	if (config.existing & NETMON_EXISTING_TRACK && !conn)
-		track_existing(sk, &fresh, state);
+	keep_existing(&found, state, conn);
 }
 
 #endif

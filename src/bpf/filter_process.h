@@ -312,7 +312,8 @@ static __noinline bool is_in_cgroup(struct cgroup *cgroup)
 static __always_inline void fill_who(struct filter_scratch *s, struct task_struct *leader,
 				     struct identity *identity)
 {
-	struct task_struct *parent = parent_of(leader);
+	struct task_struct *parent =
+		READ(task_struct, READ(task_struct, leader, real_parent), group_leader);
 	struct filter_who *who = &s->who;
 
 	who->uid = identity->uid;
@@ -321,7 +322,7 @@ static __always_inline void fill_who(struct filter_scratch *s, struct task_struc
 	who->egid = identity->egid;
 	who->auid = identity->auid;
 	who->pid = leader->tgid;
-	who->ppid = parent->tgid;
+	who->ppid = READ(task_struct, parent, tgid);
 	if (filter_uses(FILTER_CGROUP))
 		who->in_cgroup = is_in_cgroup(BPF_CORE_READ(leader, cgroups, dfl_cgrp));
 	if (filter_uses(FILTER_CONTAINER))
@@ -343,10 +344,9 @@ static __noinline void evaluate_who(struct filter_set *left, struct filter_who *
 }
 
 /* The image that `task` acts as. Its evaluation is discarded if the identity has changed since. */
-static __noinline struct image *image_to_evaluate(struct filter_scratch *s,
-						  struct task_struct *task)
+static __noinline struct image *
+image_to_evaluate(struct filter_scratch *s, struct task_struct *task, struct task_struct *leader)
 {
-	struct task_struct *leader = task->group_leader;
 	struct image *image;
 
 	identity_of(task, leader, &s->identity);
@@ -363,7 +363,8 @@ static __noinline struct image *image_to_evaluate(struct filter_scratch *s,
 /* Leave the terms that match the process in s->left; false if no connection can match. */
 static __always_inline bool evaluate_task(struct filter_scratch *s, struct task_struct *task)
 {
-	struct image *image = image_to_evaluate(s, task);
+	struct task_struct *leader = task->group_leader;
+	struct image *image = image_to_evaluate(s, task, leader);
 
 	if (!image) {
 		count_lost(NETMON_LOST_TABLE);
@@ -371,7 +372,7 @@ static __always_inline bool evaluate_task(struct filter_scratch *s, struct task_
 	}
 	if (!image->evaluated) {
 		filter_all(&image->left);
-		fill_who(s, task->group_leader, &s->identity);
+		fill_who(s, leader, &s->identity);
 		evaluate_who(&image->left, &s->who);
 		image->evaluated = filter_verdict(&image->left) == FILTER_REJECTED ? IMAGE_REJECTED
 										   : IMAGE_POSSIBLE;

@@ -17,13 +17,13 @@ struct identity {
 	__u64 cap_inheritable;
 	__u64 cap_permitted;
 	__u64 cap_effective;
-	__u64 cgroups; /* address of the css_set */
 	__u32 uid;
 	__u32 gid;
 	__u32 euid;
 	__u32 egid;
 	__u32 auid;
 	__u32 reserved;
+	__u64 cgroups; /* address of the css_set; last, see same_identity() */
 };
 
 static __always_inline __u64 caps(const kernel_cap_t *set)
@@ -66,12 +66,19 @@ static __always_inline void identity_of(struct task_struct *task, struct task_st
 	who->reserved = 0;
 }
 
+/*
+ * By words, because the verifier would have to follow a branch for each member. But to the verifier
+ * the address may be a pointer, which can only be compared.
+ */
 static __always_inline bool same_identity(const struct identity *a, const struct identity *b)
 {
-	return a->uid == b->uid && a->euid == b->euid && a->gid == b->gid && a->egid == b->egid &&
-	       a->auid == b->auid && a->cgroups == b->cgroups &&
-	       a->cap_effective == b->cap_effective && a->cap_permitted == b->cap_permitted &&
-	       a->cap_inheritable == b->cap_inheritable;
+	const __u64 *ours = (const __u64 *)a, *theirs = (const __u64 *)b;
+	__u64 differs = 0;
+	__u32 i;
+
+	for (i = 0; i < offsetof(struct identity, cgroups) / 8; i++)
+		differs |= ours[i] ^ theirs[i];
+	return !differs && a->cgroups == b->cgroups;
 }
 
 /* The kuid that is root in the credentials' user namespace, and privileged there. */
@@ -99,25 +106,27 @@ static __always_inline __u32 root_of(const struct cred *cred)
  */
 static __always_inline __u8 secureexec_of(struct file *exe, const struct cred *cred, bool at_exec)
 {
-	__u32 root = root_of(cred);
 	struct inode *inode = BPF_CORE_READ(exe, f_inode);
 	__u16 mode = BPF_CORE_READ(inode, i_mode);
+	__u32 uid = READ(cred, cred, uid.val), euid = READ(cred, cred, euid.val), root;
 	__u8 flags = 0;
 
-	if (mode & S_ISUID && cred->euid.val != cred->uid.val)
+	if (mode & S_ISUID && euid != uid)
 		flags |= NETMON_SECUREEXEC_SETUID;
-	if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && cred->egid.val != cred->gid.val)
+	if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
+	    READ(cred, cred, egid.val) != READ(cred, cred, gid.val))
 		flags |= NETMON_SECUREEXEC_SETGID;
-	if (at_exec && cred->uid.val != root && cred->euid.val != root &&
-	    caps(&cred->cap_permitted) & ~caps(&cred->cap_ambient))
+	if (!at_exec)
+		return flags;
+	root = root_of(cred);
+	if (uid != root && euid != root && caps(&cred->cap_permitted) & ~caps(&cred->cap_ambient))
 		flags |= NETMON_SECUREEXEC_FILE_CAPS;
 	/*
 	 * The file has no name (a memfd, or unlinked). Only checked at exec: later on it may simply
 	 * have been replaced, as upgrades do. Some file systems do not count links, but a file with
 	 * a name is hashed.
 	 */
-	if (at_exec && BPF_CORE_READ(inode, i_nlink) == 0 &&
-	    !BPF_CORE_READ(exe, f_path.dentry, d_hash.pprev))
+	if (BPF_CORE_READ(inode, i_nlink) == 0 && !BPF_CORE_READ(exe, f_path.dentry, d_hash.pprev))
 		flags |= NETMON_SECUREEXEC_FILELESS;
 	return flags;
 }

@@ -105,16 +105,9 @@ static __always_inline __u64 start_of(struct task_struct *leader, struct image *
 	return READ(task_struct, leader, start_boottime);
 }
 
-/* May be the idle task (pid 0), which is the parent of pid 1 and of kthreadd. */
-static __always_inline struct task_struct *parent_of(struct task_struct *leader)
-{
-	return leader->real_parent->group_leader;
-}
-
 /* The parent's part of the header. If the parent execs meanwhile, this was true a moment ago. */
-static __always_inline void fill_parent(struct scratch *s, struct task_struct *leader)
+static __always_inline void fill_parent(struct scratch *s, struct task_struct *parent)
 {
-	struct task_struct *parent = parent_of(leader);
 	struct image *image;
 
 	s->head.parent = 0;
@@ -131,65 +124,85 @@ static __always_inline void fill_parent(struct scratch *s, struct task_struct *l
 		s->head.parent_start = image->start;
 }
 
-/*
- * Send the record of an image of the thread group of `task`, which is a thread that has the group's
- * mm. `current`: it is the current task, so its arguments can be read.
- */
-static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, struct image *image,
-				   struct identity *who, bool current)
+static __always_inline void set_subject(struct subject *subject, struct task_struct *task,
+					struct task_struct *leader, bool current)
 {
-	struct task_struct *leader = task->group_leader;
+	subject->task = (__u64)task;
+	subject->leader = (__u64)leader;
+	subject->current = current;
+}
+
+/*
+ * Send the record of an image of `of`, whose parent is in the header already. A global function, so
+ * that it is verified once and not on every path to it. It may therefore not be given a task, only
+ * its address, and the caller does what needs more.
+ */
+__noinline __u64 send_image(struct scratch *s, struct subject *of, struct image *image,
+			    struct kept_args *kept)
+{
+	struct task_struct *task, *leader;
 	__u32 sent_epoch = epoch;
 	struct file *exe = NULL;
 	struct mm_struct *mm;
-	__u64 id = image->id, exec_time = image->exec_time;
-	__u32 execs = image->execs, used;
+	__u64 id, exec_time;
+	__u32 execs, used, flags;
+	bool known;
+
+	if (!s || !of || !image)
+		return 0;
+	task = (struct task_struct *)of->task;
+	leader = (struct task_struct *)of->leader;
+	id = image->id;
+	exec_time = image->exec_time;
+	execs = image->execs;
+	flags = READ(task_struct, leader, flags);
 
 	s->used = 0;
 	s->head.kind = NETMON_KIND_PROCESS;
 	s->head.flags = 0;
 	s->head.reserved = 0;
-	s->head.pid = leader->tgid;
+	s->head.pid = READ(task_struct, leader, tgid);
 	s->head.before = id ? id : image->before;
 	s->head.start = start_of(leader, image);
-	s->head.cloned = BPF_CORE_READ(leader, start_boottime);
-	s->head.cap_inheritable = who->cap_inheritable;
-	s->head.cap_permitted = who->cap_permitted;
-	s->head.cap_effective = who->cap_effective;
-	s->head.uid = who->uid;
-	s->head.gid = who->gid;
-	s->head.euid = who->euid;
-	s->head.egid = who->egid;
-	s->head.auid = who->auid;
+	s->head.cloned = READ(task_struct, leader, start_boottime);
+	s->head.cap_inheritable = of->who.cap_inheritable;
+	s->head.cap_permitted = of->who.cap_permitted;
+	s->head.cap_effective = of->who.cap_effective;
+	s->head.uid = of->who.uid;
+	s->head.gid = of->who.gid;
+	s->head.euid = of->who.euid;
+	s->head.egid = of->who.egid;
+	s->head.auid = of->who.auid;
 	bpf_core_read(&s->head.comm, sizeof(s->head.comm), &leader->comm);
-	if (leader->flags & PF_FORKNOEXEC)
+	if (flags & PF_FORKNOEXEC)
 		s->head.flags |= NETMON_PROCESS_CLONED;
-	if (leader->flags & PF_KTHREAD)
+	if (flags & PF_KTHREAD)
 		s->head.flags |= NETMON_PROCESS_KTHREAD;
-	fill_parent(s, leader);
 
 	/* A kernel thread may be using the mm of a process. */
-	mm = leader->flags & PF_KTHREAD ? NULL : READ(task_struct, task, mm);
+	mm = flags & PF_KTHREAD ? NULL : READ(task_struct, task, mm);
 	s->head.argv_len = mm ? argv_len_of(mm) : 0;
 	s->head.secureexec = image->secureexec;
 	if (mm)
-		exe = BPF_CORE_READ(mm, exe_file);
+		exe = BPF_CORE_READ(mm, exe_file); /* a scalar, unlike READ() */
 	if (exe) {
 		if (!image->exec_time)
-			s->head.secureexec |= secureexec_of(exe, cred_of(task), false);
+			s->head.secureexec |=
+				secureexec_of(exe, READ(task_struct, task, real_cred), false);
 		append_path(s, (__u64)exe, (__u64)BPF_CORE_READ(task, fs));
 	}
 	s->head.path_len = s->used;
-	append_cgroups(s, leader);
+	append_cgroups(s, (__u64)BPF_CORE_READ(leader, cgroups));
 	s->head.cgroup_len = s->used - s->head.path_len;
 	used = s->used;
-	if (mm && current)
+	if (mm && of->current)
 		append_args(s, mm);
 	else
-		append_kept_args(s, leader);
+		append_kept_args(s, kept, READ(task_struct, leader, self_exec_id));
 	s->head.args_len = s->used - used;
 
-	if (!id || !same_identity(&image->identity, who))
+	known = same_identity(&image->identity, &of->who);
+	if (!id || !known)
 		id = __sync_fetch_and_add(&last_image, 1) + 1;
 	s->head.id = id;
 	used = s->used;
@@ -199,20 +212,21 @@ static __noinline __u64 send_image(struct scratch *s, struct task_struct *task, 
 		return 0;
 	}
 	/* Not before the record is in the ring: another thread may be about to refer to it. */
-	if (!same_identity(&image->identity, who))
+	if (!known)
 		image->evaluated = 0;
-	image->identity = *who;
+	image->identity = of->who;
 	image->start = s->head.start;
 	image->epoch = sent_epoch;
 	image->complete =
 		(s->head.parent || !s->head.ppid) &&
-		(current || leader->flags & PF_KTHREAD ||
+		(of->current || flags & PF_KTHREAD ||
 		 !(s->head.flags & (NETMON_PROCESS_ARGS_UNREAD | NETMON_PROCESS_ARGS_CUT)));
 	barrier();
 	image->id = id;
 	barrier();
 	/* If the process (a parent) exec'd meanwhile, the record is stale: send it again. */
-	if (image->exec_time != exec_time || (__u32)leader->self_exec_id != execs)
+	if (image->exec_time != exec_time ||
+	    (__u32)READ(task_struct, leader, self_exec_id) != execs)
 		image->id = 0;
 	return id;
 }
@@ -222,31 +236,32 @@ static __always_inline bool is_known(struct image *image, struct identity *who)
 	return image->id && image->epoch == epoch && same_identity(&image->identity, who);
 }
 
-/* The parent's record goes before the child's. */
-static __always_inline void send_parent(struct scratch *s, struct task_struct *leader)
+/* The parent's record goes before the child's. `thread` is the one that forked. */
+static __always_inline void send_parent(struct scratch *s, struct task_struct *thread,
+					struct task_struct *parent)
 {
-	struct task_struct *thread = leader->real_parent, *parent;
-	struct identity *who = &s->parent;
 	struct image *image;
 
-	if (!thread->tgid)
+	if (!parent->tgid)
 		return;
-	parent = thread->group_leader;
 	image = image_of(parent);
 	if (!image)
 		return;
-	identity_of(parent, parent, who);
-	if (!is_known(image, who))
-		send_image(s, thread, image, who, false);
+	identity_of(parent, parent, &s->parent.who);
+	if (is_known(image, &s->parent.who))
+		return;
+	set_subject(&s->parent, thread, parent, false);
+	fill_parent(s, parent->real_parent->group_leader);
+	send_image(s, &s->parent, image, bpf_task_storage_get(&kept_args, parent, 0, 0));
 }
 
 /*
  * The id of the record that user space already has of the image that `task` acts as, or 0. Not
  * inlined: the stack space of its locals would otherwise be in use during send_image().
  */
-static __noinline __u64 sent_record(struct task_struct *task, bool current)
+static __noinline __u64 sent_record(struct task_struct *task, struct task_struct *leader,
+				    bool current)
 {
-	struct task_struct *leader = task->group_leader;
 	struct identity who;
 	struct image *image;
 
@@ -255,27 +270,34 @@ static __noinline __u64 sent_record(struct task_struct *task, bool current)
 	return image && is_known(image, &who) && (image->complete || !current) ? image->id : 0;
 }
 
-/* Same, but sends the record first if user space does not have it. 0: failed, which is counted. */
+/*
+ * Same, but sends the record first if user space does not have it. 0: failed, which is counted.
+ * Each pointer is loaded only once, because of what the verifier does (read.h).
+ */
 static __always_inline __u64 record_of(struct task_struct *task, bool current)
 {
-	struct task_struct *leader;
+	struct task_struct *leader = task->group_leader, *thread, *parent;
 	struct image *image;
 	struct scratch *s;
-	__u64 id = sent_record(task, current);
+	__u64 id = sent_record(task, leader, current);
 
 	if (id)
 		return id;
-	leader = task->group_leader;
 	s = claim_scratch();
 	if (!s) {
 		count_lost(NETMON_LOST_PROCESS);
 		return 0;
 	}
-	identity_of(task, leader, &s->who);
-	image = acting_image(task, leader, &s->who);
+	identity_of(task, leader, &s->own.who);
+	image = acting_image(task, leader, &s->own.who);
 	if (image) {
-		send_parent(s, leader);
-		id = send_image(s, task, image, &s->who, current);
+		/* May be the idle task (pid 0), which is the parent of pid 1 and of kthreadd. */
+		thread = leader->real_parent;
+		parent = thread->group_leader;
+		send_parent(s, thread, parent);
+		set_subject(&s->own, task, leader, current);
+		fill_parent(s, parent);
+		id = send_image(s, &s->own, image, bpf_task_storage_get(&kept_args, leader, 0, 0));
 	} else {
 		count_lost(NETMON_LOST_PROCESS);
 	}
@@ -311,11 +333,12 @@ static __always_inline void handle_exec(struct task_struct *task)
 /* fork: the child runs the same executable and has the privileges gained from it. */
 static __always_inline void handle_fork(struct task_struct *task, struct task_struct *child)
 {
+	struct task_struct *leader = task->group_leader;
 	struct image *image, *childs;
 
-	keep_args(task);
-	image = bpf_task_storage_get(&images, task->group_leader, 0, 0);
-	if (!image || !image->secureexec || image->execs != (__u32)task->group_leader->self_exec_id)
+	keep_args(task, leader);
+	image = bpf_task_storage_get(&images, leader, 0, 0);
+	if (!image || !image->secureexec || image->execs != (__u32)leader->self_exec_id)
 		return;
 	childs = image_of(child);
 	if (childs)

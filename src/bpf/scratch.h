@@ -20,6 +20,14 @@
  */
 #define SCRATCH_SLOTS 4
 
+/* Whose record is being built. Addresses: a global function cannot be given a task. */
+struct subject {
+	struct identity who;
+	__u64 task; /* has the mm of its thread group */
+	__u64 leader;
+	__u64 current; /* it is the current task, so its arguments can be read */
+};
+
 struct scratch {
 	__u32 busy;
 	/*
@@ -27,7 +35,7 @@ struct scratch {
 	 * that appends looks the same to the verifier; it need not track every sum of lengths.
 	 */
 	__u32 used;
-	struct identity who, parent;
+	struct subject own, parent;
 	struct netmon_process head;
 	__u8 data[SCRATCH_DATA];
 };
