@@ -4,14 +4,15 @@
 use std::{
     cell::RefCell,
     collections::HashSet,
+    ffi::OsStr,
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
 };
 
 use anyhow::{Context, Result};
 use libbpf_rs::{
-    Iter, Link, MapCore, MapFlags, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
+    Iter, MapCore, MapFlags, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
     skel::{OpenSkel, SkelBuilder},
 };
 
@@ -40,6 +41,7 @@ pub mod load_error;
 mod log;
 #[cfg(test)]
 mod min_kernel_tests;
+mod parallel;
 mod priority;
 mod programs;
 mod skel;
@@ -64,7 +66,7 @@ pub type Storage = [MaybeUninit<OpenObject>; 2];
 /// The loaded and attached programs.
 pub struct Tracer<'obj> {
     skel: NetmonSkel<'obj>,
-    links: Vec<Link>,
+    links: Vec<OwnedFd>,
     ring: RingBuffer<'obj>,
     batch: Rc<RefCell<Batch>>,
     set: ProbeSet,
@@ -135,11 +137,13 @@ impl<'obj> Tracer<'obj> {
             open.open_object_mut().progs_mut().for_each(|mut prog| prog.set_log_level(BPF_LOG_STATS));
         }
 
-        let loaded = open.load().map_err(|error| match log::peek_log(Rejection::find) {
-            Some(rejection) => rejection.into(),
-            None => anyhow::Error::from(error).context("load the BPF programs"),
-        });
-        let mut skel = loaded?;
+        // Only libbpf logs what the verifier says.
+        let heavy = if config.verbose { |_: &OsStr| false } else { programs::is_heavy };
+        let (mut skel, loaded) =
+            parallel::load(open, heavy).map_err(|error| match log::peek_log(Rejection::find) {
+                Some(rejection) => rejection.into(),
+                None => error.context("load the BPF programs"),
+            })?;
         values.fill(&skel.maps)?;
         let batch = Rc::new(RefCell::new(Batch::default()));
         let mut builder = RingBufferBuilder::new();
@@ -154,14 +158,14 @@ impl<'obj> Tracer<'obj> {
         let ring = builder.build().context("map the ring")?;
         let links = match config.at_start {
             AtStart::PrintOnly => Default::default(),
-            _ => programs::attach(&skel.progs, set, config.net_admin(), &mut notes)?,
+            _ => programs::attach(&skel.progs, &loaded, set, config.net_admin(), &mut notes)?,
         };
         if config.follow {
             follow::mark_self(&skel.maps.followed)?;
         }
         let iterators = match config.at_start {
             AtStart::Ignore => None,
-            _ => Some(Iterators::new(&skel.progs, config)?),
+            _ => Some(Iterators::new(&skel.progs, &loaded, config)?),
         };
         set_bss_flag(&mut skel, |bss| &mut bss.existing_running, iterators.is_some().into());
         set_bss_flag(&mut skel, |bss| &mut bss.started, 1);

@@ -8,10 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use libbpf_rs::{Link, libbpf_sys};
+use libbpf_rs::libbpf_sys;
 use nix::sched::{CloneFlags, setns};
 
-use super::{config::TracerConfig, skel::NetmonProgs};
+use super::{config::TracerConfig, parallel::Loaded, programs, skel::NetmonProgs};
 use crate::{
     cli::plan::AtStart,
     host::{self, CAP_SYS_ADMIN, CAP_SYS_PTRACE, Netns},
@@ -22,8 +22,8 @@ const BYTES_PER_TURN: u32 = 4096;
 
 /// The iterators left to read: over all file descriptors, then the sockets of each network namespace.
 pub struct Iterators {
-    sockets: Link,
-    files: Link,
+    sockets: OwnedFd,
+    files: OwnedFd,
     /// Namespaces left to visit, the next one last.
     namespaces: Vec<Netns>,
     own: u64,
@@ -45,12 +45,13 @@ impl Iterators {
     ///
     /// # Errors
     /// When the kernel refuses an iterator.
-    pub fn new(progs: &NetmonProgs<'_>, config: TracerConfig<'_>) -> Result<Self> {
+    pub fn new(progs: &NetmonProgs<'_>, loaded: &[Loaded], config: TracerConfig<'_>) -> Result<Self> {
+        let attach = |prog| programs::attach_one(prog, loaded)?.context("an iterator is not loaded");
         let (mut namespaces, hidden) = host::network_namespaces();
         namespaces.reverse();
         Ok(Iterators {
-            sockets: progs.on_existing_tcp.attach().context("attach on_existing_tcp")?,
-            files: progs.on_existing_file.attach().context("attach on_existing_file")?,
+            sockets: attach(&progs.on_existing_tcp)?,
+            files: attach(&progs.on_existing_file)?,
             own: namespaces.last().map_or(0, |netns| netns.inode),
             namespaces,
             files_done: false,

@@ -18,13 +18,18 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// The program with this name was rejected.
+    pub fn of(program: &str) -> Self {
+        Rejection { program: program.to_owned() }
+    }
+
     /// Finds a rejection in libbpf's log. The verifier returns the same errno as a policy, but only it writes a log of
     /// the program.
     pub fn find(log: &str) -> Option<Self> {
         let (before, after) = log.split_once("': BPF program load failed")?;
         let (_, program) = before.rsplit_once("prog '")?;
         let reasons = format!("prog '{program}': -- BEGIN PROG LOAD LOG --");
-        after.contains(&reasons).then(|| Rejection { program: program.to_owned() })
+        after.contains(&reasons).then(|| Rejection::of(program))
     }
 }
 

@@ -1,8 +1,9 @@
 //! The two probe sets: which programs are loaded, and how they are attached.
 
 use std::{
+    ffi::OsStr,
     fs::File,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -16,6 +17,7 @@ use super::{
     config::TracerConfig,
     layout::netmon_want as want,
     load_error::is_denied,
+    parallel::Loaded,
     skel::{NetmonProgs, OpenNetmonProgs},
 };
 use crate::{
@@ -285,21 +287,45 @@ fn no_names(why: &str) -> String {
     format!("remote ends have no DNS names: {why}")
 }
 
-/// Attaches the selected programs, stage by stage.
+/// Whether the program takes long to verify, and nothing but attaching it needs libbpf: these take half of the time.
+pub fn is_heavy(name: &OsStr) -> bool {
+    ["on_state", "on_state_second", "on_existing_tcp", "on_existing_file"].iter().any(|heavy| name == *heavy)
+}
+
+/// Attaches a program until the descriptor returned is closed. None: it was not loaded.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn attach_one(prog: &ProgramMut<'_>, loaded: &[Loaded]) -> Result<Option<OwnedFd>> {
+    let link = match loaded.iter().find(|loaded| loaded.name() == prog.name()) {
+        Some(loaded) => loaded.attach().map_err(Into::into),
+        None if prog.autoload() => prog.attach().map_err(Into::into).and_then(descriptor),
+        None => return Ok(None),
+    };
+    link.with_context(|| format!("attach {}", prog.name().display())).map(Some)
+}
+
+/// The descriptor of a link, which keeps it attached.
+fn descriptor(link: Link) -> Result<OwnedFd> {
+    Ok(link.as_fd().try_clone_to_owned()?)
+}
+
+/// Attaches the selected programs, stage by stage, until the descriptors returned are closed.
 ///
 /// # Errors
 /// When the kernel refuses a program that every run needs.
 pub fn attach(
     progs: &NetmonProgs<'_>,
+    loaded: &[Loaded],
     set: ProbeSet,
     net_admin: bool,
     notes: &mut Vec<String>,
-) -> Result<Vec<Link>> {
+) -> Result<Vec<OwnedFd>> {
     let mut links = Vec::new();
     for stage in [Stage::Names, Stage::Follow, Stage::Calls, Stage::Attempts] {
-        let chosen = PROGRAMS.iter().filter(|program| program.stage == stage);
-        let chosen: Vec<_> =
-            chosen.map(|program| (program.loaded)(progs)).filter(|prog| prog.autoload()).collect();
+        let all = PROGRAMS.iter().filter(|program| program.stage == stage);
+        let all = all.map(|program| (program.loaded)(progs));
+        let chosen: Vec<_> = all.clone().filter(|prog| prog.autoload()).collect();
         match stage {
             Stage::Names if chosen.is_empty() => {}
             Stage::Names => match attach_cgroup(&chosen) {
@@ -323,9 +349,8 @@ pub fn attach(
                 }
             }
             Stage::Follow | Stage::Calls | Stage::Iterator => {
-                for prog in chosen {
-                    let attached = prog.attach();
-                    links.push(attached.with_context(|| format!("attach {}", prog.name().display()))?);
+                for prog in all {
+                    links.extend(attach_one(prog, loaded)?);
                 }
             }
         }
@@ -336,14 +361,14 @@ pub fn attach(
     Ok(links)
 }
 
-fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<Link>> {
+fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<OwnedFd>> {
     let root = host::cgroup2_root().ok_or_else(|| anyhow!("cgroup2 is not mounted"))?;
     let cgroup: OwnedFd = File::open(&root).with_context(|| format!("open {}", root.display()))?.into();
     progs
         .iter()
         .map(|prog| {
-            prog.attach_cgroup(cgroup.as_raw_fd())
-                .with_context(|| format!("attach {} to {}", prog.name().display(), root.display()))
+            let link = prog.attach_cgroup(cgroup.as_raw_fd()).map_err(Into::into).and_then(descriptor);
+            link.with_context(|| format!("attach {} to {}", prog.name().display(), root.display()))
         })
         .collect()
 }

@@ -1,0 +1,186 @@
+//! Loads some programs on a second thread. Starting consists mostly of waiting for the verifier, and the kernel
+//! verifies several programs at a time, but libbpf loads one after the other.
+
+use std::{
+    ffi::{CString, OsStr, OsString},
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    ptr, slice, thread,
+};
+
+use anyhow::{Context, Result};
+use libbpf_rs::{
+    AsRawLibbpf, OpenProgramMut,
+    btf::{Btf, BtfType},
+    libbpf_sys::{self, bpf_attach_type, bpf_func_info, bpf_insn, bpf_line_info, bpf_prog_type},
+    skel::OpenSkel,
+};
+
+use super::{
+    load_error::Rejection,
+    skel::{NetmonSkel, OpenNetmonSkel},
+};
+
+/// A program that is ready for the kernel: libbpf has relocated it, and created the maps it uses.
+struct Prepared {
+    name: OsString,
+    kind: bpf_prog_type,
+    attach_type: bpf_attach_type,
+    /// The name of the type that describes in the kernel's BTF what it attaches to.
+    target: String,
+    instructions: Vec<bpf_insn>,
+    functions: Vec<bpf_func_info>,
+    lines: Vec<bpf_line_info>,
+    /// The object's own BTF.
+    btf: RawFd,
+}
+
+/// A program that was loaded here, which libbpf does not know.
+pub struct Loaded {
+    name: OsString,
+    fd: OwnedFd,
+    attach_type: bpf_attach_type,
+}
+
+/// Loads the object, but those of its programs that are `heavy` on a second thread.
+///
+/// # Errors
+/// When the kernel refuses a program or a map.
+pub fn load<'obj>(
+    mut open: OpenNetmonSkel<'obj>,
+    heavy: fn(&OsStr) -> bool,
+) -> Result<(NetmonSkel<'obj>, Vec<Loaded>)> {
+    let object = open.open_object_mut().as_libbpf_object().as_ptr();
+    // SAFETY: the object is open, and nothing else uses it meanwhile.
+    let (outcome, btf) =
+        unsafe { (libbpf_sys::bpf_object__prepare(object), libbpf_sys::bpf_object__btf_fd(object)) };
+    if outcome < 0 {
+        return Err(io::Error::from_raw_os_error(-outcome)).context("prepare the BPF programs");
+    }
+    let mut prepared = Vec::new();
+    for mut prog in open.open_object_mut().progs_mut().filter(|prog| prog.autoload() && heavy(prog.name())) {
+        prepared.push(Prepared::new(&prog, btf));
+        prog.set_autoload(false);
+    }
+    thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            let kernel = Btf::from_vmlinux().context("read the kernel's types")?;
+            prepared.iter().map(|program| program.load(&kernel)).collect::<Result<Vec<_>>>()
+        });
+        let skel = open.load();
+        // the error of libbpf first, which may say that trampolines are refused
+        let loaded = second.join().unwrap_or_else(|_| anyhow::bail!("the second thread panicked"));
+        Ok((skel?, loaded?))
+    })
+}
+
+impl Prepared {
+    fn new(prog: &OpenProgramMut<'_>, btf: RawFd) -> Prepared {
+        let raw = prog.as_libbpf_object().as_ptr();
+        let section = prog.section().to_string_lossy();
+        let (prefix, name) = section.split_once('/').unwrap_or_default();
+        // SAFETY: the program belongs to an object that is open. libbpf keeps the arrays of the stated lengths with it.
+        unsafe {
+            Prepared {
+                name: prog.name().to_owned(),
+                kind: libbpf_sys::bpf_program__type(raw),
+                attach_type: libbpf_sys::bpf_program__expected_attach_type(raw),
+                target: if prefix == "iter" { "bpf_iter_" } else { "btf_trace_" }.to_owned() + name,
+                instructions: prog.insns().to_vec(),
+                functions: copied(
+                    libbpf_sys::bpf_program__func_info(raw),
+                    libbpf_sys::bpf_program__func_info_cnt(raw),
+                ),
+                lines: copied(
+                    libbpf_sys::bpf_program__line_info(raw),
+                    libbpf_sys::bpf_program__line_info_cnt(raw),
+                ),
+                btf,
+            }
+        }
+    }
+
+    fn load(&self, kernel: &Btf<'_>) -> Result<Loaded> {
+        let target = kernel.type_by_name::<BtfType<'_>>(&self.target);
+        let target = target.with_context(|| format!("the kernel has no {}", self.target))?;
+        let mut log = [0u8; 4096];
+        let fd = self
+            .load_at(target.type_id().into(), &mut [])
+            .or_else(|_| self.load_at(target.type_id().into(), &mut log));
+        match fd {
+            Ok(fd) => Ok(Loaded { name: self.name.clone(), fd, attach_type: self.attach_type }),
+            // Only the verifier writes a log, which is not for us: with --verbose, libbpf loads all.
+            Err(_) if log[0] != 0 => Err(Rejection::of(&self.name.to_string_lossy()).into()),
+            Err(error) => Err(error).with_context(|| format!("load {}", self.name.display())),
+        }
+    }
+
+    fn load_at(&self, target: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
+        let name = CString::new(self.name.as_bytes())?;
+        let mut options = libbpf_sys::bpf_prog_load_opts {
+            sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as libbpf_sys::size_t,
+            expected_attach_type: self.attach_type,
+            attach_btf_id: target,
+            prog_btf_fd: self.btf as u32,
+            func_info: self.functions.as_ptr().cast(),
+            func_info_cnt: self.functions.len() as u32,
+            func_info_rec_size: size_of::<bpf_func_info>() as u32,
+            line_info: self.lines.as_ptr().cast(),
+            line_info_cnt: self.lines.len() as u32,
+            line_info_rec_size: size_of::<bpf_line_info>() as u32,
+            log_level: u32::from(!log.is_empty()),
+            log_buf: if log.is_empty() { ptr::null_mut() } else { log.as_mut_ptr().cast() },
+            log_size: log.len() as u32,
+            ..Default::default()
+        };
+        // SAFETY: the pointers are to strings and arrays of the stated sizes, and all outlive the call.
+        owned(unsafe {
+            libbpf_sys::bpf_prog_load(
+                self.kind,
+                name.as_ptr(),
+                c"Dual MIT/GPL".as_ptr(),
+                self.instructions.as_ptr(),
+                self.instructions.len() as libbpf_sys::size_t,
+                &mut options,
+            )
+        })
+    }
+}
+
+impl Loaded {
+    /// The program's name.
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// Attaches it until the descriptor returned is closed.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the descriptor is open; there are no options.
+        owned(unsafe { libbpf_sys::bpf_link_create(self.fd.as_raw_fd(), 0, self.attach_type, ptr::null()) })
+    }
+}
+
+/// A copy of an array of C.
+// SAFETY: the caller ensures that there are `count` valid items at `items`, unless it is null.
+unsafe fn copied<T: Copy>(items: *const T, count: u32) -> Vec<T> {
+    if items.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: by the contract of this function.
+    unsafe { slice::from_raw_parts(items, count as usize) }.to_vec()
+}
+
+/// The descriptor that a call of libbpf returned, or its error.
+fn owned(fd: i32) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: the call has just created it, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
