@@ -36,6 +36,7 @@ pub mod filter_test_run;
 mod follow;
 mod images;
 mod iterators;
+mod large_map;
 pub mod layout;
 pub mod load_error;
 mod log;
@@ -50,6 +51,7 @@ pub mod wire;
 pub use config::TracerConfig;
 use images::Images;
 use iterators::Iterators;
+use large_map::LargeMap;
 use layout::netmon_existing as existing;
 use load_error::{Rejection, refuses_trampolines};
 pub use log::take_log;
@@ -125,6 +127,7 @@ impl<'obj> Tracer<'obj> {
         };
         rodata.config.tracepoints = u32::from(tracepoints);
         open.maps.ring.set_max_entries(config.ring_size).context("set the size of the ring")?;
+        let large = [LargeMap::begin(&mut open.maps.ring)?, LargeMap::begin(&mut open.maps.conns)?];
         let values = filter_maps::configure(config.filter, &mut open.maps)?;
         let mut notes = Vec::new();
         programs::choose(&mut open.progs, set, config, &mut notes);
@@ -140,7 +143,7 @@ impl<'obj> Tracer<'obj> {
         // Only libbpf logs what the verifier says.
         let heavy = if config.verbose { |_: &OsStr| false } else { programs::is_heavy };
         let (mut skel, loaded) =
-            parallel::load(open, heavy).map_err(|error| match log::peek_log(Rejection::find) {
+            parallel::load(open, large, heavy).map_err(|error| match log::peek_log(Rejection::find) {
                 Some(rejection) => rejection.into(),
                 None => error.context("load the BPF programs"),
             })?;

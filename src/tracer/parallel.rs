@@ -20,6 +20,7 @@ use libbpf_rs::{
 };
 
 use super::{
+    large_map::LargeMap,
     load_error::Rejection,
     skel::{NetmonSkel, OpenNetmonSkel},
 };
@@ -51,6 +52,7 @@ pub struct Loaded {
 /// When the kernel refuses a program or a map.
 pub fn load<'obj>(
     mut open: OpenNetmonSkel<'obj>,
+    large: [LargeMap; 2],
     heavy: fn(&OsStr) -> bool,
 ) -> Result<(NetmonSkel<'obj>, Vec<Loaded>)> {
     let object = open.open_object_mut().as_libbpf_object().as_ptr();
@@ -60,6 +62,7 @@ pub fn load<'obj>(
     if outcome < 0 {
         return Err(io::Error::from_raw_os_error(-outcome)).context("prepare the BPF programs");
     }
+    large.into_iter().try_for_each(|map| map.replace(open.open_object()))?;
     let mut prepared = Vec::new();
     for mut prog in open.open_object_mut().progs_mut().filter(|prog| prog.autoload() && heavy(prog.name())) {
         prepared.push(Prepared::new(&prog, btf));
