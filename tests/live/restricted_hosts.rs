@@ -114,11 +114,11 @@ fn a_cgroup_with_little_memory() -> Completion {
         };
         let line = refused(&mut group.command());
         let expected =
-            format!("is limited to {limit} MB of memory; tcptrace needs 76 MB, of which --ring-size is 32");
+            format!("is limited to {limit} MB of memory; tcptrace needs 80 MB, of which --ring-size is 32");
         assert!(line.contains(&expected), "{line}");
     }
     // The stated amount is enough, even if most is loaded.
-    let group = MemoryGroup::new("enough", 45 * MB).expect("a cgroup");
+    let group = MemoryGroup::new("enough", 49 * MB).expect("a cgroup");
     let launch = Launch::with(group.command()).args(["-e", "all", "--existing", "--ring-size", "1M"]);
     drop(launch.args(["--probes", &probes()]).start());
     Completion::Completed
