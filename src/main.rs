@@ -159,6 +159,7 @@ fn run(args: &Args, (filter, program): &(Filter, Program)) -> Result<ExitCode> {
         Some(running) => stop = stop.after(running.ended()),
         None => announce(&plan, &tracer),
     }
+    tracer::release_memory();
     let session = Session {
         source: &mut tracer,
         host: &machine,

@@ -40,6 +40,7 @@ mod large_map;
 pub mod layout;
 pub mod load_error;
 mod log;
+mod memory;
 #[cfg(test)]
 mod min_kernel_tests;
 mod parallel;
@@ -55,6 +56,7 @@ use large_map::LargeMap;
 use layout::netmon_existing as existing;
 use load_error::{Rejection, refuses_trampolines};
 pub use log::take_log;
+pub use memory::release_memory;
 pub use priority::raise_priority;
 pub use programs::ProbeSet;
 use skel::{NetmonSkel, NetmonSkelBuilder, types};
@@ -148,6 +150,8 @@ impl<'obj> Tracer<'obj> {
                 None => error.context("load the BPF programs"),
             })?;
         values.fill(&skel.maps)?;
+        // The peak is after this, with the ring.
+        release_memory();
         let batch = Rc::new(RefCell::new(Batch::default()));
         let mut builder = RingBufferBuilder::new();
         let filled = Rc::clone(&batch);
