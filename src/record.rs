@@ -34,8 +34,8 @@ pub struct ProcessEntry {
     pub id: ImageId,
     /// The details of the process.
     pub process: Process,
-    /// The sink's rendering of it, in two parts: before and after the thread id.
-    pub rendered: OnceCell<[String; 2]>,
+    /// The sink's rendering of it, in parts; equal parts of several processes are shared.
+    pub rendered: OnceCell<Box<[Rc<str>]>>,
 }
 
 /// An event with the processes it refers to.

@@ -152,10 +152,10 @@ impl Sink for Csv {
                 let of_process = || {
                     let mut values = Vec::new();
                     columns(&mut values, &PROCESS, |put, out| put(&known.process, out));
-                    String::from_utf8(values).expect("made of text")
+                    Box::from([String::from_utf8(values).expect("made of text").into()])
                 };
-                let [values, _] = known.rendered.get_or_init(|| [of_process(), String::new()]);
-                out.extend_from_slice(values.as_bytes());
+                let parts = known.rendered.get_or_init(of_process);
+                parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
             }
             None => out.extend_from_slice(&[b','; PROCESS.len()]),
         }

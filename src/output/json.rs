@@ -6,6 +6,7 @@ mod process;
 
 use encode::{key, text};
 use network_event::network_event;
+use process::Processes;
 
 use super::{
     append::{number, put},
@@ -19,7 +20,7 @@ use crate::{
 
 /// The sink of the JSON format.
 pub struct Json {
-    all_capabilities: u64,
+    processes: Processes,
     community_id: bool,
     timestamps: Timestamps,
 }
@@ -27,11 +28,17 @@ pub struct Json {
 impl Json {
     /// `all_capabilities`: all capabilities known to the kernel; `community_id`: whether to add the Community ID.
     pub fn new(all_capabilities: u64, community_id: bool) -> Self {
-        Json { all_capabilities, community_id, timestamps: Timestamps::default() }
+        Json { processes: Processes::new(all_capabilities), community_id, timestamps: Timestamps::default() }
     }
 
     /// Appends a process object; only its ids if its record was lost; null if there is no owner.
-    fn put_process(&self, out: &mut Vec<u8>, known: Option<&ProcessEntry>, actor: Actor, wall_offset: i128) {
+    fn put_process(
+        &mut self,
+        out: &mut Vec<u8>,
+        known: Option<&ProcessEntry>,
+        actor: Actor,
+        wall_offset: i128,
+    ) {
         let Some(known) = known else {
             if actor.pid == 0 {
                 out.extend_from_slice(b"null");
@@ -40,14 +47,13 @@ impl Json {
             put(out, format_args!("{{\"pid\":{},\"tid\":{}}}", actor.pid, actor.tid));
             return;
         };
-        let [before, after] = known
-            .rendered
-            .get_or_init(|| process::render(&known.process, self.all_capabilities, wall_offset));
-        out.extend_from_slice(before.as_bytes());
-        key(out, "tid");
-        number(out, actor.tid);
-        out.push(b',');
-        out.extend_from_slice(after.as_bytes());
+        let parts = known.rendered.get_or_init(|| self.processes.render(&known.process, wall_offset));
+        for (index, part) in parts.iter().enumerate() {
+            if index == process::TID {
+                number(out, actor.tid);
+            }
+            out.extend_from_slice(part.as_bytes());
+        }
     }
 }
 
