@@ -37,9 +37,6 @@ use stop::Stop;
 /// Polling interval: the kernel side does not wake the reader for every record.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Bytes of lines buffered before a write(2): as much as a pipe holds.
-const LINES_MAX: usize = 1 << 16;
-
 /// Existing sockets printed between two checks of the stop condition.
 const CHUNK: usize = 512;
 
@@ -179,7 +176,7 @@ impl<S: Source, H: Host, Fd: AsFd> Session<'_, S, H, Fd> {
                 Ok(Decoded::Event(event)) if self.stop.wants_more() => {
                     table.passed(event.time);
                     self.show(event, table, wall_offset, summary);
-                    if self.output.buffer().len() >= LINES_MAX {
+                    if self.output.is_full() {
                         end = self.flush()?;
                     }
                 }

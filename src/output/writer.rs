@@ -18,6 +18,10 @@ pub const STALLED: Duration = Duration::from_secs(1);
 
 /// The number of bytes that a pipe takes without blocking when poll(2) reports it writable.
 const PIPE_BUF: usize = 4096;
+/// Bytes of lines buffered before a write(2): as much as a pipe holds.
+const LINES_MAX: usize = 1 << 16;
+/// The same for a file: each write begins in the middle of a page, for which the page cache then allocates small folios.
+const FILE_LINES_MAX: usize = 1 << 18;
 /// How often a blocked writer checks whether to give up.
 const WRITE_POLL: Duration = Duration::from_millis(50);
 
@@ -69,6 +73,11 @@ impl<Fd: AsFd> Writer<Fd> {
     /// The buffer to append lines to.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
+    }
+
+    /// Whether the buffer holds as much as should be written at once.
+    pub fn is_full(&self) -> bool {
+        self.buffer.len() >= if self.kind == Kind::File { FILE_LINES_MAX } else { LINES_MAX }
     }
 
     /// The number of lines in the buffer that were not written.
