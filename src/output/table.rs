@@ -15,7 +15,7 @@ use layout::{Layout, Needs, PID};
 
 use super::{
     sink::Sink,
-    text::{self, Glyphs, endpoint, endpoint_width, pad, painted, shorten, width},
+    text::{self, Glyphs, address, endpoint, endpoint_width, pad, painted, shorten, width},
     vocabulary::{self, escape},
 };
 use crate::{
@@ -123,8 +123,10 @@ impl<S: Fn() -> Option<TerminalSize>> Sink for Table<S> {
         let Line { command, local, remote, facts, text: line } = &mut self.line;
 
         let size = *self.size.get_or_insert_with(&self.screen);
-        let remote_width = if listens { 0 } else { endpoint_width(remote, remote_port) };
-        self.needs.grow(width(command), endpoint_width(local, local_port), remote_width);
+        if size.is_some() {
+            let remote_width = if listens { 0 } else { endpoint_width(remote, remote_port) };
+            self.needs.grow(width(command), endpoint_width(local, local_port), remote_width);
+        }
         let layout = Layout::of(size.map(|size| size.columns), self.needs);
 
         let cut = self.glyphs.cut;
@@ -132,11 +134,12 @@ impl<S: Fn() -> Option<TerminalSize>> Sink for Table<S> {
         cell(line, layout.time, |line| self.clock.put(line, record.wall_ns, layout.time));
         // The kind of the event, coloured.
         kind(line, &event.kind, &layout, cut, self.color);
-        match event.owner.pid {
-            0 => write!(line, "{:>PID$} ", '-'),
-            pid => write!(line, "{pid:>PID$} "),
-        }
-        .expect("a String takes everything");
+        let mut digits = itoa::Buffer::new();
+        let pid = if event.owner.pid == 0 { "-" } else { digits.format(event.owner.pid) };
+        let start = line.len();
+        pad(line, start, PID - pid.len().min(PID));
+        line.push_str(pid);
+        line.push(' ');
         cell(line, layout.command, |line| shorten(line, command, layout.room(layout.command), cut));
         let start = line.len();
         cell(line, layout.local, |line| endpoint(line, local, local_port, layout.room(layout.local), cut));
@@ -197,13 +200,15 @@ impl Line {
             write!(command, " +{}", record.owners.len() - 1).expect("a String takes everything");
         }
         let event = &record.event;
-        write!(local, "{}", event.zoned(event.local.ip())).expect("a String takes everything");
+        address(local, event.zoned(event.local.ip()));
         // Show the name, if there is one, instead of the address; `~` marks a guess.
         match record.names.all().first() {
-            Some(name) => write!(remote, "{}{name}", if record.names.guess { "~" } else { "" }),
-            None => write!(remote, "{}", event.zoned(event.remote.ip())),
+            Some(name) => {
+                remote.push_str(if record.names.guess { "~" } else { "" });
+                remote.push_str(name);
+            }
+            None => address(remote, event.zoned(event.remote.ip())),
         }
-        .expect("a String takes everything");
     }
 }
 

@@ -10,14 +10,31 @@ pub struct Time(pub Duration, pub bool);
 #[derive(Debug, Clone, Copy)]
 pub struct Bytes(pub u64, pub bool);
 
+/// Formats a number faster than `write!`.
+fn number(f: &mut fmt::Formatter<'_>, number: u64) -> fmt::Result {
+    f.write_str(itoa::Buffer::new().format(number))
+}
+
+/// Formats a number that needs no rounding.
+fn whole(f: &mut fmt::Formatter<'_>, count: u64, unit: &str, brief: bool) -> fmt::Result {
+    number(f, count)?;
+    f.write_str(if brief { "" } else { " " })?;
+    f.write_str(unit)
+}
+
 /// Formats a count in a unit of `size`. In brief form, tenths are shown only below ten.
 fn quantity(f: &mut fmt::Formatter<'_>, count: u64, (size, unit): (u64, &str), brief: bool) -> fmt::Result {
-    let rounded = |parts: u128| (u128::from(count) * parts + u128::from(size) / 2) / u128::from(size);
-    let tenths = rounded(10);
+    let rounded = |step: u64| count.saturating_add(step / 2) / step;
+    let tenths = rounded(size / 10);
     if brief && tenths >= 100 {
-        return write!(f, "{}{unit}", rounded(1));
+        number(f, rounded(size))?;
+        return f.write_str(unit);
     }
-    write!(f, "{}.{}{}{unit}", tenths / 10, tenths % 10, if brief { "" } else { " " })
+    number(f, tenths / 10)?;
+    f.write_str(".")?;
+    number(f, tenths % 10)?;
+    f.write_str(if brief { "" } else { " " })?;
+    f.write_str(unit)
 }
 
 impl fmt::Display for Time {
@@ -27,7 +44,7 @@ impl fmt::Display for Time {
         // Saturates only beyond 500,000 years.
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         match us {
-            0..1000 => write!(f, "{us}{}us", if brief { "" } else { " " }),
+            0..1000 => whole(f, us, "us", brief),
             // Values that would round to 1000 use the next unit.
             1000..999_500 => quantity(f, us, (1000, "ms"), brief),
             999_500..59_950_000 => quantity(f, us, (1_000_000, "s"), brief),
@@ -43,7 +60,7 @@ impl fmt::Display for Bytes {
         const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
         let &Bytes(count, brief) = self;
         if count < 1000 {
-            return write!(f, "{count}{}B", if brief { "" } else { " " });
+            return whole(f, count, "B", brief);
         }
         let (mut unit, mut size) = (0, 1000);
         // Likewise: 999.5 kB is 1.0 MB.

@@ -175,14 +175,16 @@ impl Facts {
     }
 
     fn add(&mut self, bad: bool, rank: usize, text: Arguments<'_>) {
-        self.text.write_fmt(text).expect("a String takes everything");
+        match text.as_str() {
+            Some(text) => self.text.push_str(text),
+            None => self.text.write_fmt(text).expect("a String takes everything"),
+        }
         self.facts.push(Fact { end: self.text.len(), bad, rank });
     }
 
-    /// Appends as many details as fit; the one with the lowest rank is always included.
-    pub fn put(&self, line: &mut String, look: Look<'_>) {
-        let separator = if look.brief.is_some() { " " } else { ", " };
-        let mut left = look.room.unwrap_or(usize::MAX);
+    /// The number of details that fit, in the order of their ranks; at least one.
+    fn fitting(&self, room: Option<usize>, separator: &str) -> usize {
+        let Some(mut left) = room else { return self.facts.len() };
         let mut shown = 0;
         for rank in 0..self.facts.len() {
             let needed: usize =
@@ -194,6 +196,13 @@ impl Facts {
             left = left.saturating_sub(needed);
             shown = rank + 1;
         }
+        shown
+    }
+
+    /// Appends as many details as fit; the one with the lowest rank is always included.
+    pub fn put(&self, line: &mut String, look: Look<'_>) {
+        let separator = if look.brief.is_some() { " " } else { ", " };
+        let shown = self.fitting(look.room, separator);
         let start = line.len();
         for (fact, text) in self.texts().filter(|(fact, _)| fact.rank < shown) {
             if line.len() > start {
