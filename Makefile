@@ -55,25 +55,32 @@ test-kernels:
 	tests/kernels/check
 	tests/kernels/run --again --limit 450
 
-# The overhead compared with other tools: reader, start, end, loss, slowdown, memory; results in target/bench.json.
-# BENCH=smoke is one short round that fails if any event is lost.
+# The overhead compared with other tools: instructions in the kernel if there are virtual machines, reader, start, end,
+# loss, slowdown, memory; results in target/bench.json. BENCH=smoke is one short round that fails if any event is lost.
 BENCH ?=
 bench: COMPARE = cargo bench --no-run --bench compare --target $(HOST) $(if $(BENCH),--profile dev)
 bench:
+	@mkdir -p target; rm -f $(KERNEL_JSON)
+	@test -n "$(BENCH)" || ! type qemu-system-x86_64 >/dev/null 2>&1 || $(MAKE) bench-kernel PLAIN=1 || true
 	@bench=$$($(COMPARE) 2>&1 | sed -n 's/^ *Executable .* (\(.*\))$$/\1/p'); \
 	test -n "$$bench" || exec $(COMPARE); \
 	$(SUDO) env BENCH='$(BENCH)' "$$bench"
 
 # The cost in the kernel, in instructions, compared with libbpf-tools, in a virtual machine that counts them.
-# ONLY=tracepoints measures only these; EACH=1 shows each program.
+# ONLY=tracepoints measures only these, PLAIN=1 no options; EACH=1 shows each program.
+# Results in target/bench-kernel.json.
 BENCH_KERNEL ?= 6.12
+KERNEL_JSON  := target/bench-kernel.json
 PEERS        := $(wildcard /usr/sbin/tcplife /usr/sbin/tcpstates /usr/sbin/tcptracer)
+bench-kernel: SHELL := bash
+bench-kernel: .SHELLFLAGS := -o pipefail -c
 bench-kernel:
 	@test -n "$(PEERS)" || echo "no tools to compare with: apt-get install libbpf-tools" >&2
 	@bench=$$(cargo bench --no-run --profile dev --bench kernel --target $(HOST) 2>&1 | sed -n 's/^ *Executable .* (\(.*\))$$/\1/p'); \
 	test -n "$$bench" || exec cargo bench --no-run --profile dev --bench kernel --target $(HOST); \
 	tests/kernels/run --kernel $(BENCH_KERNEL) --count-instructions --limit 900 --add "$$bench" --add "$${bench%/deps/*}/tcptrace" \
-		$(PEERS:%=--add %) --exec "ONLY='$(ONLY)' EACH=$(EACH) $$(realpath $$bench)"
+		$(PEERS:%=--add %) --exec "ONLY='$(ONLY)' PLAIN=$(PLAIN) EACH=$(EACH) $$(realpath $$bench)" | \
+		tee >(sed -n 's/^json: //p' > $(KERNEL_JSON)) | grep --line-buffered -v '^json: '
 
 # The demo of docs/fleet.md: real connections, multiplied to EVENTS in chdb (ClickHouse as a library), and ten queries.
 EVENTS ?= 2000000

@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -29,8 +29,11 @@ use bpf_stats::{is_idle, programs};
 
 /// Events of a loopback connection: opened, accepted, and closed at both ends.
 const EVENTS: u32 = 4;
-/// The results, for use by other programs.
+/// The results, for use by other programs, and those of `make bench-kernel`, which become part of them.
 const JSON: &str = "target/bench.json";
+const KERNEL_JSON: &str = "target/bench-kernel.json";
+/// Tells a copy of this program to connect there and to wait.
+const HOLD: &str = "BENCH_HOLD";
 
 struct Tool {
     name: &'static str,
@@ -61,19 +64,28 @@ const OURS: [Tool; 5] = [
 struct Extent {
     rounds: usize,
     connections: u32,
+    /// Processes with an open connection each, for the peak of memory.
+    holders: usize,
 }
 
 fn main() {
+    if let Ok(address) = std::env::var(HOLD) {
+        return hold(address.parse().expect("an address"));
+    }
     if !nix::unistd::geteuid().is_root() {
         eprintln!("the comparison needs root: make bench");
         return;
     }
     let smoke = std::env::var("BENCH").is_ok_and(|bench| bench == "smoke");
-    let extent =
-        if smoke { Extent { rounds: 1, connections: 500 } } else { Extent { rounds: 5, connections: 5_000 } };
+    let extent = if smoke {
+        Extent { rounds: 1, connections: 500, holders: 100 }
+    } else {
+        Extent { rounds: 5, connections: 5_000, holders: 1_000 }
+    };
     println!(
-        "{} rounds of {} connections over loopback, both ends traced; medians. CPU of the reader in us per line or event",
-        extent.rounds, extent.connections
+        "{} rounds of {} connections over loopback, both ends traced; medians. CPU of the reader in us per line or event;\n\
+         peak of resident memory without the ring, with {} processes that have a connection open",
+        extent.rounds, extent.connections, extent.holders
     );
     println!(
         "{:<24} {:>8} {:>6} {:>9} {:>6} {:>6} {:>9} {:>7} {:>9} {:>8}",
@@ -101,6 +113,8 @@ fn main() {
     let document = json!({
         "rounds": extent.rounds,
         "connections": extent.connections,
+        "holders": extent.holders,
+        "kernel": kernel(),
         "tools": rows.iter().map(|row| row.json(peer(&rows))).collect::<Vec<_>>(),
     });
     fs::create_dir_all("target").expect("target");
@@ -111,6 +125,15 @@ fn main() {
         eprintln!("tcptrace lost {lost} events");
         std::process::exit(1);
     }
+}
+
+/// The figures of `make bench-kernel`, which `make bench` runs before; null without virtual machines.
+fn kernel() -> Value {
+    let figures = fs::read(KERNEL_JSON).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    figures.unwrap_or_else(|| {
+        println!("instructions in the kernel: not measured (make bench-kernel)");
+        Value::Null
+    })
 }
 
 /// The tool the others are compared with: tcplife, if installed.
@@ -144,7 +167,6 @@ struct Sample {
     start: Duration,
     end: Duration,
     slowdown: f64,
-    peak_kb: u64,
 }
 
 /// The results of all rounds of a tool.
@@ -157,17 +179,20 @@ struct Row {
     end_ms: f64,
     slowdown: f64,
     peak_mb: f64,
+    /// Bytes per line, if there are lines.
+    line_bytes: Option<u64>,
     lost: Option<u32>,
 }
 
 /// None if the tool does not start.
 fn measure(tool: &Tool, extent: Extent) -> Option<Row> {
     let mut samples = Vec::new();
-    let mut unread = Vec::new();
+    let (mut unread, mut bytes) = (Vec::new(), 0);
     for _ in 0..extent.rounds {
         let file = NamedTempFile::new().expect("a file");
         let mut sample = round(tool, file.reopen().expect("the file"), extent.connections)?;
         sample.lines = lines(file.path());
+        bytes = file.as_file().metadata().expect("the file").len();
         let null = File::options().write(true).open("/dev/null").expect("/dev/null");
         unread.push(Sample { lines: sample.lines, ..round(tool, null, extent.connections)? });
         samples.push(sample);
@@ -191,7 +216,8 @@ fn measure(tool: &Tool, extent: Extent) -> Option<Row> {
         start_ms: median(&samples, &|sample| sample.start.as_secs_f64() * 1e3),
         end_ms: median(&samples, &|sample| sample.end.as_secs_f64() * 1e3),
         slowdown: median(&samples, &|sample| sample.slowdown),
-        peak_mb: median(&samples, &|sample| sample.peak_kb as f64 / 1e3),
+        peak_mb: peak(tool, extent.holders)? as f64 / 1e3,
+        line_bytes: bytes.checked_div(samples.last().map_or(0, |sample| u64::from(sample.lines))),
         lost: expected
             .map(|expected| samples.iter().map(|sample| expected.saturating_sub(sample.lines)).sum()),
     })
@@ -224,27 +250,28 @@ impl Row {
             "start_ms": self.start_ms,
             "end_ms": self.end_ms,
             "slowdown": self.slowdown,
-            "peak_mb": self.peak_mb,
+            "peak_mb_without_ring": self.peak_mb,
+            "bytes_per_line": self.line_bytes,
         })
     }
+}
+
+fn spawn(tool: &Tool, output: impl Into<Stdio>) -> Child {
+    let mut command = command(tool);
+    command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
+    command.spawn().unwrap_or_else(|error| panic!("{}: {error}", tool.name))
 }
 
 fn round(tool: &Tool, output: File, count: u32) -> Option<Sample> {
     let alone = connections(count);
     let started = Instant::now();
-    let mut child = command(tool)
-        .stdin(Stdio::null())
-        .stdout(output)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{}: {error}", tool.name));
+    let mut child = spawn(tool, output);
     let said = wait_until_ready(&mut child, tool)?;
     let start = started.elapsed();
     let before = cpu(&child);
     let traced = connections(count);
     wait_until_read(&child);
     let used = cpu(&child) - before;
-    let peak_kb = peak_kb(&child);
     let stopped = Instant::now();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("interrupt");
     child.wait().expect("wait");
@@ -253,7 +280,7 @@ fn round(tool: &Tool, output: File, count: u32) -> Option<Sample> {
         println!("{}: {line}", tool.name);
     }
     let slowdown = traced.as_secs_f64() / alone.as_secs_f64();
-    Some(Sample { cpu: used, lines: 0, start, end, slowdown, peak_kb })
+    Some(Sample { cpu: used, lines: 0, start, end, slowdown })
 }
 
 /// The number of lines, without the header, which has no digits.
@@ -334,9 +361,54 @@ fn cpu(child: &Child) -> Duration {
     Duration::from_nanos(ns.sum())
 }
 
-/// The peak resident memory.
-fn peak_kb(child: &Child) -> u64 {
+/// The peak of the resident memory in kB, without the ring, while this many processes have a connection open.
+fn peak(tool: &Tool, holders: usize) -> Option<u64> {
+    let mut child = spawn(tool, Stdio::null());
+    let said = wait_until_ready(&mut child, tool)?;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let mut holder = Command::new(std::env::current_exe().expect("this program"));
+    holder.env(HOLD, listener.local_addr().expect("an address").to_string()).stdin(Stdio::piped());
+    let held: Vec<_> = (0..holders)
+        .map(|_| (holder.spawn().expect("a holder"), listener.accept().expect("accept")))
+        .collect();
+    wait_until_read(&child);
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("a running child");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+    let peak = kb(line) - ring_kb(&child);
+    for (mut holder, _) in held {
+        drop(holder.stdin.take());
+        holder.wait().expect("wait");
+    }
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("interrupt");
+    child.wait().expect("wait");
+    said.join().expect("stderr");
+    Some(peak)
+}
+
+/// Connects and waits for the end of stdin.
+fn hold(address: SocketAddr) {
+    let _connection = TcpStream::connect(address).expect("connect");
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// The resident memory of the mappings of rings and perf buffers.
+fn ring_kb(child: &Child) -> u64 {
+    let maps = fs::read_to_string(format!("/proc/{}/smaps", child.id())).expect("a running child");
+    let mut is_ring = false;
+    let mut total = 0;
+    for line in maps.lines() {
+        if line.split(' ').next().is_some_and(|addresses| addresses.contains('-')) {
+            // The other maps that are mapped can be written.
+            let is_bpf_ring = line.ends_with("anon_inode:bpf-map") && line.contains(" r--s ");
+            is_ring = is_bpf_ring || line.ends_with("anon_inode:[perf_event]");
+        } else if let Some(rss) = line.strip_prefix("Rss:").filter(|_| is_ring) {
+            total += kb(rss);
+        }
+    }
+    total
+}
+
+/// A figure in /proc.
+fn kb(text: &str) -> u64 {
+    text.trim().trim_end_matches(" kB").parse().expect("a number")
 }

@@ -2,7 +2,7 @@
 //!
 //! Meant for a guest that counts instructions (`tests/kernels/run --count-instructions`): there one nanosecond is one
 //! instruction, and `kernel.bpf_stats_enabled` gives the same figure every time. Elsewhere it counts nanoseconds, which
-//! vary.
+//! vary. The last line of the output has the figures as JSON, for `make bench`.
 #![allow(unsafe_code, reason = "the empty program is loaded by hand")]
 
 use std::{
@@ -20,6 +20,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::{Value, json};
 
 mod bpf_stats;
 
@@ -48,6 +49,7 @@ fn main() {
     }
     let _stats = BpfStats::enable();
     let only = std::env::var("ONLY").unwrap_or_default();
+    let is_plain = std::env::var("PLAIN").is_ok_and(|plain| !plain.is_empty());
     connections();
     println!("{CONNECTIONS} loopback connections with one byte, both ends; per connection:");
     println!(
@@ -57,11 +59,13 @@ fn main() {
     let idle = syscall();
     let empty = empty_program();
     let mut peer = None;
+    let mut rows = Vec::new();
     for name in ["tcplife", "tcpstates", "tcptracer"] {
         let path = format!("/usr/sbin/{name}");
         if fs::exists(&path).unwrap_or(false) && (only.is_empty() || only.contains(name)) {
             let row = measure(Command::new(&path), None, idle);
             row.print(name, peer.as_ref(), None);
+            rows.push(row.json(name));
             if path == TCPLIFE {
                 peer = Some(row);
             }
@@ -73,13 +77,16 @@ fn main() {
         if !name.starts_with(' ') {
             group = name;
         }
-        if !only.is_empty() && !only.contains(group) {
+        if !only.is_empty() && !only.contains(group) || is_plain && name != group {
             continue;
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
         command.arg("-j").args(arguments);
-        measure(command, Some("tcptrace: ready"), idle).print(name, peer.as_ref(), goal);
+        let row = measure(command, Some("tcptrace: ready"), idle);
+        row.print(name, peer.as_ref(), goal);
+        rows.push(row.json(if name == group { name.to_owned() } else { format!("{group}{}", &name[1..]) }));
     }
+    println!("json: {}", Value::from(rows));
 }
 
 struct Row {
@@ -92,6 +99,14 @@ struct Row {
 }
 
 impl Row {
+    fn json(&self, name: impl Into<String>) -> Value {
+        json!({
+            "name": name.into(),
+            "instructions_per_connection": self.ns / CONNECTIONS,
+            "instructions_per_unrelated_call": self.syscall.round(),
+        })
+    }
+
     fn print(&self, name: &str, peer: Option<&Row>, goal: Option<f64>) {
         let part = peer.map_or("-".to_owned(), |peer| format!("{:.3}", self.ns as f64 / peer.ns as f64));
         let goal = goal.map_or("".to_owned(), |goal| format!("{goal:.2}"));
