@@ -48,7 +48,7 @@ static __always_inline void fill_counts(struct netmon_event *e, struct sock *sk,
 	if (fin_queued && snd_nxt == READ(tcp_sock, sk, write_seq) && sent)
 		sent--;
 	received = READ(tcp_sock, sk, bytes_received);
-	if (READ(sock, sk, __sk_common.skc_flags) & (1UL << SOCK_DONE) && received)
+	if (FIELD(sk, __sk_common.skc_flags) & (1UL << SOCK_DONE) && received)
 		received--;
 	e->bytes_sent = sent;
 	e->bytes_received = received;
@@ -63,7 +63,7 @@ static __always_inline void fill_counts(struct netmon_event *e, struct sock *sk,
  */
 static __always_inline int ending_error(struct sock *sk, int oldstate, __u16 flags)
 {
-	int error = READ(sock, sk, sk_err);
+	int error = FIELD(sk, sk_err);
 
 	if (!error || error == ECONNRESET || error == ECONNABORTED || error == ETIMEDOUT ||
 	    flags & NETMON_FLAG_MPTCP)
@@ -71,7 +71,7 @@ static __always_inline int ending_error(struct sock *sk, int oldstate, __u16 fla
 	if (error == EPIPE && oldstate != TCP_CLOSE_WAIT)
 		return 0;
 	if (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT) /* inside close()? */
-		return READ(sock, sk, sk_shutdown) == SHUTDOWN_MASK && error != EPIPE ? 0 : error;
+		return FIELD(sk, sk_shutdown) == SHUTDOWN_MASK && error != EPIPE ? 0 : error;
 	/* Orderly if everything was acknowledged, including our FIN. */
 	return READ(tcp_sock, sk, snd_una) == READ(tcp_sock, sk, write_seq) ? 0 : error;
 }

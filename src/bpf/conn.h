@@ -96,9 +96,15 @@ __u32 existing_running = 0;
  */
 __u32 started = 0;
 
+/* An address as a typed pointer, for FIELD(). A trusted pointer becomes untrusted. */
+static __always_inline struct sock *sock_at(void *address)
+{
+	return HAS_CAST ? CAST(sock, address) : address;
+}
+
 static __always_inline __u64 cookie_now(struct sock *sk)
 {
-	return READ(sock, sk, __sk_common.skc_cookie.counter);
+	return FIELD(sk, __sk_common.skc_cookie.counter);
 }
 
 /*
@@ -121,7 +127,7 @@ static __always_inline bool may_be_tracked(__u64 cookie)
 
 static __always_inline bool is_mptcp(struct sock *sk)
 {
-	return READ(sock, sk, sk_protocol) == IPPROTO_MPTCP;
+	return FIELD(sk, sk_protocol) == IPPROTO_MPTCP;
 }
 
 /*
@@ -177,12 +183,15 @@ static __always_inline void announce_reopen(struct sock *sk)
  */
 static __always_inline int closed_meanwhile(struct sock *sk)
 {
-	__u64 unique = unique_of(sk);
-	__u64 last = __sync_fetch_and_add(closing_at(unique), 0);
+	__u64 unique, last;
 
-	if (unique && last >> 4 == unique << 4 >> 4)
-		return last & 15;
-	return READ(sock, sk, __sk_common.skc_state) == TCP_CLOSE ? TCP_CLOSE : 0;
+	if (config.tracepoints || existing_running) {
+		unique = unique_of(sk);
+		last = __sync_fetch_and_add(closing_at(unique), 0);
+		if (unique && last >> 4 == unique << 4 >> 4)
+			return last & 15;
+	}
+	return FIELD(sk, __sk_common.skc_state) == TCP_CLOSE ? TCP_CLOSE : 0;
 }
 
 /*
@@ -249,25 +258,51 @@ static __always_inline bool hash_delete(struct sock *sk, __u64 cookie)
 	return true;
 }
 
-/* Remove the entry. True for exactly one caller, which owns it from then on. */
-static __always_inline bool conn_claim(struct sock *sk, struct conn *copy)
+/* The slot, if it holds the entry of `sk`. */
+static __always_inline struct slot *slot_with(struct sock *sk, __u64 cookie)
 {
-	__u64 key = (__u64)sk, cookie = cookie_now(sk);
 	struct slot *slot = slot_of(cookie);
-	struct conn *conn;
 
-	if (slot && cookie && slot->cookie == cookie && slot->sk == key) {
-		if (copy)
-			*copy = slot->conn;
-		return __sync_val_compare_and_swap(&slot->cookie, cookie, 0) == cookie;
-	}
-	conn = bpf_map_lookup_elem(&conns, &key);
+	return slot && cookie && slot->cookie == cookie && slot->sk == (__u64)sk ? slot : NULL;
+}
+
+/* Take the entry out of its slot. It may be used in place until slot_free(). As conn_claim(). */
+static __always_inline bool slot_claim(struct slot *slot, __u64 cookie)
+{
+	return __sync_val_compare_and_swap(&slot->cookie, cookie, TAKEN) == cookie;
+}
+
+/* The exchange is a full barrier. */
+static __always_inline void slot_free(struct slot *slot)
+{
+	__sync_lock_test_and_set(&slot->cookie, 0);
+}
+
+/* As conn_claim(), for an entry that is not in a slot. */
+static __always_inline bool hash_claim(struct sock *sk, struct conn *copy)
+{
+	__u64 key = (__u64)sk, cookie;
+	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
+
 	if (!conn)
 		return false;
 	if (copy)
 		*copy = *conn;
 	cookie = conn->cookie;
 	return hash_delete(sk, cookie);
+}
+
+/* Remove the entry. True for exactly one caller, which owns it from then on. */
+static __always_inline bool conn_claim(struct sock *sk, struct conn *copy)
+{
+	__u64 cookie = cookie_now(sk);
+	struct slot *slot = slot_with(sk, cookie);
+
+	if (!slot)
+		return hash_claim(sk, copy);
+	if (copy)
+		*copy = slot->conn;
+	return __sync_val_compare_and_swap(&slot->cookie, cookie, 0) == cookie;
 }
 
 /*
@@ -289,10 +324,10 @@ static __always_inline bool is_stale(struct sock *sk, const struct conn *conn, _
 static __always_inline struct conn *conn_of(struct sock *sk)
 {
 	__u64 key = (__u64)sk, cookie = cookie_now(sk);
-	struct slot *slot = slot_of(cookie);
+	struct slot *slot = slot_with(sk, cookie);
 	struct conn *conn;
 
-	if (slot && cookie && slot->cookie == cookie && slot->sk == key)
+	if (slot)
 		return &slot->conn;
 	if (!may_be_tracked(cookie))
 		return NULL;
@@ -355,7 +390,7 @@ static __always_inline bool is_subflow(struct sock *sk)
  */
 static __always_inline bool is_tcp(struct sock *sk)
 {
-	__u16 protocol = READ(sock, sk, sk_protocol);
+	__u16 protocol = FIELD(sk, sk_protocol);
 
 	return protocol == IPPROTO_MPTCP || (protocol == IPPROTO_TCP && !is_subflow(sk));
 }
@@ -365,10 +400,11 @@ static __always_inline struct sock *msk_of(struct sock *sk)
 {
 	struct mptcp_subflow_context *subflow;
 
-	if (READ(sock, sk, sk_protocol) != IPPROTO_TCP || !is_subflow(sk))
+	if (FIELD(sk, sk_protocol) != IPPROTO_TCP || !is_subflow(sk))
 		return NULL;
 	subflow = READ(inet_connection_sock, sk, icsk_ulp_data);
-	return bpf_core_field_exists(subflow->conn) ? BPF_CORE_READ(subflow, conn) : NULL;
+	return bpf_core_field_exists(subflow->conn) ? READ(mptcp_subflow_context, subflow, conn)
+						    : NULL;
 }
 
 /* Never generate an MPTCP listener's cookie: its children would get a copy of it. */
@@ -379,7 +415,7 @@ static __always_inline __u64 cookie_of_listener(struct sock *sk)
 
 static __always_inline __u32 ifindex_of(struct sock *sk)
 {
-	return READ(sock, sk, __sk_common.skc_bound_dev_if);
+	return FIELD(sk, __sk_common.skc_bound_dev_if);
 }
 
 static __always_inline __u8 flags_of(struct sock *sk)
@@ -392,7 +428,8 @@ static __always_inline struct sock *tcp_of(struct sock *sk)
 {
 	struct mptcp_sock *msk = (struct mptcp_sock *)sk;
 
-	return is_mptcp(sk) && bpf_core_field_exists(msk->first) ? BPF_CORE_READ(msk, first) : sk;
+	return is_mptcp(sk) && bpf_core_field_exists(msk->first) ? READ(mptcp_sock, msk, first)
+								 : sk;
 }
 
 /*

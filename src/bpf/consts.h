@@ -84,8 +84,8 @@ enum {
 #define IORING_OP_CONNECT 16
 
 /*
- * System call numbers (asm/unistd.h), the pt_regs member that holds them, and the flag of a 32-bit
- * task.
+ * System call numbers (asm/unistd.h), the pt_regs members that hold them and the arguments, and the
+ * flag of a 32-bit task.
  */
 #if defined(__TARGET_ARCH_x86)
 #define SYS_CONNECT	  42
@@ -95,6 +95,12 @@ enum {
 #define SYS_ACCEPT4	  288
 #define SYSCALL_NR(regs)  ((long)(regs)->SYSCALL_NR_MEMBER)
 #define SYSCALL_NR_MEMBER orig_ax
+#define SYSCALL_ARG1	  di
+#define SYSCALL_ARG2	  si
+#define SYSCALL_ARG3	  dx
+#define SYSCALL_ARG4	  r10
+#define SYSCALL_ARG5	  r8
+#define SYSCALL_ARG6	  r9
 #define TS_COMPAT	  2
 #elif defined(__TARGET_ARCH_arm64)
 #define SYS_CONNECT	  203
@@ -104,6 +110,12 @@ enum {
 #define SYS_ACCEPT4	  242
 #define SYSCALL_NR(regs)  ((long)(regs)->SYSCALL_NR_MEMBER)
 #define SYSCALL_NR_MEMBER syscallno
+#define SYSCALL_ARG1	  orig_x0
+#define SYSCALL_ARG2	  user_regs.regs[1]
+#define SYSCALL_ARG3	  user_regs.regs[2]
+#define SYSCALL_ARG4	  user_regs.regs[3]
+#define SYSCALL_ARG5	  user_regs.regs[4]
+#define SYSCALL_ARG6	  user_regs.regs[5]
 #define TIF_32BIT	  22
 #else
 #error "this architecture's system call numbers are missing"

@@ -84,7 +84,7 @@ static __always_inline void handle_request_or_timewait(struct seq_file *seq,
 static __always_inline bool is_waiting(struct sock *sk)
 {
 	return !READ(sock, sk, sk_socket) &&
-	       !(READ(sock, sk, __sk_common.skc_flags) & (1UL << SOCK_DEAD));
+	       !(FIELD(sk, __sk_common.skc_flags) & (1UL << SOCK_DEAD));
 }
 
 static __always_inline void track_existing(struct sock *sk, struct conn *conn, int state)
@@ -121,7 +121,7 @@ __noinline int keep_existing(struct slot *found, int state, bool known)
 	if (!found)
 		return 0;
 	conn = found->conn; /* a copy: 6.1 does not put an argument of such a function into a map */
-	sk = (struct sock *)found->sk;
+	sk = sock_at((void *)found->sk);
 	if (config.existing & NETMON_EXISTING_REPORT) {
 		if (state != TCP_LISTEN && !(conn.flags & NETMON_FLAG_EGRESS))
 			conn.flags |= NETMON_FLAG_INGRESS;

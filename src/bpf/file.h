@@ -30,12 +30,14 @@ static __always_inline struct sock *sock_of_fd(__u64 fd)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct files_struct *files = READ(task_struct, task, files);
 	struct fdtable *table = READ(files_struct, files, fdt);
-	struct file *file = NULL;
+	void *element;
 
 	if (!table || fd >= READ(fdtable, table, max_fds))
 		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), READ(fdtable, table, fd) + fd);
-	return sock_of_file(file);
+	/* READ() needs a structure: take the array's element for the member `fd` of a table. */
+	element = READ(fdtable, table, fd) + fd;
+	element -= bpf_core_field_offset(struct fdtable, fd);
+	return sock_of_file((struct file *)READ(fdtable, element, fd));
 }
 
 #endif

@@ -52,15 +52,15 @@ static __always_inline void fill_flow(struct flow *flow, struct sock *sk, const 
 {
 	struct net *net = READ(sock, sk, __sk_common.skc_net.net);
 
-	if ((to ? to->family : READ(sock, sk, __sk_common.skc_family)) == AF_INET6) {
+	if ((to ? to->family : FIELD(sk, __sk_common.skc_family)) == AF_INET6) {
 		fill_ipv6(flow, &sk->__sk_common, to);
 	} else {
-		map_ipv4(flow->saddr, READ(sock, sk, __sk_common.skc_rcv_saddr));
-		map_ipv4(flow->daddr, to ? to->addr[0] : READ(sock, sk, __sk_common.skc_daddr));
+		map_ipv4(flow->saddr, FIELD(sk, __sk_common.skc_rcv_saddr));
+		map_ipv4(flow->daddr, to ? to->addr[0] : FIELD(sk, __sk_common.skc_daddr));
 	}
 	flow->netns = READ(net, net, ns.inum);
 	flow->sport = local_port(sk);
-	flow->dport = bpf_ntohs(to ? to->port : READ(sock, sk, __sk_common.skc_dport));
+	flow->dport = bpf_ntohs(to ? to->port : FIELD(sk, __sk_common.skc_dport));
 }
 
 /* Same for timewait and request sockets, which have only a sock_common. */

@@ -49,24 +49,29 @@ const enum netmon_limit limit_layout = 0;
  * interrupted by another run of itself. Kernel versions in parentheses are the first ones affected.
  *
  *   program           runs                                       interrupted by
- *   on_state          with the socket locked, by the task or     softirqs; tasks (7.0)
- *                     with BH disabled
- *   on_state_second   right after on_state                       as on_state
+ *   on_state          with the socket locked by a task           softirqs; tasks (7.0)
+ *   on_state_second   with the socket locked by BH disabled      nothing; tasks (7.0)
  *   on_accept         in the accepting task, socket locked       softirqs, tasks
  *   on_connect_v4/v6  in the connecting task, socket locked      softirqs, tasks
  *   on_request        in the connecting task                     softirqs, tasks
  *   on_sys_exit ...   in the calling task                        softirqs, tasks (6.13)
  *   on_exec, on_fork  in the task itself                         softirqs, tasks (7.0)
  *
- * If a softirq interrupts on_state, or another task runs while one is preempted inside it, the
- * kernel skips on_state for them, but on_state_second still runs. It handles whatever on_state did
- * not, which it knows from the mark that on_state leaves for each transition.
+ * A transition takes place with the socket locked either by a task, or by the spinlock alone. A
+ * softirq can interrupt the first, but not the second, so each has its own program. That is exact
+ * until 7.0, where a task may be preempted inside a program and the kernel skips it for the next
+ * task: there on_state handles all transitions, and on_state_second those that on_state did not,
+ * which it knows from the mark that on_state leaves for each.
  *
  * Runs that are skipped anyway are counted where they show: an entry whose socket is gone
  * (conn_of(), on_orphan), a close without an entry (count_unopened()), an open connection whose
  * opening was missed (catch_up()), and a transition from a state that we never saw entered
  * (handle_step()).
  */
+
+/* Can tasks be preempted inside programs on tracepoints? */
+extern unsigned int LINUX_KERNEL_VERSION __kconfig;
+#define PREEMPTIBLE (LINUX_KERNEL_VERSION >= KERNEL_VERSION(7, 0, 0))
 
 /*
  * Global functions may be called with preemption disabled since 6.16. bpf_dynptr_copy(), which is
@@ -153,9 +158,10 @@ int BPF_PROG(on_refused_v6, struct sock *sk, struct sockaddr *addr, int addr_len
 /* Programs of both sets. */
 
 /*
- * The last transition that on_state handled on each CPU, kept separately for tasks and softirqs: a
- * softirq may run between a task's two programs. If the task is preempted between them, it may find
- * another task's mark. on_state_second then runs for nothing, but reports nothing twice.
+ * PREEMPTIBLE: the last transition that on_state handled on each CPU, kept separately for tasks and
+ * softirqs: a softirq may run between a task's two programs. If the task is preempted between them,
+ * it may find another task's mark. on_state_second then runs for nothing, but reports nothing
+ * twice.
  */
 #define MARKS 256
 struct mark {
@@ -167,11 +173,29 @@ struct marks {
 	__u64 line[4];	   /* pads to a cache line */
 } marks[MARKS] = {};
 
-static __always_inline struct mark *mark_of(struct sock *sk)
+static __always_inline struct mark *mark_of(bool owned)
 {
 	struct marks *both = &marks[bpf_get_smp_processor_id() & (MARKS - 1)];
 
-	return sk->sk_lock.owned ? &both->of[1] : &both->of[0];
+	return owned ? &both->of[1] : &both->of[0];
+}
+
+static __always_inline void leave_mark(struct sock *sk, int oldstate, int newstate, bool owned)
+{
+	struct mark *mark = mark_of(owned);
+
+	mark->sk = (__u64)sk;
+	mark->states = oldstate << 4 | newstate;
+}
+
+static __always_inline bool take_mark(struct sock *sk, int oldstate, int newstate, bool owned)
+{
+	struct mark *mark = mark_of(owned);
+
+	if (mark->sk != (__u64)sk || mark->states != (oldstate << 4 | newstate))
+		return false;
+	mark->sk = 0;
+	return true;
 }
 
 /* Does this transition start a connection, or a listener that is to be traced? */
@@ -186,10 +210,12 @@ static __always_inline bool begins(struct sock *sk, int oldstate, int newstate, 
 	       !conn_of(sk);
 }
 
-static __always_inline void handle_state(struct sock *sk, int oldstate, int newstate, bool second)
+/* `owned`: a task has locked the socket, as connect() and listen() do. */
+static __always_inline void handle_state(struct sock *sk, int oldstate, int newstate, bool owned,
+					 bool second)
 {
 	if (newstate == TCP_SYN_SENT || newstate == TCP_LISTEN) {
-		if (begins(sk, oldstate, newstate, second))
+		if (owned && begins(sk, oldstate, newstate, second))
 			handle_opening(sk, newstate);
 		return;
 	}
@@ -211,41 +237,55 @@ static __always_inline void handle_state(struct sock *sk, int oldstate, int news
 	if (newstate == TCP_ESTABLISHED)
 		handle_established(sk, oldstate);
 	else if (newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK)
-		handle_closing(sk, oldstate);
+		handle_closing(sk, oldstate, owned);
 	else if (newstate == TCP_CLOSE)
-		handle_closed(sk, oldstate, second);
+		handle_closed(sk, oldstate, owned, second);
+}
+
+/*
+ * The parts of on_state and on_state_second that not every run needs. Not inlined, so that the
+ * other runs save no registers.
+ */
+static __noinline void state_first(struct sock *sk, int oldstate, int newstate)
+{
+	bool owned = PREEMPTIBLE ? sk->sk_lock.owned : true;
+
+	if (PREEMPTIBLE)
+		bpf_preempt_disable();
+	handle_state(sk, oldstate, newstate, owned, false);
+	if (PREEMPTIBLE) {
+		leave_mark(sk, oldstate, newstate, owned);
+		bpf_preempt_enable();
+	}
+}
+
+static __noinline void state_second(struct sock *sk, int oldstate, int newstate)
+{
+	bool owned = PREEMPTIBLE ? sk->sk_lock.owned : false;
+
+	if (PREEMPTIBLE) {
+		if (take_mark(sk, oldstate, newstate, owned))
+			return;
+		bpf_preempt_disable();
+	}
+	handle_state(sk, oldstate, newstate, owned, PREEMPTIBLE);
+	if (PREEMPTIBLE)
+		bpf_preempt_enable();
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 {
-	struct mark *mark;
-
-	if (CAN_STAY)
-		bpf_preempt_disable();
-	handle_state(sk, oldstate, newstate, false);
-	mark = mark_of(sk);
-	mark->sk = (__u64)sk;
-	mark->states = oldstate << 4 | newstate;
-	if (CAN_STAY)
-		bpf_preempt_enable();
+	if (sk->sk_lock.owned || PREEMPTIBLE)
+		state_first(sk, oldstate, newstate);
 	return 0;
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state_second, struct sock *sk, int oldstate, int newstate)
 {
-	struct mark *mark = mark_of(sk);
-
-	if (mark->sk == (__u64)sk && mark->states == (oldstate << 4 | newstate)) {
-		mark->sk = 0;
-		return 0;
-	}
-	if (CAN_STAY)
-		bpf_preempt_disable();
-	handle_state(sk, oldstate, newstate, true);
-	if (CAN_STAY)
-		bpf_preempt_enable();
+	if (!sk->sk_lock.owned || PREEMPTIBLE)
+		state_second(sk, oldstate, newstate);
 	return 0;
 }
 
@@ -345,9 +385,8 @@ int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
 	if (nr != SYS_CONNECT || is_compat())
 		return 0;
 	call_begins();
-	handle_connect_call(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)),
-			    (void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
-			    PT_REGS_PARM3_CORE_SYSCALL(regs), true);
+	handle_connect_call(sock_of_fd(READ_SYSCALL_ARG(regs, 1)),
+			    (void *)READ_SYSCALL_ARG(regs, 2), READ_SYSCALL_ARG(regs, 3), true);
 	return 0;
 }
 
@@ -360,14 +399,10 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 
 	if ((!accepts && !connects) || is_compat())
 		return 0;
-	if (CAN_STAY)
-		bpf_preempt_disable();
 	if (connects)
 		handle_connect_exit(regs, nr, ret);
 	else if (ret >= 0)
 		handle_accept_exit(ret);
-	if (CAN_STAY)
-		bpf_preempt_enable();
 	return 0;
 }
 
@@ -441,7 +476,7 @@ static __always_inline void count_orphan(struct sock *sk, const struct conn *con
 	__u64 cookie = cookie_now(sk);
 
 	if (conn->phase != PHASE_FAILED && ((conn->cookie && conn->cookie != cookie) ||
-					    READ(sock, sk, __sk_common.skc_state) == TCP_CLOSE))
+					    FIELD(sk, __sk_common.skc_state) == TCP_CLOSE))
 		count_lost(NETMON_LOST_SKIPPED);
 }
 
@@ -452,7 +487,7 @@ int on_orphan(struct bpf_iter__bpf_map_elem *ctx)
 	struct conn *conn = ctx->value;
 
 	if (key && conn)
-		count_orphan((struct sock *)*key, conn);
+		count_orphan(sock_at((void *)*key), conn);
 	return 0;
 }
 
@@ -462,7 +497,7 @@ int on_orphan_slot(struct bpf_iter__bpf_map_elem *ctx)
 	struct slot *slot = ctx->value;
 
 	if (slot && slot->cookie && slot->cookie != TAKEN)
-		count_orphan((struct sock *)slot->sk, &slot->conn);
+		count_orphan(sock_at((void *)slot->sk), &slot->conn);
 	return 0;
 }
 

@@ -54,14 +54,16 @@ static __always_inline bool is_under_way(struct sock *sk)
  */
 static __always_inline bool is_announced(struct sock *sk)
 {
-	__u64 key = bpf_get_current_pid_tgid();
 	void *fastopen;
+	__u64 key;
 
 	/* MPTCP does not have its target yet. */
-	if (!(config.want & NETMON_WANT_REQUEST) || READ(sock, sk, sk_protocol) != IPPROTO_TCP)
+	if (!(config.want & NETMON_WANT_REQUEST) || FIELD(sk, sk_protocol) != IPPROTO_TCP)
 		return true;
-	if (config.tracepoints)
+	if (config.tracepoints) {
+		key = bpf_get_current_pid_tgid();
 		return bpf_map_lookup_elem(&connecting, &key) != NULL;
+	}
 	fastopen = READ(tcp_sock, sk, fastopen_req);
 	return !fastopen;
 }

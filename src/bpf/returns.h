@@ -57,7 +57,7 @@ static __always_inline void handle_connect_return(struct sock *sk, struct sockad
 {
 	struct conn conn;
 
-	if (READ(sock, sk, sk_protocol) == IPPROTO_TCP && is_subflow(sk)) {
+	if (FIELD(sk, sk_protocol) == IPPROTO_TCP && is_subflow(sk)) {
 		note_subflow_failure(sk, error);
 		return;
 	}
@@ -75,10 +75,9 @@ static __always_inline void handle_connect_return(struct sock *sk, struct sockad
  */
 static __always_inline bool is_refused(struct sock *sk, int error)
 {
-	if (READ(sock, sk, __sk_common.skc_state) != TCP_CLOSE)
+	if (FIELD(sk, __sk_common.skc_state) != TCP_CLOSE)
 		return false;
-	if (error == EPERM ||
-	    (error == EACCES && READ(sock, sk, __sk_common.skc_family) == AF_INET))
+	if (error == EPERM || (error == EACCES && FIELD(sk, __sk_common.skc_family) == AF_INET))
 		return true;
 	return !is_mptcp(sk) && !READ(tcp_sock, sk, write_seq) && error != EINVAL;
 }
@@ -137,17 +136,17 @@ static __always_inline bool send_destination(struct destination *to, struct pt_r
 					     long ret)
 {
 	bool plain = nr == SYS_SENDTO;
-	__u32 flags = plain ? PT_REGS_PARM4_CORE_SYSCALL(regs) : PT_REGS_PARM3_CORE_SYSCALL(regs);
+	__u32 flags = plain ? READ_SYSCALL_ARG(regs, 4) : READ_SYSCALL_ARG(regs, 3);
 
 	if (!(flags & MSG_FASTOPEN) || ret == -EPIPE || ret == -EOPNOTSUPP)
 		return false;
 	if (ret != -EACCES && ret != -EPERM)
 		return true;
 	if (plain) {
-		to->name = (void *)PT_REGS_PARM5_CORE_SYSCALL(regs);
-		to->namelen = PT_REGS_PARM6_CORE_SYSCALL(regs);
+		to->name = (void *)READ_SYSCALL_ARG(regs, 5);
+		to->namelen = READ_SYSCALL_ARG(regs, 6);
 	} else {
-		bpf_probe_read_user(to, sizeof(*to), (void *)PT_REGS_PARM2_CORE_SYSCALL(regs));
+		bpf_probe_read_user(to, sizeof(*to), (void *)READ_SYSCALL_ARG(regs, 2));
 	}
 	return true;
 }
@@ -158,13 +157,13 @@ static __noinline void handle_connect_exit(struct pt_regs *regs, long nr, long r
 	struct destination to = {};
 
 	if (nr == SYS_CONNECT) {
-		to.name = (void *)PT_REGS_PARM2_CORE_SYSCALL(regs);
-		to.namelen = PT_REGS_PARM3_CORE_SYSCALL(regs);
+		to.name = (void *)READ_SYSCALL_ARG(regs, 2);
+		to.namelen = READ_SYSCALL_ARG(regs, 3);
 	} else if (!send_destination(&to, regs, nr, ret)) {
 		return;
 	}
 	if (ret < 0)
-		handle_attempt_failed(sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs)), -ret, to.name,
+		handle_attempt_failed(sock_of_fd(READ_SYSCALL_ARG(regs, 1)), -ret, to.name,
 				      to.namelen);
 	if (nr == SYS_CONNECT)
 		call_ended();

@@ -62,8 +62,7 @@ static __always_inline bool connect_target(struct target *to)
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
 
 	return READ_SYSCALL_NR(regs) == SYS_CONNECT && !is_compat() &&
-	       read_target(to, (void *)PT_REGS_PARM2_CORE_SYSCALL(regs),
-			   PT_REGS_PARM3_CORE_SYSCALL(regs), true);
+	       read_target(to, (void *)READ_SYSCALL_ARG(regs, 2), READ_SYSCALL_ARG(regs, 3), true);
 }
 
 /*
@@ -253,14 +252,14 @@ static __always_inline void catch_up(struct conn *conn, int oldstate)
 }
 
 /* -> FIN_WAIT1 or LAST_ACK: always in the context of the task that calls close() or shutdown(). */
-static __always_inline void handle_closing(struct sock *sk, int oldstate)
+static __always_inline void handle_closing(struct sock *sk, int oldstate, bool owned)
 {
 	struct conn *conn = conn_of(sk);
 
 	if (!conn || !(config.want & NETMON_WANT_CLOSE))
 		return;
 	catch_up(conn, oldstate);
-	if (sk->sk_lock.owned)
+	if (owned)
 		note_closer(conn);
 	if (!(conn->flags & NETMON_FLAG_MPTCP))
 		conn->data_segs_in = READ(tcp_sock, sk, data_segs_in);
@@ -332,21 +331,32 @@ static __always_inline void handle_destroyed(struct sock *sk)
 		count_unclaimed(unique);
 }
 
-/* Send the last event. Not inlined, to keep its locals off the caller's stack. */
-static __noinline void finish(struct sock *sk, int oldstate)
+static __noinline void send_last(struct sock *sk, const struct conn *conn, int oldstate)
 {
-	struct conn conn;
 	int error;
 
-	if (!conn_claim(sk, &conn))
-		return;
-	if (conn.phase == PHASE_OPEN) {
-		send_close(sk, &conn, oldstate);
+	if (conn->phase == PHASE_OPEN) {
+		send_close(sk, conn, oldstate);
 	} else {
-		attempt_ended(conn.cookie);
+		attempt_ended(conn->cookie);
 		/* no error: the caller gave up */
-		error = READ(sock, sk, sk_err);
-		send_failure(&conn, error ? error : conn.error);
+		error = FIELD(sk, sk_err);
+		send_failure(conn, error ? error : conn->error);
+	}
+}
+
+/* Remove the entry and send its last event. Not inlined, to keep `copy` off the caller's stack. */
+static __noinline void finish(struct sock *sk, int oldstate)
+{
+	__u64 cookie = cookie_now(sk);
+	struct slot *slot = slot_with(sk, cookie);
+	struct conn copy;
+
+	if (slot && slot_claim(slot, cookie)) {
+		send_last(sk, &slot->conn, oldstate);
+		slot_free(slot);
+	} else if (!slot && hash_claim(sk, &copy)) {
+		send_last(sk, &copy, oldstate);
 	}
 }
 
@@ -362,12 +372,12 @@ static __always_inline void note_subflow_failure(struct sock *sk, int error)
 	if (!conn || conn->phase == PHASE_OPEN)
 		return;
 	conn->error = error;
-	if (READ(sock, sk, __sk_common.skc_dport))
+	if (FIELD(sk, __sk_common.skc_dport))
 		fill_flow(&conn->flow, sk, NULL);
 }
 
 /* -> CLOSE: the end, with final counters. sk_err is the reason unless the close was orderly. */
-static __always_inline void handle_closed(struct sock *sk, int oldstate, bool second)
+static __always_inline void handle_closed(struct sock *sk, int oldstate, bool owned, bool second)
 {
 	struct conn *conn;
 
@@ -390,7 +400,7 @@ static __always_inline void handle_closed(struct sock *sk, int oldstate, bool se
 		return;
 	}
 	/* tcp_abort() (`ss -K` and the like) runs in the context of the requesting task */
-	if (sk->sk_lock.owned && (!sk->sk_err || sk->sk_err == ECONNABORTED) &&
+	if (owned && (!sk->sk_err || sk->sk_err == ECONNABORTED) &&
 	    (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT))
 		note_closer(conn);
 	finish(sk, oldstate);
@@ -408,8 +418,8 @@ static __always_inline struct sock *current_listener(void)
 
 	if ((nr != SYS_ACCEPT && nr != SYS_ACCEPT4) || is_compat())
 		return NULL;
-	sk = sock_of_fd(PT_REGS_PARM1_CORE_SYSCALL(regs));
-	return sk && READ(sock, sk, __sk_common.skc_state) == TCP_LISTEN ? sk : NULL;
+	sk = sock_of_fd(READ_SYSCALL_ARG(regs, 1));
+	return sk && FIELD(sk, __sk_common.skc_state) == TCP_LISTEN ? sk : NULL;
 }
 
 /*
@@ -507,7 +517,7 @@ static __always_inline bool prepare_failed(struct conn *conn, struct sock *sk,
 		return false;
 	}
 	/* Another address family: no connection was attempted. */
-	if (!to || to->family != READ(sock, sk, __sk_common.skc_family))
+	if (!to || to->family != FIELD(sk, __sk_common.skc_family))
 		return false;
 	index = admit_current();
 	if (index == NOT_ADMITTED)

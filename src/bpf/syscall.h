@@ -11,7 +11,8 @@
 #include "read.h"
 
 /* From the registers saved on a task's stack; to the verifier, `regs` may be a mere scalar. */
-#define READ_SYSCALL_NR(regs) ((long)READ(pt_regs, regs, SYSCALL_NR_MEMBER))
+#define READ_SYSCALL_NR(regs)	  ((long)READ(pt_regs, regs, SYSCALL_NR_MEMBER))
+#define READ_SYSCALL_ARG(regs, n) ((__u64)READ(pt_regs, regs, SYSCALL_ARG##n))
 
 /* A 32-bit task has different system call numbers. */
 static __always_inline bool is_compat(void)
