@@ -48,8 +48,35 @@ struct dns_segment {
 	__u8 is_tcp;
 };
 
+static __always_inline bool is_dns_port(__be16 port)
+{
+	return port == bpf_htons(DNS_PORT) || port == bpf_htons(DNS_PORT_MDNS);
+}
+
 /*
- * Is the source port a DNS port? Nearly all packets stop here.
+ * Is the source port a DNS port, or hard to find? Nearly all packets stop here, so this must be
+ * simple enough to save no registers.
+ */
+static __always_inline bool may_be_dns(struct __sk_buff *skb)
+{
+	__u8 *data = (__u8 *)(long)skb->data, *end = (__u8 *)(long)skb->data_end;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (data + DNS_IP_HEADER > end)
+			return false;
+		data += (data[0] & 0x0f) * 4;
+	} else {
+		if (data + DNS_IP6_HEADER > end)
+			return false;
+		if (data[6] != IPPROTO_TCP && data[6] != IPPROTO_UDP)
+			return true;
+		data += DNS_IP6_HEADER;
+	}
+	return data + sizeof(__be16) <= end && is_dns_port(*(__be16 *)data);
+}
+
+/*
+ * Find the transport header of a message from a DNS port.
  *
  * The kernel pulls the headers, up to and including the transport header, into the linear area
  * before it looks up the socket, so they can be read in place. With IPv6 extension headers,
@@ -88,8 +115,7 @@ static __always_inline bool dns_port(struct __sk_buff *skb, struct dns_segment *
 	port = *(__be16 *)(data + at);
 	segment->at = at;
 	segment->is_tcp = protocol == IPPROTO_TCP;
-	return (port == bpf_htons(DNS_PORT) || port == bpf_htons(DNS_PORT_MDNS)) &&
-	       (segment->is_tcp || protocol == IPPROTO_UDP);
+	return is_dns_port(port) && (segment->is_tcp || protocol == IPPROTO_UDP);
 }
 
 /* Does a response with answers start here? */
@@ -171,7 +197,7 @@ static __always_inline void dns_stream(struct __sk_buff *skb, __u32 at)
 	}
 }
 
-static __always_inline void handle_packet(struct __sk_buff *skb)
+static __noinline void handle_packet(struct __sk_buff *skb)
 {
 	struct dns_segment segment;
 	__u8 words;

@@ -343,7 +343,8 @@ int on_drop(__u64 *ctx)
 SEC("cgroup_skb/ingress")
 int on_dns(struct __sk_buff *skb)
 {
-	handle_packet(skb);
+	if (may_be_dns(skb))
+		handle_packet(skb);
 	return 1;
 }
 
@@ -394,15 +395,14 @@ SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 {
 	long nr = SYSCALL_NR(regs);
-	bool accepts = nr == SYS_ACCEPT || nr == SYS_ACCEPT4;
-	bool connects = nr == SYS_CONNECT || ((nr == SYS_SENDTO || nr == SYS_SENDMSG) && ret < 0);
 
-	if ((!accepts && !connects) || is_compat())
-		return 0;
-	if (connects)
-		handle_connect_exit(regs, nr, ret);
-	else if (ret >= 0)
-		handle_accept_exit(ret);
+	if (nr == SYS_ACCEPT || nr == SYS_ACCEPT4) {
+		if (ret >= 0)
+			handle_accept_exit(ret);
+	} else if (nr >= SYS_CONNECT && nr <= SYS_SENDMSG) {
+		if (ret < 0 || (config.want & NETMON_WANT_REQUEST && nr == SYS_CONNECT))
+			handle_connect_exit(regs, nr, ret);
+	}
 	return 0;
 }
 

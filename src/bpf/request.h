@@ -36,10 +36,12 @@ static __always_inline void call_begins(void)
 
 static __always_inline void call_ended(void)
 {
-	__u64 key = bpf_get_current_pid_tgid();
+	__u64 key;
 
-	if (config.want & NETMON_WANT_REQUEST)
-		bpf_map_delete_elem(&connecting, &key);
+	if (!(config.want & NETMON_WANT_REQUEST))
+		return;
+	key = bpf_get_current_pid_tgid();
+	bpf_map_delete_elem(&connecting, &key);
 }
 
 static __always_inline bool is_under_way(struct sock *sk)

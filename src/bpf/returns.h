@@ -151,15 +151,21 @@ static __always_inline bool send_destination(struct destination *to, struct pt_r
 	return true;
 }
 
-/* This and handle_accept_exit() are not inlined: one stack frame cannot hold the locals of both. */
+/*
+ * These two are not inlined: one stack frame cannot hold the locals of both, and most system calls
+ * are others. SYS_CONNECT to SYS_SENDMSG are also a few other calls, which are ignored here.
+ */
 static __noinline void handle_connect_exit(struct pt_regs *regs, long nr, long ret)
 {
 	struct destination to = {};
 
+	if (is_compat())
+		return;
 	if (nr == SYS_CONNECT) {
 		to.name = (void *)READ_SYSCALL_ARG(regs, 2);
 		to.namelen = READ_SYSCALL_ARG(regs, 3);
-	} else if (!send_destination(&to, regs, nr, ret)) {
+	} else if ((nr != SYS_SENDTO && nr != SYS_SENDMSG) ||
+		   !send_destination(&to, regs, nr, ret)) {
 		return;
 	}
 	if (ret < 0)
@@ -171,7 +177,8 @@ static __noinline void handle_connect_exit(struct pt_regs *regs, long nr, long r
 
 static __noinline void handle_accept_exit(long fd)
 {
-	handle_accept_return(fd, NULL);
+	if (!is_compat())
+		handle_accept_return(fd, NULL);
 }
 
 #endif
