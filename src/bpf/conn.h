@@ -320,19 +320,25 @@ static __always_inline bool is_stale(struct sock *sk, const struct conn *conn, _
 	return true;
 }
 
-/* The socket's entry, or NULL. */
-static __always_inline struct conn *conn_of(struct sock *sk)
+/* The socket's entry if it is not in a slot, or NULL. */
+static __always_inline struct conn *hashed_conn(struct sock *sk, __u64 cookie)
 {
-	__u64 key = (__u64)sk, cookie = cookie_now(sk);
-	struct slot *slot = slot_with(sk, cookie);
+	__u64 key = (__u64)sk;
 	struct conn *conn;
 
-	if (slot)
-		return &slot->conn;
 	if (!may_be_tracked(cookie))
 		return NULL;
 	conn = bpf_map_lookup_elem(&conns, &key);
 	return conn && !is_stale(sk, conn, cookie) ? conn : NULL;
+}
+
+/* The socket's entry, or NULL. */
+static __always_inline struct conn *conn_of(struct sock *sk)
+{
+	__u64 cookie = cookie_now(sk);
+	struct slot *slot = slot_with(sk, cookie);
+
+	return slot ? &slot->conn : hashed_conn(sk, cookie);
 }
 
 static __always_inline bool hash_insert(struct sock *sk, const struct conn *conn)

@@ -242,50 +242,38 @@ static __always_inline void handle_state(struct sock *sk, int oldstate, int news
 		handle_closed(sk, oldstate, owned, second);
 }
 
-/*
- * The parts of on_state and on_state_second that not every run needs. Not inlined, so that the
- * other runs save no registers.
- */
-static __noinline void state_first(struct sock *sk, int oldstate, int newstate)
-{
-	bool owned = PREEMPTIBLE ? sk->sk_lock.owned : true;
-
-	if (PREEMPTIBLE)
-		bpf_preempt_disable();
-	handle_state(sk, oldstate, newstate, owned, false);
-	if (PREEMPTIBLE) {
-		leave_mark(sk, oldstate, newstate, owned);
-		bpf_preempt_enable();
-	}
-}
-
-static __noinline void state_second(struct sock *sk, int oldstate, int newstate)
-{
-	bool owned = PREEMPTIBLE ? sk->sk_lock.owned : false;
-
-	if (PREEMPTIBLE) {
-		if (take_mark(sk, oldstate, newstate, owned))
-			return;
-		bpf_preempt_disable();
-	}
-	handle_state(sk, oldstate, newstate, owned, PREEMPTIBLE);
-	if (PREEMPTIBLE)
-		bpf_preempt_enable();
-}
-
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 {
-	if (sk->sk_lock.owned || PREEMPTIBLE)
-		state_first(sk, oldstate, newstate);
+	bool owned = sk->sk_lock.owned;
+
+	if (!PREEMPTIBLE) {
+		if (owned)
+			handle_state(sk, oldstate, newstate, true, false);
+		return 0;
+	}
+	bpf_preempt_disable();
+	handle_state(sk, oldstate, newstate, owned, false);
+	leave_mark(sk, oldstate, newstate, owned);
+	bpf_preempt_enable();
 	return 0;
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state_second, struct sock *sk, int oldstate, int newstate)
 {
-	if (!sk->sk_lock.owned || PREEMPTIBLE)
-		state_second(sk, oldstate, newstate);
+	bool owned = sk->sk_lock.owned;
+
+	if (!PREEMPTIBLE) {
+		if (!owned)
+			handle_state(sk, oldstate, newstate, false, false);
+		return 0;
+	}
+	if (take_mark(sk, oldstate, newstate, owned))
+		return 0;
+	bpf_preempt_disable();
+	handle_state(sk, oldstate, newstate, owned, true);
+	bpf_preempt_enable();
 	return 0;
 }
 

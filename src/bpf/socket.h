@@ -346,18 +346,12 @@ static __noinline void send_last(struct sock *sk, const struct conn *conn, int o
 }
 
 /* Remove the entry and send its last event. Not inlined, to keep `copy` off the caller's stack. */
-static __noinline void finish(struct sock *sk, int oldstate)
+static __noinline void finish_hashed(struct sock *sk, int oldstate)
 {
-	__u64 cookie = cookie_now(sk);
-	struct slot *slot = slot_with(sk, cookie);
 	struct conn copy;
 
-	if (slot && slot_claim(slot, cookie)) {
-		send_last(sk, &slot->conn, oldstate);
-		slot_free(slot);
-	} else if (!slot && hash_claim(sk, &copy)) {
+	if (hash_claim(sk, &copy))
 		send_last(sk, &copy, oldstate);
-	}
 }
 
 /*
@@ -379,10 +373,13 @@ static __always_inline void note_subflow_failure(struct sock *sk, int error)
 /* -> CLOSE: the end, with final counters. sk_err is the reason unless the close was orderly. */
 static __always_inline void handle_closed(struct sock *sk, int oldstate, bool owned, bool second)
 {
+	__u64 cookie = cookie_now(sk);
+	struct slot *slot;
 	struct conn *conn;
 
 	announce_close(sk, oldstate);
-	conn = conn_of(sk);
+	slot = slot_with(sk, cookie);
+	conn = slot ? &slot->conn : hashed_conn(sk, cookie);
 	if (!conn) {
 		if (oldstate == TCP_SYN_SENT)
 			note_subflow_failure(sk, sk->sk_err);
@@ -403,7 +400,12 @@ static __always_inline void handle_closed(struct sock *sk, int oldstate, bool ow
 	if (owned && (!sk->sk_err || sk->sk_err == ECONNABORTED) &&
 	    (oldstate == TCP_ESTABLISHED || oldstate == TCP_CLOSE_WAIT))
 		note_closer(conn);
-	finish(sk, oldstate);
+	if (!slot) {
+		finish_hashed(sk, oldstate);
+	} else if (slot_claim(slot, cookie)) {
+		send_last(sk, conn, oldstate);
+		slot_free(slot);
+	}
 }
 
 /*
