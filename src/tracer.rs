@@ -57,6 +57,7 @@ use layout::netmon_existing as existing;
 use load_error::{Rejection, refuses_trampolines};
 pub use log::take_log;
 pub use memory::release_memory;
+use parallel::Loaded;
 pub use priority::raise_priority;
 pub use programs::ProbeSet;
 use skel::{NetmonSkel, NetmonSkelBuilder, types};
@@ -70,6 +71,8 @@ pub type Storage = [MaybeUninit<OpenObject>; 2];
 /// The loaded and attached programs.
 pub struct Tracer<'obj> {
     skel: NetmonSkel<'obj>,
+    /// Kept open, so that the kernel's statistics can be found through our descriptors.
+    _loaded: Vec<Loaded>,
     links: Vec<OwnedFd>,
     ring: RingBuffer<'obj>,
     batch: Rc<RefCell<Batch>>,
@@ -181,6 +184,7 @@ impl<'obj> Tracer<'obj> {
         let events_of_accepted = 1 + u64::from(config.events.iter().any(|name| name == EventName::Accept));
         Ok(Tracer {
             skel,
+            _loaded: loaded,
             links,
             ring,
             batch,
