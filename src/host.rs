@@ -29,7 +29,7 @@ pub mod sudo_user;
 
 pub use facts::{
     CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYS_PTRACE, Facts, facts, has_bpf_capability,
-    ignores,
+    ignores, kernel_version,
 };
 pub use netns::{Netns, network_namespaces};
 

@@ -131,6 +131,7 @@ impl<'obj> Tracer<'obj> {
             AtStart::PrintOnly => existing::NETMON_EXISTING_REPORT.0,
         };
         rodata.config.tracepoints = u32::from(tracepoints);
+        rodata.config.call_twice = u32::from(programs::is_call_twice());
         open.maps.ring.set_max_entries(config.ring_size).context("set the size of the ring")?;
         let large = [LargeMap::begin(&mut open.maps.ring)?, LargeMap::begin(&mut open.maps.conns)?];
         let values = filter_maps::configure(config.filter, &mut open.maps)?;

@@ -54,14 +54,16 @@ const enum netmon_limit limit_layout = 0;
  *   on_accept         in the accepting task, socket locked       softirqs, tasks
  *   on_connect_v4/v6  in the connecting task, socket locked      softirqs, tasks
  *   on_request        in the connecting task                     softirqs, tasks
- *   on_sys_exit ...   in the calling task                        softirqs, tasks (6.13)
+ *   on_sys_exit ...   in the calling task                        tasks (6.13)
+ *   on_destroy        in a task or with BH disabled              softirqs, tasks (7.0)
  *   on_exec, on_fork  in the task itself                         softirqs, tasks (7.0)
  *
  * A transition takes place with the socket locked either by a task, or by the spinlock alone. A
  * softirq can interrupt the first, but not the second, so each has its own program. That is exact
  * until 7.0, where a task may be preempted inside a program and the kernel skips it for the next
  * task: there on_state handles all transitions, and on_state_second those that on_state did not,
- * which it knows from the mark that on_state leaves for each.
+ * which it knows from the mark that on_state leaves for each. In the same way on_sys_exit_second
+ * stands in for on_sys_exit since 6.13.
  *
  * Runs that are skipped anyway are counted where they show: an entry whose socket is gone
  * (conn_of(), on_orphan), a close without an entry (count_unopened()), an open connection whose
@@ -379,18 +381,61 @@ int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
 	return 0;
 }
 
+static __always_inline bool is_traced_call(long nr, long ret)
+{
+	if (nr == SYS_ACCEPT || nr == SYS_ACCEPT4)
+		return ret >= 0;
+	/* and the few calls between these numbers */
+	return nr >= SYS_CONNECT && nr <= SYS_SENDMSG &&
+	       (ret < 0 || config.want & NETMON_WANT_REQUEST);
+}
+
+static __always_inline void handle_call(struct pt_regs *regs, long nr, long ret)
+{
+	if (nr == SYS_ACCEPT || nr == SYS_ACCEPT4)
+		handle_accept_exit(ret);
+	else
+		handle_connect_exit(regs, nr, ret);
+}
+
+/*
+ * The last call that on_sys_exit handled for each thread. Two threads that share an index may cause
+ * the second program to run for nothing.
+ */
+#define CALLS 4096
+__u64 handled_calls[CALLS] = {};
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 {
 	long nr = SYSCALL_NR(regs);
+	__u64 thread;
 
-	if (nr == SYS_ACCEPT || nr == SYS_ACCEPT4) {
-		if (ret >= 0)
-			handle_accept_exit(ret);
-	} else if (nr >= SYS_CONNECT && nr <= SYS_SENDMSG) {
-		if (ret < 0 || (config.want & NETMON_WANT_REQUEST && nr == SYS_CONNECT))
-			handle_connect_exit(regs, nr, ret);
+	if (!is_traced_call(nr, ret))
+		return 0;
+	handle_call(regs, nr, ret);
+	if (config.call_twice) {
+		thread = bpf_get_current_pid_tgid();
+		handled_calls[thread & (CALLS - 1)] = thread;
 	}
+	return 0;
+}
+
+/* Only loaded if config.call_twice: for the calls that on_sys_exit was skipped for. */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_sys_exit_second, struct pt_regs *regs, long ret)
+{
+	long nr = SYSCALL_NR(regs);
+	__u64 thread, *handled;
+
+	if (!is_traced_call(nr, ret))
+		return 0;
+	thread = bpf_get_current_pid_tgid();
+	handled = &handled_calls[thread & (CALLS - 1)];
+	if (*handled == thread)
+		*handled = 0;
+	else
+		handle_call(regs, nr, ret);
 	return 0;
 }
 

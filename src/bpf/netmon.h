@@ -197,8 +197,8 @@ struct netmon_config {
 	__u32 tracepoints; /* 1: the tracepoint probe set is in use */
 	__u32 follow;	   /* 1: only descendants of tcptrace itself */
 	__u32 existing;	   /* enum netmon_existing */
-	__u32 reserved;
-	__u64 start; /* when tracing started; existing sockets begin at this time */
+	__u32 call_twice;  /* 1: on_sys_exit_second is loaded */
+	__u64 start;	   /* when tracing started; existing sockets begin at this time */
 };
 
 /* What to do with sockets that exist at the start; one bit each. */

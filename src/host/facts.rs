@@ -45,6 +45,16 @@ fn release() -> String {
     nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// The first two numbers of the kernel release; zeros if it has none.
+pub fn kernel_version() -> (u32, u32) {
+    version_of(&release())
+}
+
+fn version_of(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// Collects the facts about this machine.
 pub fn facts() -> Facts {
     Facts {
@@ -116,6 +126,20 @@ fn lockdown_mode() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_have_two_numbers() {
+        for (release, version) in [
+            ("6.18.5-amd64", (6, 18)),
+            ("7.0-rc1", (7, 0)),
+            ("5.15.0", (5, 15)),
+            ("6", (6, 0)),
+            ("", (0, 0)),
+            ("x.y", (0, 0)),
+        ] {
+            assert_eq!(version_of(release), version, "{release}");
+        }
+    }
 
     #[test]
     fn the_lowest_memory_limit_applies() {

@@ -24,12 +24,14 @@ pub fn lost(skel: &NetmonSkel<'_>) -> Lost {
 
 /// Accepted connections that were neither reported nor closed, in the tracepoint set: connections that were taken from
 /// their listener's queue and are gone (`unclaimed_closes`), but at most as many as the kernel skipped runs of the
-/// program that sees accept() return. Any others were accepted by the kernel itself, or in a way that this set cannot
-/// see.
+/// last program that sees accept() return. Any others were accepted by the kernel itself, or in a way that this set
+/// cannot see.
 pub fn skipped_accepts(skel: &NetmonSkel<'_>) -> u64 {
     let unclaimed = skel.maps.bss_data.as_deref().map_or(0, |bss| bss.unclaimed_closes);
+    let second = &skel.progs.on_sys_exit_second;
+    let last = if second.autoload() { second } else { &skel.progs.on_sys_exit };
     // If there are none, the program may not even be loaded.
-    if unclaimed == 0 { 0 } else { unclaimed.min(skipped_runs(&skel.progs.on_sys_exit)) }
+    if unclaimed == 0 { 0 } else { unclaimed.min(skipped_runs(last)) }
 }
 
 /// How often the kernel skipped a program because it was already running on that CPU (`recursion_misses`); 0 if the

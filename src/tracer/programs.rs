@@ -105,6 +105,7 @@ struct Needs {
     drops: bool,
     dns: bool,
     net_admin: bool,
+    call_twice: bool,
 }
 
 /// A program of src/bpf/netmon.bpf.c.
@@ -128,7 +129,7 @@ macro_rules! program {
 }
 
 /// All programs: loading, attaching and detaching follow this table.
-static PROGRAMS: [Entry; 25] = [
+static PROGRAMS: [Entry; 26] = [
     program!(on_dns, Names, |needs| needs.tracing && needs.dns),
     program!(on_exec, Follow, |needs| needs.tracing),
     program!(on_fork, Follow, |needs| needs.tracing),
@@ -147,6 +148,7 @@ static PROGRAMS: [Entry; 25] = [
     program!(on_uring, Calls, Needs::tracepoint),
     program!(on_connect_enter, Calls, |needs| needs.tracepoint() && needs.requests),
     program!(on_sys_exit, Calls, Needs::tracepoint),
+    program!(on_sys_exit_second, Calls, |needs| needs.tracepoint() && needs.call_twice),
     program!(on_destroy, Follow, Needs::tracepoint),
     program!(on_attempt_v4, Attempts, |needs| needs.tracepoint() && needs.net_admin),
     program!(on_attempt_v6, Attempts, |needs| needs.tracepoint() && needs.net_admin),
@@ -201,10 +203,16 @@ pub fn choose(
         drops: tracing && config.events.has_drops() && can_see_drops(notes),
         dns: tracing && config.dns && can_watch_dns(notes),
         net_admin: config.net_admin(),
+        call_twice: is_call_twice(),
     };
     for program in &PROGRAMS {
         (program.open)(progs).set_autoload((program.wanted)(&needs));
     }
+}
+
+/// Whether a task may be preempted inside on_sys_exit, so that the kernel skips it for the next one.
+pub fn is_call_twice() -> bool {
+    host::kernel_version() >= (6, 13)
 }
 
 /// Whether this kernel refuses all fentry programs, as under a lockdown. Checked with an invalid program: EPERM means
@@ -289,7 +297,9 @@ fn no_names(why: &str) -> String {
 
 /// Whether the program takes long to verify, and nothing but attaching it needs libbpf: these take half of the time.
 pub fn is_heavy(name: &OsStr) -> bool {
-    ["on_state", "on_state_second", "on_existing_tcp", "on_existing_file"].iter().any(|heavy| name == *heavy)
+    ["on_state", "on_state_second", "on_uring", "on_existing_tcp", "on_existing_file"]
+        .iter()
+        .any(|heavy| name == *heavy)
 }
 
 /// Attaches a program until the descriptor returned is closed. None: it was not loaded.
