@@ -56,6 +56,7 @@ use large_map::LargeMap;
 use layout::netmon_existing as existing;
 use load_error::{Rejection, refuses_trampolines};
 pub use log::take_log;
+use memory::limit_heap;
 pub use memory::release_memory;
 use parallel::Loaded;
 pub use priority::raise_priority;
@@ -92,6 +93,7 @@ impl<'obj> Tracer<'obj> {
     /// # Errors
     /// The error of the last attempt, with its errno as the root cause.
     pub fn start(config: TracerConfig<'_>, storage: &'obj mut Storage) -> Result<Self> {
+        limit_heap();
         let level = if config.verbose { PrintLevel::Debug } else { PrintLevel::Warn };
         libbpf_rs::set_print(Some((level, log::keep_log)));
         let [first, second] = storage;

@@ -1,4 +1,4 @@
-//! Gives back the memory that only the start needed.
+//! Keeps the memory small: gives back what only the start needed.
 
 use std::ffi::c_char;
 
@@ -7,6 +7,16 @@ unsafe extern "C" {
     safe static __executable_start: c_char;
     /// The first byte after its code, from the linker.
     safe static etext: c_char;
+}
+
+/// Has large blocks returned to the kernel when they are freed, and all threads share one heap. By default, glibc puts
+/// blocks of the size of one that was freed into the heap, and each thread of the start would leave a heap behind.
+pub fn limit_heap() {
+    // SAFETY: it only sets parameters of malloc.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
 }
 
 /// Returns freed memory to the kernel, and unmaps the pages of our own code and constants: most of them serve options,

@@ -67,6 +67,7 @@ pub fn load<'obj>(
     for mut prog in open.open_object_mut().progs_mut().filter(|prog| prog.autoload() && heavy(prog.name())) {
         prepared.push(Prepared::new(&prog, btf));
         prog.set_autoload(false);
+        forget_instructions(&prog);
     }
     thread::scope(|scope| {
         let second = scope.spawn(|| {
@@ -167,6 +168,15 @@ impl Loaded {
         // SAFETY: the descriptor is open; there are no options.
         owned(unsafe { libbpf_sys::bpf_link_create(self.fd.as_raw_fd(), 0, self.attach_type, ptr::null()) })
     }
+}
+
+/// Lets libbpf keep one instruction of a program that it does not load: it would keep all to the end, 500 kB.
+fn forget_instructions(prog: &OpenProgramMut<'_>) {
+    let mut exit =
+        bpf_insn { code: (libbpf_sys::BPF_JMP | libbpf_sys::BPF_EXIT) as u8, ..Default::default() };
+    // SAFETY: the program belongs to an object that is not loaded; libbpf copies the instruction. If it cannot, the old
+    // ones remain.
+    unsafe { libbpf_sys::bpf_program__set_insns(prog.as_libbpf_object().as_ptr(), &mut exit, 1) };
 }
 
 /// A copy of an array of C.
