@@ -120,6 +120,8 @@ impl<'obj> Tracer<'obj> {
         storage: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Self> {
         let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
+        let mut notes = Vec::new();
+        programs::choose(&mut open.progs, set, config, &mut notes);
         let tracepoints = set == ProbeSet::Tracepoint;
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
         rodata.config.want = programs::want_bits(config.events);
@@ -133,12 +135,10 @@ impl<'obj> Tracer<'obj> {
             AtStart::PrintOnly => existing::NETMON_EXISTING_REPORT.0,
         };
         rodata.config.tracepoints = u32::from(tracepoints);
-        rodata.config.call_twice = u32::from(programs::is_call_twice());
+        rodata.config.call_twice = u32::from(open.progs.on_sys_exit_second.autoload());
         open.maps.ring.set_max_entries(config.ring_size).context("set the size of the ring")?;
         let large = [LargeMap::begin(&mut open.maps.ring)?, LargeMap::begin(&mut open.maps.conns)?];
         let values = filter_maps::configure(config.filter, &mut open.maps)?;
-        let mut notes = Vec::new();
-        programs::choose(&mut open.progs, set, config, &mut notes);
         open.maps.attempts.set_autocreate(tracepoints)?;
         open.maps.connecting.set_autocreate(tracepoints && config.events.has_requests())?;
         open.maps.followed.set_autocreate(config.follow)?;

@@ -28,7 +28,9 @@ static __noinline long cgroup_up(__u32 i, struct cgroup_walk *w)
 	return 0;
 }
 
-/* Append the names of a cgroup and its ancestors, last name first. bpf_loop(): see append_path().
+/*
+ * Append the names of a cgroup and its ancestors, last name first. See append_path() for why this
+ * uses bpf_loop().
  */
 static __always_inline void append_cgroup(struct scratch *s, struct cgroup *cgroup)
 {

@@ -300,9 +300,12 @@ static __always_inline bool conn_claim(struct sock *sk, struct conn *copy)
 
 	if (!slot)
 		return hash_claim(sk, copy);
+	if (!slot_claim(slot, cookie))
+		return false;
 	if (copy)
 		*copy = slot->conn;
-	return __sync_val_compare_and_swap(&slot->cookie, cookie, 0) == cookie;
+	slot_free(slot);
+	return true;
 }
 
 /*
@@ -367,11 +370,8 @@ static __always_inline bool conn_insert(struct sock *sk, const struct conn *conn
 {
 	struct slot *slot = slot_of(conn->cookie);
 
-	if (!slot || !conn->cookie || __sync_val_compare_and_swap(&slot->cookie, 0, TAKEN) != 0) {
-		if (slot && conn->cookie && slot->cookie == conn->cookie && slot->sk == (__u64)sk)
-			return false;
-		return hash_insert(sk, conn);
-	}
+	if (!slot || !conn->cookie || __sync_val_compare_and_swap(&slot->cookie, 0, TAKEN) != 0)
+		return !slot_with(sk, conn->cookie) && hash_insert(sk, conn);
 	slot->sk = (__u64)sk;
 	slot->conn = *conn;
 	__sync_lock_test_and_set(&slot->cookie, conn->cookie);
@@ -450,6 +450,13 @@ static __always_inline bool is_passive(struct sock *sk)
 	/* pinet6 is NULL for an IPv4 socket; READ() then yields 0. */
 	return READ(inet_sock, tcp, mc_index) |
 	       READ(ipv6_pinfo, READ(inet_sock, tcp, pinet6), mcast_oif);
+}
+
+/* Is this a child in its listener's accept queue? Its connection is traced from accept() on. */
+static __always_inline bool is_waiting(struct sock *sk)
+{
+	return !READ(sock, sk, sk_socket) &&
+	       !(FIELD(sk, __sk_common.skc_flags) & (1UL << SOCK_DEAD));
 }
 
 /* A ring record with everything known about the connection; NULL if the ring is full. */

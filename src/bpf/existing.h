@@ -80,13 +80,6 @@ static __always_inline void handle_request_or_timewait(struct seq_file *seq,
 	report_existing(&conn, NULL, state);
 }
 
-/* Is this a child in its listener's accept queue? Its connection is traced from accept() on. */
-static __always_inline bool is_waiting(struct sock *sk)
-{
-	return !READ(sock, sk, sk_socket) &&
-	       !(FIELD(sk, __sk_common.skc_flags) & (1UL << SOCK_DEAD));
-}
-
 static __always_inline void track_existing(struct sock *sk, struct conn *conn, int state)
 {
 	int left;

@@ -304,7 +304,7 @@ static __always_inline void count_unopened(struct sock *sk, int oldstate)
 	if (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV || oldstate == TCP_LISTEN ||
 	    oldstate == TCP_CLOSE || !is_tcp(sk))
 		return;
-	if (!READ(sock, sk, sk_socket) && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD))) {
+	if (is_waiting(sk)) {
 		if (config.tracepoints)
 			note_unless_late(queued, unique_of(sk));
 		return;

@@ -1,6 +1,9 @@
 //! Appends numbers and addresses to a line, faster than the formatting machinery.
 
-use std::{io::Write, net::IpAddr};
+use std::{
+    io::Write,
+    net::{IpAddr, Ipv4Addr},
+};
 
 /// Appends formatted text that needs no quoting.
 pub fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
@@ -12,17 +15,18 @@ pub fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
+/// Passes on the parts of an address in dotted form.
+pub fn dotted(ip: Ipv4Addr, mut put: impl FnMut(&str)) {
+    for (index, octet) in ip.octets().into_iter().enumerate() {
+        put(if index > 0 { "." } else { "" });
+        put(itoa::Buffer::new().format(octet));
+    }
+}
+
 /// Appends an address without brackets.
 pub fn address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
-        IpAddr::V4(ip) => {
-            let [first, rest @ ..] = ip.octets();
-            number(out, first);
-            for octet in rest {
-                out.push(b'.');
-                number(out, octet);
-            }
-        }
+        IpAddr::V4(ip) => dotted(ip, |part| out.extend_from_slice(part.as_bytes())),
         IpAddr::V6(ip) => put(out, format_args!("{ip}")),
     }
 }

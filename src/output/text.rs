@@ -5,6 +5,7 @@ use std::{fmt::Write, net::IpAddr};
 use owo_colors::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::append::dotted;
 use crate::event::Zoned;
 
 /// Symbols used in the table.
@@ -68,12 +69,9 @@ fn fitting(chars: impl Iterator<Item = char>, room: usize) -> usize {
 
 /// Appends an address; IPv4 addresses faster than `write!`.
 pub fn address(line: &mut String, zoned: Zoned) {
-    let IpAddr::V4(ip) = zoned.address else {
-        return write!(line, "{zoned}").expect("a String takes everything");
-    };
-    for (index, octet) in ip.octets().into_iter().enumerate() {
-        line.push_str(if index > 0 { "." } else { "" });
-        line.push_str(itoa::Buffer::new().format(octet));
+    match zoned.address {
+        IpAddr::V4(ip) => dotted(ip, |part| line.push_str(part)),
+        IpAddr::V6(_) => write!(line, "{zoned}").expect("a String takes everything"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     thread,
 };
 
@@ -11,7 +11,12 @@ use anyhow::{Context, Result};
 use libbpf_rs::libbpf_sys;
 use nix::sched::{CloneFlags, setns};
 
-use super::{config::TracerConfig, parallel::Loaded, programs, skel::NetmonProgs};
+use super::{
+    config::TracerConfig,
+    parallel::{Loaded, owned},
+    programs,
+    skel::NetmonProgs,
+};
 use crate::{
     cli::plan::AtStart,
     host::{self, CAP_SYS_ADMIN, CAP_SYS_PTRACE, Netns},
@@ -158,12 +163,7 @@ fn create_in(netns: &Netns, link: BorrowedFd<'_>) -> io::Result<File> {
 
 fn create(link: BorrowedFd<'_>) -> io::Result<File> {
     // SAFETY: `link` is open; the call takes nothing else.
-    let fd = unsafe { libbpf_sys::bpf_iter_create(link.as_raw_fd()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call returned a descriptor that nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+    owned(unsafe { libbpf_sys::bpf_iter_create(link.as_raw_fd()) }).map(File::from)
 }
 
 #[cfg(test)]

@@ -189,8 +189,11 @@ unsafe fn copied<T: Copy>(items: *const T, count: u32) -> Vec<T> {
     unsafe { slice::from_raw_parts(items, count as usize) }.to_vec()
 }
 
-/// The descriptor that a call of libbpf returned, or its error.
-fn owned(fd: i32) -> io::Result<OwnedFd> {
+/// The descriptor that a call of libbpf returned.
+///
+/// # Errors
+/// The error that it returned instead.
+pub fn owned(fd: i32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
     }

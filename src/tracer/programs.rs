@@ -211,7 +211,7 @@ pub fn choose(
 }
 
 /// Whether a task may be preempted inside on_sys_exit, so that the kernel skips it for the next one.
-pub fn is_call_twice() -> bool {
+fn is_call_twice() -> bool {
     host::kernel_version() >= (6, 13)
 }
 
