@@ -36,6 +36,7 @@ pub mod filter_test_run;
 mod follow;
 mod images;
 mod iterators;
+mod kernel_types;
 mod large_map;
 pub mod layout;
 pub mod load_error;
@@ -52,6 +53,7 @@ pub mod wire;
 pub use config::TracerConfig;
 use images::Images;
 use iterators::Iterators;
+use kernel_types::KernelTypes;
 use large_map::LargeMap;
 use layout::netmon_existing as existing;
 use load_error::{Rejection, refuses_trampolines};
@@ -72,8 +74,7 @@ pub type Storage = [MaybeUninit<OpenObject>; 2];
 /// The loaded and attached programs.
 pub struct Tracer<'obj> {
     skel: NetmonSkel<'obj>,
-    /// Kept open, so that the kernel's statistics can be found through our descriptors.
-    _loaded: Vec<Loaded>,
+    loaded: Vec<Loaded>,
     links: Vec<OwnedFd>,
     ring: RingBuffer<'obj>,
     batch: Rc<RefCell<Batch>>,
@@ -119,7 +120,10 @@ impl<'obj> Tracer<'obj> {
         set: ProbeSet,
         storage: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Self> {
-        let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
+        let types = KernelTypes::begin()?;
+        let mut builder = NetmonSkelBuilder::default();
+        builder.obj_builder.btf_custom_path(types.path())?;
+        let mut open = builder.open(storage).context("open the BPF object")?;
         let mut notes = Vec::new();
         programs::choose(&mut open.progs, set, config, &mut notes);
         let tracepoints = set == ProbeSet::Tracepoint;
@@ -150,11 +154,12 @@ impl<'obj> Tracer<'obj> {
 
         // Only libbpf logs what the verifier says.
         let heavy = if config.verbose { |_: &OsStr| false } else { programs::is_heavy };
-        let (mut skel, loaded) =
-            parallel::load(open, large, heavy).map_err(|error| match log::peek_log(Rejection::find) {
+        let (mut skel, loaded) = parallel::load(open, types, large, heavy).map_err(|error| {
+            match log::peek_log(Rejection::find) {
                 Some(rejection) => rejection.into(),
                 None => error.context("load the BPF programs"),
-            })?;
+            }
+        })?;
         values.fill(&skel.maps)?;
         // The peak is after this, with the ring.
         release_memory();
@@ -187,7 +192,7 @@ impl<'obj> Tracer<'obj> {
         let events_of_accepted = 1 + u64::from(config.events.iter().any(|name| name == EventName::Accept));
         Ok(Tracer {
             skel,
-            _loaded: loaded,
+            loaded,
             links,
             ring,
             batch,
@@ -333,7 +338,7 @@ impl Source for Tracer<'_> {
         // Connections that closed unseen are counted while the other counters still work.
         self.count_orphans();
         if self.set == ProbeSet::Tracepoint {
-            self.skipped_accepts = counters::skipped_accepts(&self.skel);
+            self.skipped_accepts = counters::skipped_accepts(&self.skel, &self.loaded);
         }
         // Later connections do not count, not even as lost when only their end is seen.
         set_bss_flag(&mut self.skel, |bss| &mut bss.started, 0);

@@ -78,13 +78,18 @@ static __always_inline __u16 argv_len_of(struct mm_struct *mm)
 	return end - start > 0xffff ? 0xffff : end - start;
 }
 
-/* Append the arguments of the current process. */
-static __noinline void append_args(struct scratch *s, struct mm_struct *mm)
+/* Append the arguments of the current process, whose mm is at `mm`. A global function. */
+__noinline int append_args(struct scratch *s, __u64 mm)
 {
-	struct argv argv = argv_of(mm, NETMON_ARGS_MAX);
-	__u64 len = argv.len;
-	__u32 used = s->used;
+	struct argv argv;
+	__u32 used;
+	__u64 len;
 
+	if (!s)
+		return 0;
+	argv = argv_of((struct mm_struct *)mm, NETMON_ARGS_MAX);
+	len = argv.len;
+	used = s->used;
 	/* repeat the bound for the verifier */
 	if (len > NETMON_ARGS_MAX)
 		len = NETMON_ARGS_MAX;
@@ -94,6 +99,7 @@ static __noinline void append_args(struct scratch *s, struct mm_struct *mm)
 		s->head.flags |= NETMON_PROCESS_ARGS_UNREAD;
 	else
 		s->used = used + len;
+	return 0;
 }
 
 static __always_inline void fill_kept_args(struct kept_args *kept, struct task_struct *leader,
@@ -139,15 +145,18 @@ static __always_inline void renew_kept_args(struct task_struct *leader)
  * Append the saved arguments of a process that cannot be read, if there are any. `execs` is its
  * self_exec_id.
  */
-static __noinline void append_kept_args(struct scratch *s, struct kept_args *kept, __u32 execs)
+__noinline int append_kept_args(struct scratch *s, const struct kept_args *kept, __u32 execs)
 {
-	__u32 used = s->used;
+	__u32 used;
 	__u64 len;
 
+	if (!s)
+		return 0;
+	used = s->used;
 	if (!kept || kept->execs != execs || kept->flags & NETMON_PROCESS_ARGS_UNREAD ||
 	    used > CGROUP_END + NETMON_NAME_MAX) {
 		s->head.flags |= NETMON_PROCESS_ARGS_UNREAD;
-		return;
+		return 0;
 	}
 	len = kept->len;
 	if (len > KEPT_ARGS_MAX)
@@ -155,6 +164,7 @@ static __noinline void append_kept_args(struct scratch *s, struct kept_args *kep
 	s->head.flags |= kept->flags;
 	bpf_probe_read_kernel(&s->data[used], len, kept->data);
 	s->used = used + len;
+	return 0;
 }
 
 #endif

@@ -62,7 +62,7 @@ static __always_inline struct cgroup *cgroup_of_subsys(struct css_set *set, __u3
 
 /*
  * The cgroup2 path, and the v1 path if it is another one. `address` is that of the css_set. A
- * global function, so that it is verified only once.
+ * global function.
  */
 __noinline int append_cgroups(struct scratch *s, __u64 address)
 {

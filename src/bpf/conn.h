@@ -41,6 +41,7 @@ struct conn {
 	__u64 image;  /* owner */
 	__u64 closer; /* image of the closer, if not the owner */
 	__u64 cookie; /* 0: not available, `begun` is used instead */
+	__u64 sk;     /* address of the socket */
 	__u32 pid;
 	__u32 tid;
 	__u32 data_segs_in; /* at the time of our close */
@@ -63,7 +64,6 @@ struct conn {
 
 struct slot {
 	__u64 cookie; /* 0: free */
-	__u64 sk;     /* a child briefly has its listener's cookie; an MPTCP one may keep it */
 	struct conn conn;
 };
 
@@ -97,9 +97,9 @@ __u32 existing_running = 0;
 __u32 started = 0;
 
 /* An address as a typed pointer, for FIELD(). A trusted pointer becomes untrusted. */
-static __always_inline struct sock *sock_at(void *address)
+static __always_inline struct sock *sock_at(__u64 address)
 {
-	return HAS_CAST ? CAST(sock, address) : address;
+	return HAS_CAST ? CAST(sock, address) : (struct sock *)address;
 }
 
 static __always_inline __u64 cookie_now(struct sock *sk)
@@ -248,22 +248,23 @@ static __always_inline struct slot *slot_of(__u64 cookie)
 	return bpf_map_lookup_elem(&slots, &index);
 }
 
-static __always_inline bool hash_delete(struct sock *sk, __u64 cookie)
+static __always_inline bool hash_delete(__u64 key, __u64 cookie)
 {
-	__u64 key = (__u64)sk;
-
 	if (bpf_map_delete_elem(&conns, &key))
 		return false;
 	__sync_fetch_and_add(tracked_at(cookie), -1);
 	return true;
 }
 
-/* The slot, if it holds the entry of `sk`. */
+/*
+ * The slot, if it holds the entry of `sk`. A child briefly has its listener's cookie, and an MPTCP
+ * one may keep it.
+ */
 static __always_inline struct slot *slot_with(struct sock *sk, __u64 cookie)
 {
 	struct slot *slot = slot_of(cookie);
 
-	return slot && cookie && slot->cookie == cookie && slot->sk == (__u64)sk ? slot : NULL;
+	return slot && cookie && slot->cookie == cookie && slot->conn.sk == (__u64)sk ? slot : NULL;
 }
 
 /* Take the entry out of its slot. It may be used in place until slot_free(). As conn_claim(). */
@@ -289,7 +290,7 @@ static __always_inline bool hash_claim(struct sock *sk, struct conn *copy)
 	if (copy)
 		*copy = *conn;
 	cookie = conn->cookie;
-	return hash_delete(sk, cookie);
+	return hash_delete(key, cookie);
 }
 
 /* Remove the entry. True for exactly one caller, which owns it from then on. */
@@ -310,15 +311,16 @@ static __always_inline bool conn_claim(struct sock *sk, struct conn *copy)
 
 /*
  * An entry with a different cookie is stale: it belongs to an earlier socket at this address whose
- * close was missed because the kernel skipped the program. That event is lost.
+ * close was missed because the kernel skipped the program. That event is lost. A global function.
  */
-static __always_inline bool is_stale(struct sock *sk, const struct conn *conn, __u64 cookie)
+__noinline int is_stale(const struct conn *conn, __u64 cookie)
 {
-	bool counts = conn->phase != PHASE_FAILED;
+	bool counts;
 
-	if (!conn->cookie || conn->cookie == cookie)
+	if (!conn || !conn->cookie || conn->cookie == cookie)
 		return false;
-	if (hash_delete(sk, conn->cookie) && counts)
+	counts = conn->phase != PHASE_FAILED;
+	if (hash_delete(conn->sk, conn->cookie) && counts)
 		count_lost(NETMON_LOST_SKIPPED);
 	return true;
 }
@@ -332,7 +334,7 @@ static __always_inline struct conn *hashed_conn(struct sock *sk, __u64 cookie)
 	if (!may_be_tracked(cookie))
 		return NULL;
 	conn = bpf_map_lookup_elem(&conns, &key);
-	return conn && !is_stale(sk, conn, cookie) ? conn : NULL;
+	return conn && !is_stale(conn, cookie) ? conn : NULL;
 }
 
 /* The socket's entry, or NULL. */
@@ -344,22 +346,28 @@ static __always_inline struct conn *conn_of(struct sock *sk)
 	return slot ? &slot->conn : hashed_conn(sk, cookie);
 }
 
-static __always_inline bool hash_insert(struct sock *sk, const struct conn *conn)
+/* A global function. */
+__noinline int hash_insert(const struct conn *conn)
 {
-	__u64 key = (__u64)sk;
+	struct conn copy; /* 6.1 does not put a global function's argument into a map */
 	struct conn *other;
+	__u64 key;
 	long error;
 
-	__sync_fetch_and_add(tracked_at(conn->cookie), 1);
-	error = bpf_map_update_elem(&conns, &key, conn, BPF_NOEXIST);
+	if (!conn)
+		return false;
+	copy = *conn;
+	key = copy.sk;
+	__sync_fetch_and_add(tracked_at(copy.cookie), 1);
+	error = bpf_map_update_elem(&conns, &key, &copy, BPF_NOEXIST);
 	if (error == -EEXIST) {
 		other = bpf_map_lookup_elem(&conns, &key);
-		if (other && is_stale(sk, other, conn->cookie))
-			error = bpf_map_update_elem(&conns, &key, conn, BPF_NOEXIST);
+		if (other && is_stale(other, copy.cookie))
+			error = bpf_map_update_elem(&conns, &key, &copy, BPF_NOEXIST);
 	}
 	if (!error)
 		return true;
-	__sync_fetch_and_add(tracked_at(conn->cookie), -1);
+	__sync_fetch_and_add(tracked_at(copy.cookie), -1);
 	if (error != -EEXIST)
 		count_lost(NETMON_LOST_TABLE);
 	return false;
@@ -371,8 +379,7 @@ static __always_inline bool conn_insert(struct sock *sk, const struct conn *conn
 	struct slot *slot = slot_of(conn->cookie);
 
 	if (!slot || !conn->cookie || __sync_val_compare_and_swap(&slot->cookie, 0, TAKEN) != 0)
-		return !slot_with(sk, conn->cookie) && hash_insert(sk, conn);
-	slot->sk = (__u64)sk;
+		return !slot_with(sk, conn->cookie) && hash_insert(conn);
 	slot->conn = *conn;
 	__sync_lock_test_and_set(&slot->cookie, conn->cookie);
 	return true;

@@ -154,8 +154,8 @@ static __always_inline void dns_copy(struct __sk_buff *skb, __u32 at, __u32 len,
 		bpf_ringbuf_submit(dns, BPF_RB_NO_WAKEUP);
 }
 
-/* Copy `len` bytes, or as many as fit. */
-static __always_inline void dns_send(struct __sk_buff *skb, __u32 at, __u32 len)
+/* Copy `len` bytes, or as many as fit. A global function. */
+__noinline int dns_send(struct __sk_buff *skb, __u32 at, __u32 len)
 {
 	/* DNS is best effort: once the ring is half full, drop answers to leave room for events. */
 	if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) >
@@ -165,6 +165,7 @@ static __always_inline void dns_send(struct __sk_buff *skb, __u32 at, __u32 len)
 		dns_copy(skb, at, len, DNS_SMALL_MAX);
 	else
 		dns_copy(skb, at, len < NETMON_DNS_MAX ? len : NETMON_DNS_MAX, NETMON_DNS_MAX);
+	return 0;
 }
 
 static __always_inline void dns_datagram(struct __sk_buff *skb, __u32 at)

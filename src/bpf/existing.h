@@ -22,6 +22,7 @@
 #include "close.h"
 #include "process.h"
 #include "filter_conn.h"
+#include "socket.h"
 
 /*
  * The reader's buffer size limits how many sockets are visited per read(), so that it can drain the
@@ -99,30 +100,42 @@ static __always_inline void track_existing(struct sock *sk, struct conn *conn, i
 		return;
 	left = closed_meanwhile(sk);
 	if (left && conn_claim(sk, conn) && conn->phase == PHASE_OPEN)
-		send_close(sk, conn, left);
+		send_last(conn, left);
 }
 
-/*
- * Once everything about the socket is known. A global function, so that it is verified once and not
- * on every path to it. It may not be given a socket, only its address, in found->sk.
- */
-__noinline int keep_existing(struct slot *found, int state, bool known)
+/* Once everything about the socket is known. A global function. */
+__noinline int keep_existing(struct conn *conn, int state, bool known)
 {
-	struct conn conn;
 	struct sock *sk;
 
-	if (!found)
+	if (!conn)
 		return 0;
-	conn = found->conn; /* a copy: 6.1 does not put an argument of such a function into a map */
-	sk = sock_at((void *)found->sk);
+	sk = sock_at(conn->sk);
 	if (config.existing & NETMON_EXISTING_REPORT) {
-		if (state != TCP_LISTEN && !(conn.flags & NETMON_FLAG_EGRESS))
-			conn.flags |= NETMON_FLAG_INGRESS;
-		report_existing(&conn, sk, state);
-		conn.flags &= ~NETMON_FLAG_INGRESS;
+		if (state != TCP_LISTEN && !(conn->flags & NETMON_FLAG_EGRESS))
+			conn->flags |= NETMON_FLAG_INGRESS;
+		report_existing(conn, sk, state);
+		conn->flags &= ~NETMON_FLAG_INGRESS;
 	}
 	if (config.existing & NETMON_EXISTING_TRACK && !known)
-		track_existing(sk, &conn, state);
+		track_existing(sk, conn, state);
+	return 0;
+}
+
+/* What the socket tells, except its cookie. A global function. */
+__noinline int describe_existing(struct conn *conn, int state)
+{
+	struct sock *sk;
+
+	if (!conn)
+		return 0;
+	sk = sock_at(conn->sk);
+	conn->flags = NETMON_FLAG_EXISTING | flags_of(sk);
+	if (state != TCP_LISTEN && !is_passive(sk))
+		conn->flags |= NETMON_FLAG_EGRESS;
+	conn->ifindex = ifindex_of(sk);
+	conn->begun = config.start;
+	fill_flow(&conn->flow, sk, NULL);
 	return 0;
 }
 
@@ -133,31 +146,27 @@ __noinline int keep_existing(struct slot *found, int state, bool known)
 static __always_inline void handle_existing_socket(struct seq_file *seq, struct sock *sk,
 						   struct task_struct *task)
 {
-	struct slot found = {.sk = (__u64)sk};
-	struct conn *fresh = &found.conn, *conn = conn_of(sk);
+	struct conn fresh = {.sk = (__u64)sk}, *conn = conn_of(sk);
 	int state = sk->__sk_common.skc_state, index;
+	bool known = conn;
 
 	if (state == TCP_CLOSE || (conn && !(conn->flags & NETMON_FLAG_EXISTING)) ||
 	    !spend_budget(seq))
 		return;
+	barrier_var(known); /* or the verifier would follow each kind of entry */
 	index = admit_process(false, task);
 	if (index == NOT_ADMITTED)
 		return;
-	fresh->flags = NETMON_FLAG_EXISTING | flags_of(sk);
-	if (state != TCP_LISTEN && !is_passive(sk))
-		fresh->flags |= NETMON_FLAG_EGRESS;
-	fresh->ifindex = ifindex_of(sk);
-	fresh->begun = config.start;
-	fresh->cookie = state == TCP_LISTEN ? cookie_of_listener(sk) : bpf_get_socket_cookie(sk);
-	fill_flow(&fresh->flow, sk, NULL);
-	if (!admit_flow(index, sk, fresh, true))
+	fresh.cookie = state == TCP_LISTEN ? cookie_of_listener(sk) : bpf_get_socket_cookie(sk);
+	describe_existing(&fresh, state);
+	if (!admit_flow(index, sk, &fresh, true))
 		return;
 	if (task) {
-		fresh->image = record_of(task, false);
-		fresh->pid = task->tgid;
-		fresh->tid = task->pid;
+		fresh.image = record_of(task, false);
+		fresh.pid = task->tgid;
+		fresh.tid = task->pid;
 	}
-	keep_existing(&found, state, conn);
+	keep_existing(&fresh, state, known);
 }
 
 #endif

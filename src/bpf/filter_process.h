@@ -219,16 +219,22 @@ static __always_inline bool fill_machine(struct filter_scratch *s, __u32 from, _
 /*
  * If `cgroup` is the name of a container's cgroup, by the rules of src/process/container.rs, store
  * the container's name or ID and return true. Call it from the innermost cgroup outwards, with
- * `supervised` 0 at first: the "supervisor" cgroup of a machine is not part of the container.
+ * `supervised` 0 at first: the "supervisor" cgroup of a machine is not part of the container. A
+ * global function.
  */
-static __noinline bool fill_container_of(struct filter_scratch *s, const char *cgroup)
+__noinline int fill_container_of(struct filter_scratch *s, __u64 cgroup)
 {
-	__u8 *name = s->name, *into = s->who.container.text;
-	__u32 i, start, len, end, supervised = s->supervised;
+	__u32 i, start, len, end, supervised;
+	__u8 *name, *into;
 	long n;
 
+	if (!s)
+		return false;
+	name = s->name;
+	into = s->who.container.text;
+	supervised = s->supervised;
 	s->supervised = 0;
-	n = bpf_probe_read_kernel_str(name, NETMON_NAME_MAX, cgroup);
+	n = bpf_probe_read_kernel_str(name, NETMON_NAME_MAX, (const void *)cgroup);
 	if (n <= 1 || n > NETMON_NAME_MAX)
 		return false;
 	len = n - 1;
@@ -271,7 +277,7 @@ static __noinline bool fill_container_in(struct filter_scratch *s, struct cgroup
 		up = BPF_CORE_READ(cgroup, self.parent);
 		if (!up)
 			break;
-		if (fill_container_of(s, BPF_CORE_READ(cgroup, kn, name)))
+		if (fill_container_of(s, (__u64)BPF_CORE_READ(cgroup, kn, name)))
 			return true;
 		cgroup = BPF_CORE_READ(up, cgroup);
 	}
@@ -393,10 +399,7 @@ __noinline int claim_filter_slot(void)
 	return index;
 }
 
-/*
- * Evaluate the current process in a claimed scratch slot. A global function, so that it is verified
- * once and not again on every path to the call.
- */
+/* Evaluate the current process in a claimed scratch slot. A global function. */
 __noinline int evaluate_current(__u32 slot)
 {
 	struct filter_scratch *s;
@@ -408,7 +411,7 @@ __noinline int evaluate_current(__u32 slot)
 	return s && evaluate_task(s, bpf_get_current_task_btf());
 }
 
-/* Apply the connection's attributes and return the verdict. A global function, as above. */
+/* Apply the connection's attributes and return the verdict. A global function. */
 __noinline int evaluate_flow(__u32 slot)
 {
 	struct filter_scratch *s;

@@ -49,8 +49,10 @@ const enum netmon_limit limit_layout = 0;
  * interrupted by another run of itself. Kernel versions in parentheses are the first ones affected.
  *
  *   program           runs                                       interrupted by
- *   on_state          with the socket locked by a task           softirqs; tasks (7.0)
- *   on_state_second   with the socket locked by BH disabled      nothing; tasks (7.0)
+ *   on_state_bh       for a socket locked with BH disabled       nothing
+ *   on_state          for a socket locked by a task              softirqs
+ *   on_state_first    for a socket locked in either way          softirqs, tasks
+ *   on_state_second   the same                                   softirqs, tasks
  *   on_accept         in the accepting task, socket locked       softirqs, tasks
  *   on_connect_v4/v6  in the connecting task, socket locked      softirqs, tasks
  *   on_request        in the connecting task                     softirqs, tasks
@@ -59,21 +61,20 @@ const enum netmon_limit limit_layout = 0;
  *   on_exec, on_fork  in the task itself                         softirqs, tasks (7.0)
  *
  * A transition takes place with the socket locked either by a task, or by the spinlock alone. A
- * softirq can interrupt the first, but not the second, so each has its own program. That is exact
- * until 7.0, where a task may be preempted inside a program and the kernel skips it for the next
- * task: there on_state handles all transitions, and on_state_second those that on_state did not,
- * which it knows from the mark that on_state leaves for each. In the same way on_sys_exit_second
- * stands in for on_sys_exit since 6.13.
+ * softirq can interrupt the first, but not the second, so on_state handles the one and on_state_bh
+ * the other. Both run for both. A softirq that interrupts on_state_bh, which runs first and has
+ * nothing to do for a task, finds only on_state, which therefore also handles what on_state_bh has
+ * left no mark of.
+ *
+ * That is exact until 7.0, where a task may be preempted inside a program and the kernel skips it
+ * for the next task. There on_state_first handles all transitions, and on_state_second those that
+ * have no mark. In the same way on_sys_exit_second stands in for on_sys_exit since 6.13.
  *
  * Runs that are skipped anyway are counted where they show: an entry whose socket is gone
  * (conn_of(), on_orphan), a close without an entry (count_unopened()), an open connection whose
  * opening was missed (catch_up()), and a transition from a state that we never saw entered
  * (handle_step()).
  */
-
-/* Can tasks be preempted inside programs on tracepoints? */
-extern unsigned int LINUX_KERNEL_VERSION __kconfig;
-#define PREEMPTIBLE (LINUX_KERNEL_VERSION >= KERNEL_VERSION(7, 0, 0))
 
 /*
  * Global functions may be called with preemption disabled since 6.16. bpf_dynptr_copy(), which is
@@ -159,47 +160,6 @@ int BPF_PROG(on_refused_v6, struct sock *sk, struct sockaddr *addr, int addr_len
 
 /* Programs of both sets. */
 
-/*
- * PREEMPTIBLE: the last transition that on_state handled on each CPU, kept separately for tasks and
- * softirqs: a softirq may run between a task's two programs. If the task is preempted between them,
- * it may find another task's mark. on_state_second then runs for nothing, but reports nothing
- * twice.
- */
-#define MARKS 256
-struct mark {
-	__u64 sk;
-	__u64 states;
-};
-struct marks {
-	struct mark of[2]; /* [1]: the socket is locked by a task */
-	__u64 line[4];	   /* pads to a cache line */
-} marks[MARKS] = {};
-
-static __always_inline struct mark *mark_of(bool owned)
-{
-	struct marks *both = &marks[bpf_get_smp_processor_id() & (MARKS - 1)];
-
-	return owned ? &both->of[1] : &both->of[0];
-}
-
-static __always_inline void leave_mark(struct sock *sk, int oldstate, int newstate, bool owned)
-{
-	struct mark *mark = mark_of(owned);
-
-	mark->sk = (__u64)sk;
-	mark->states = oldstate << 4 | newstate;
-}
-
-static __always_inline bool take_mark(struct sock *sk, int oldstate, int newstate, bool owned)
-{
-	struct mark *mark = mark_of(owned);
-
-	if (mark->sk != (__u64)sk || mark->states != (oldstate << 4 | newstate))
-		return false;
-	mark->sk = 0;
-	return true;
-}
-
 /* Does this transition start a connection, or a listener that is to be traced? */
 static __always_inline bool begins(struct sock *sk, int oldstate, int newstate, bool second)
 {
@@ -244,16 +204,67 @@ static __always_inline void handle_state(struct sock *sk, int oldstate, int news
 		handle_closed(sk, oldstate, owned, second);
 }
 
+/*
+ * The last transition that the first of the two programs handled on each CPU, kept separately for
+ * tasks and softirqs: a softirq may run between a task's two programs. 7.0: if the task is
+ * preempted between them, it may find another task's mark. The second program then runs for
+ * nothing, but reports nothing twice.
+ */
+#define MARKS 256
+struct mark {
+	__u64 sk;
+	__u64 states;
+};
+struct marks {
+	struct mark of[2]; /* [1]: the socket is locked by a task */
+	__u64 line[4];	   /* pads to a cache line */
+} marks[MARKS] = {};
+
+static __always_inline struct mark *mark_of(bool owned)
+{
+	return &marks[bpf_get_smp_processor_id() & (MARKS - 1)].of[owned];
+}
+
+static __always_inline void leave_mark(struct sock *sk, int oldstate, int newstate, bool owned)
+{
+	struct mark *mark = mark_of(owned);
+
+	mark->sk = (__u64)sk;
+	mark->states = oldstate << 4 | newstate;
+}
+
+static __always_inline bool has_mark(struct sock *sk, int oldstate, int newstate, bool owned)
+{
+	struct mark *mark = mark_of(owned);
+
+	return mark->sk == (__u64)sk && mark->states == (oldstate << 4 | newstate);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_state_bh, struct sock *sk, int oldstate, int newstate)
+{
+	if (sk->sk_lock.owned)
+		return 0;
+	handle_state(sk, oldstate, newstate, false, false);
+	leave_mark(sk, oldstate, newstate, false);
+	return 0;
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 {
 	bool owned = sk->sk_lock.owned;
 
-	if (!PREEMPTIBLE) {
-		if (owned)
-			handle_state(sk, oldstate, newstate, true, false);
-		return 0;
-	}
+	if (owned || !has_mark(sk, oldstate, newstate, false))
+		handle_state(sk, oldstate, newstate, owned, !owned);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_state_first, struct sock *sk, int oldstate, int newstate)
+{
+	bool owned = sk->sk_lock.owned;
+
 	bpf_preempt_disable();
 	handle_state(sk, oldstate, newstate, owned, false);
 	leave_mark(sk, oldstate, newstate, owned);
@@ -266,12 +277,7 @@ int BPF_PROG(on_state_second, struct sock *sk, int oldstate, int newstate)
 {
 	bool owned = sk->sk_lock.owned;
 
-	if (!PREEMPTIBLE) {
-		if (!owned)
-			handle_state(sk, oldstate, newstate, false, false);
-		return 0;
-	}
-	if (take_mark(sk, oldstate, newstate, owned))
+	if (has_mark(sk, oldstate, newstate, owned))
 		return 0;
 	bpf_preempt_disable();
 	handle_state(sk, oldstate, newstate, owned, true);
@@ -400,7 +406,8 @@ static __always_inline void handle_call(struct pt_regs *regs, long nr, long ret)
 
 /*
  * The last call that on_sys_exit handled for each thread. Two threads that share an index may cause
- * the second program to run for nothing.
+ * the second program to run for nothing. Two complete programs: a tail call would need a map of
+ * programs, of which the kernel leaks one if it is closed while somebody lists all maps (6.18).
  */
 #define CALLS 4096
 __u64 handled_calls[CALLS] = {};
@@ -520,7 +527,7 @@ int on_orphan(struct bpf_iter__bpf_map_elem *ctx)
 	struct conn *conn = ctx->value;
 
 	if (key && conn)
-		count_orphan(sock_at((void *)*key), conn);
+		count_orphan(sock_at(*key), conn);
 	return 0;
 }
 
@@ -530,7 +537,7 @@ int on_orphan_slot(struct bpf_iter__bpf_map_elem *ctx)
 	struct slot *slot = ctx->value;
 
 	if (slot && slot->cookie && slot->cookie != TAKEN)
-		count_orphan(sock_at((void *)slot->sk), &slot->conn);
+		count_orphan(sock_at(slot->conn.sk), &slot->conn);
 	return 0;
 }
 

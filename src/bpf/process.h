@@ -133,38 +133,28 @@ static __always_inline void set_subject(struct subject *subject, struct task_str
 }
 
 /*
- * Send the record of an image of `of`, whose parent is in the header already. A global function, so
- * that it is verified once and not on every path to it. It may therefore not be given a task, only
- * its address, and the caller does what needs more.
+ * The following global functions build and send the record of an image of `of`, whose parent is in
+ * the header already.
  */
-__noinline __u64 send_image(struct scratch *s, struct subject *of, struct image *image,
-			    struct kept_args *kept)
+
+/* Everything of a fixed size. */
+__noinline int fill_head(struct scratch *s, const struct subject *of, const struct image *image)
 {
-	struct task_struct *task, *leader;
-	__u32 sent_epoch = epoch;
-	struct file *exe = NULL;
-	struct mm_struct *mm;
-	__u64 id, exec_time;
-	__u32 execs, used, flags;
-	bool known;
+	struct task_struct *leader;
+	__u32 flags;
 
 	if (!s || !of || !image)
 		return 0;
-	task = (struct task_struct *)of->task;
 	leader = (struct task_struct *)of->leader;
-	id = image->id;
-	exec_time = image->exec_time;
-	execs = image->execs;
-	flags = READ(task_struct, leader, flags);
-
 	s->used = 0;
 	s->head.kind = NETMON_KIND_PROCESS;
 	s->head.flags = 0;
 	s->head.reserved = 0;
+	s->head.secureexec = image->secureexec;
 	s->head.pid = READ(task_struct, leader, tgid);
-	s->head.before = id ? id : image->before;
-	s->head.start = start_of(leader, image);
+	s->head.before = image->id ? image->id : image->before;
 	s->head.cloned = READ(task_struct, leader, start_boottime);
+	s->head.start = image->exec_time ? image->exec_time : s->head.cloned;
 	s->head.cap_inheritable = of->who.cap_inheritable;
 	s->head.cap_permitted = of->who.cap_permitted;
 	s->head.cap_effective = of->who.cap_effective;
@@ -174,32 +164,75 @@ __noinline __u64 send_image(struct scratch *s, struct subject *of, struct image 
 	s->head.egid = of->who.egid;
 	s->head.auid = of->who.auid;
 	bpf_core_read(&s->head.comm, sizeof(s->head.comm), &leader->comm);
+	flags = READ(task_struct, leader, flags);
 	if (flags & PF_FORKNOEXEC)
 		s->head.flags |= NETMON_PROCESS_CLONED;
 	if (flags & PF_KTHREAD)
 		s->head.flags |= NETMON_PROCESS_KTHREAD;
+	return 0;
+}
+
+/* The path of the executable, and the privileges from it unless they are known from its exec. */
+__noinline int append_exe(struct scratch *s, const struct subject *of, __u64 mm, bool exec_seen)
+{
+	struct task_struct *task;
+	struct file *exe;
+
+	if (!s || !of)
+		return 0;
+	task = (struct task_struct *)of->task;
+	exe = BPF_CORE_READ((struct mm_struct *)mm, exe_file); /* a scalar, unlike READ() */
+	if (!exe)
+		return 0;
+	if (!exec_seen)
+		s->head.secureexec |= secureexec_of(exe, READ(task_struct, task, real_cred), false);
+	append_path(s, (__u64)exe, (__u64)BPF_CORE_READ(task, fs));
+	return 0;
+}
+
+static __always_inline void append_all(struct scratch *s, const struct subject *of,
+				       struct kept_args *kept, bool exec_seen)
+{
+	struct task_struct *task = (struct task_struct *)of->task;
+	struct task_struct *leader = (struct task_struct *)of->leader;
+	__u64 mm = 0;
+	__u32 used;
 
 	/* A kernel thread may be using the mm of a process. */
-	mm = flags & PF_KTHREAD ? NULL : READ(task_struct, task, mm);
-	s->head.argv_len = mm ? argv_len_of(mm) : 0;
-	s->head.secureexec = image->secureexec;
+	if (!(s->head.flags & NETMON_PROCESS_KTHREAD))
+		mm = (__u64)BPF_CORE_READ(task, mm);
+	s->head.argv_len = mm ? argv_len_of((struct mm_struct *)mm) : 0;
 	if (mm)
-		exe = BPF_CORE_READ(mm, exe_file); /* a scalar, unlike READ() */
-	if (exe) {
-		if (!image->exec_time)
-			s->head.secureexec |=
-				secureexec_of(exe, READ(task_struct, task, real_cred), false);
-		append_path(s, (__u64)exe, (__u64)BPF_CORE_READ(task, fs));
-	}
+		append_exe(s, of, mm, exec_seen);
 	s->head.path_len = s->used;
 	append_cgroups(s, (__u64)BPF_CORE_READ(leader, cgroups));
-	s->head.cgroup_len = s->used - s->head.path_len;
 	used = s->used;
+	s->head.cgroup_len = used - s->head.path_len;
 	if (mm && of->current)
 		append_args(s, mm);
 	else
 		append_kept_args(s, kept, READ(task_struct, leader, self_exec_id));
 	s->head.args_len = s->used - used;
+}
+
+/* Returns its id, or 0 if there is no room in the ring. */
+__noinline __u64 send_image(struct scratch *s, struct subject *of, struct image *image,
+			    struct kept_args *kept)
+{
+	struct task_struct *leader;
+	__u32 sent_epoch = epoch;
+	__u64 id, exec_time;
+	__u32 execs, used;
+	bool known;
+
+	if (!s || !of || !image)
+		return 0;
+	leader = (struct task_struct *)of->leader;
+	id = image->id;
+	exec_time = image->exec_time;
+	execs = image->execs;
+	fill_head(s, of, image);
+	append_all(s, of, kept, exec_time);
 
 	known = same_identity(&image->identity, &of->who);
 	if (!id || !known)
@@ -219,7 +252,7 @@ __noinline __u64 send_image(struct scratch *s, struct subject *of, struct image 
 	image->epoch = sent_epoch;
 	image->complete =
 		(s->head.parent || !s->head.ppid) &&
-		(of->current || flags & PF_KTHREAD ||
+		(of->current || s->head.flags & NETMON_PROCESS_KTHREAD ||
 		 !(s->head.flags & (NETMON_PROCESS_ARGS_UNREAD | NETMON_PROCESS_ARGS_CUT)));
 	barrier();
 	image->id = id;
@@ -238,7 +271,7 @@ static __always_inline bool is_known(struct image *image, struct identity *who)
 
 /* The parent's record goes before the child's. `thread` is the one that forked. */
 static __always_inline void send_parent(struct scratch *s, struct task_struct *thread,
-					struct task_struct *parent)
+					struct task_struct *parent, struct task_struct *grandparent)
 {
 	struct image *image;
 
@@ -251,7 +284,7 @@ static __always_inline void send_parent(struct scratch *s, struct task_struct *t
 	if (is_known(image, &s->parent.who))
 		return;
 	set_subject(&s->parent, thread, parent, false);
-	fill_parent(s, parent->real_parent->group_leader);
+	fill_parent(s, grandparent);
 	send_image(s, &s->parent, image, bpf_task_storage_get(&kept_args, parent, 0, 0));
 }
 
@@ -276,7 +309,7 @@ static __noinline __u64 sent_record(struct task_struct *task, struct task_struct
  */
 static __always_inline __u64 record_of(struct task_struct *task, bool current)
 {
-	struct task_struct *leader = task->group_leader, *thread, *parent;
+	struct task_struct *leader = task->group_leader, *thread, *parent, *grandparent;
 	struct image *image;
 	struct scratch *s;
 	__u64 id = sent_record(task, leader, current);
@@ -288,13 +321,15 @@ static __always_inline __u64 record_of(struct task_struct *task, bool current)
 		count_lost(NETMON_LOST_PROCESS);
 		return 0;
 	}
+	/* May be the idle task (pid 0), which is the parent of pid 1 and of kthreadd, and its own.
+	 */
+	thread = leader->real_parent;
+	parent = thread->group_leader;
+	grandparent = parent->real_parent->group_leader;
 	identity_of(task, leader, &s->own.who);
 	image = acting_image(task, leader, &s->own.who);
 	if (image) {
-		/* May be the idle task (pid 0), which is the parent of pid 1 and of kthreadd. */
-		thread = leader->real_parent;
-		parent = thread->group_leader;
-		send_parent(s, thread, parent);
+		send_parent(s, thread, parent, grandparent);
 		set_subject(&s->own, task, leader, current);
 		fill_parent(s, parent);
 		id = send_image(s, &s->own, image, bpf_task_storage_get(&kept_args, leader, 0, 0));
@@ -305,10 +340,7 @@ static __always_inline __u64 record_of(struct task_struct *task, bool current)
 	return id;
 }
 
-/*
- * Same for the current process; must run in its context. A global function, so that it is verified
- * once and not on every path to it.
- */
+/* Same for the current process; must run in its context. A global function. */
 __noinline __u64 current_image(void)
 {
 	return record_of(bpf_get_current_task_btf(), true);

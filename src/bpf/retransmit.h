@@ -75,7 +75,7 @@ static __noinline void send_unowned_retransmit(struct sock *sk, struct sk_buff *
 static __always_inline void handle_retransmit(struct sock *sk, struct sk_buff *skb)
 {
 	struct sock *msk = msk_of(sk);
-	struct conn *conn = conn_of(msk ? msk : sock_at(sk));
+	struct conn *conn = conn_of(msk ? msk : sock_at((__u64)sk));
 
 	if (!started || !skb)
 		return;
@@ -140,7 +140,7 @@ static __always_inline void fill_segment_flow(struct flow *flow, struct sk_buff 
 static __always_inline void handle_drop(struct sock *listener, struct sk_buff *skb)
 {
 	struct sock *msk = msk_of(listener);
-	struct conn *conn = conn_of(msk ? msk : sock_at(listener));
+	struct conn *conn = conn_of(msk ? msk : sock_at((__u64)listener));
 	struct netmon_event *e;
 
 	if (!conn || conn->phase != PHASE_LISTEN)

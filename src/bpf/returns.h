@@ -21,7 +21,7 @@
 static __always_inline void handle_connect_call(struct sock *sk, const void *address, int len,
 						bool from_user)
 {
-	struct conn conn = {};
+	struct conn conn = {.sk = (__u64)sk};
 	struct target to = {};
 	int index;
 
@@ -48,14 +48,14 @@ static __noinline bool prepare_return(struct conn *conn, struct sock *sk,
 	struct target to = {};
 
 	return is_tcp(sk) && read_target(&to, address, len, false) &&
-	       prepare_failed(conn, sk, &to, error, cookie_now(sk));
+	       prepare_failed(conn, &to, error);
 }
 
 /* Trampoline set: `addr` is the kernel's copy, and the socket is locked. */
 static __always_inline void handle_connect_return(struct sock *sk, struct sockaddr *addr,
 						  int addr_len, int error)
 {
-	struct conn conn;
+	struct conn conn = {.sk = (__u64)sk};
 
 	if (FIELD(sk, sk_protocol) == IPPROTO_TCP && is_subflow(sk)) {
 		note_subflow_failure(sk, error);
@@ -64,7 +64,7 @@ static __always_inline void handle_connect_return(struct sock *sk, struct sockad
 	if (!prepare_return(&conn, sk, addr, addr_len, error))
 		return;
 	set_owner(&conn);
-	report_failed(sk, &conn, error);
+	report_failed(&conn, error);
 }
 
 /*
@@ -84,33 +84,35 @@ static __always_inline bool is_refused(struct sock *sk, int error)
 
 /*
  * Tracepoint set: the call failed. Once a SYN has been sent, the outcome is reported by the state
- * transition, whatever the call returns. `address` is in the caller's memory, or NULL.
+ * transition, whatever the call returns. `address` is in the caller's memory, or 0. A global
+ * function.
  */
-static __noinline bool prepare_attempt(struct conn *conn, struct sock *sk, int error,
-				       const void *address, int len)
+__noinline int prepare_attempt(struct conn *conn, int error, __u64 address, int len)
 {
-	struct target to;
+	struct target to = {};
+	struct sock *sk;
 	bool known;
-	__u64 cookie;
 
-	if (!sk || error == EINPROGRESS || error == EALREADY || error == EISCONN ||
-	    error == EINTR || error >= ERESTARTSYS || !is_tcp(sk))
+	if (!conn || error == EINPROGRESS || error == EALREADY || error == EISCONN ||
+	    error == EINTR || error >= ERESTARTSYS)
 		return false;
-	cookie = cookie_now(sk);
-	known = take_attempt(&to, cookie) || (address && len > 0 && is_refused(sk, error) &&
-					      read_target(&to, address, len, true));
-	return prepare_failed(conn, sk, known ? &to : NULL, error, cookie);
+	sk = sock_at(conn->sk);
+	if (!is_tcp(sk))
+		return false;
+	known = take_attempt(&to, cookie_now(sk)) || (address && len > 0 && is_refused(sk, error) &&
+						      read_target(&to, (void *)address, len, true));
+	return prepare_failed(conn, known ? &to : NULL, error);
 }
 
 static __always_inline void handle_attempt_failed(struct sock *sk, int error, const void *address,
 						  int len)
 {
-	struct conn conn;
+	struct conn conn = {.sk = (__u64)sk};
 
-	if (!prepare_attempt(&conn, sk, error, address, len))
+	if (!sk || !prepare_attempt(&conn, error, (__u64)address, len))
 		return;
 	set_owner(&conn);
-	report_failed(sk, &conn, error);
+	report_failed(&conn, error);
 }
 
 static __always_inline void handle_accept_return(long fd, struct sock *listener)

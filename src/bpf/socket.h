@@ -94,15 +94,14 @@ static __always_inline void report_asked(const struct conn *conn)
 	send_event(e);
 }
 
-/*
- * The rest of handle_opening(), once there is an owner. Not inlined, like everything that follows
- * set_owner(): the stack space of its locals would otherwise be in use while the process record is
- * built.
- */
-static __noinline void begin(struct sock *sk, struct conn *conn, int newstate)
+/* The rest of handle_opening(), once there is an owner. A global function. */
+__noinline int begin(struct conn *conn, int newstate)
 {
+	struct sock *sk;
+
 	if (!conn)
-		return;
+		return 0;
+	sk = sock_at(conn->sk);
 	if (newstate == TCP_SYN_SENT) {
 		report_asked(conn);
 		if (!is_announced(sk))
@@ -117,6 +116,7 @@ static __noinline void begin(struct sock *sk, struct conn *conn, int newstate)
 	if (newstate == TCP_LISTEN)
 		send_listen(sk, conn, NETMON_KIND_LISTEN);
 	conn_insert(sk, conn);
+	return 0;
 }
 
 /* The part of handle_opening() that needs no owner. False if the socket is not to be traced. */
@@ -154,12 +154,12 @@ static __noinline bool prepare_opening(struct sock *sk, struct conn *conn, int n
 /* CLOSE -> SYN_SENT or LISTEN, in the task that calls connect() or listen(). */
 static __always_inline void handle_opening(struct sock *sk, int newstate)
 {
-	struct conn conn = {};
+	struct conn conn = {.sk = (__u64)sk};
 
 	if (!prepare_opening(sk, &conn, newstate))
 		return;
 	set_owner(&conn);
-	begin(sk, &conn, newstate);
+	begin(&conn, newstate);
 }
 
 /*
@@ -319,22 +319,15 @@ static __always_inline void count_unopened(struct sock *sk, int oldstate)
 		count_lost(NETMON_LOST_SKIPPED);
 }
 
-/*
- * A connection's socket is about to be freed. If a task has locked it, a process had it open: a
- * listener that is closed frees the children in its accept queue with only the spinlock held.
- */
-static __always_inline void handle_destroyed(struct sock *sk)
+/* The event that ends a connection. A global function. */
+__noinline int send_last(const struct conn *conn, int oldstate)
 {
-	__u64 unique = cookie_now(sk);
-
-	if (sk->sk_lock.owned && unique && take_back(queued, unique))
-		count_unclaimed(unique);
-}
-
-static __noinline void send_last(struct sock *sk, const struct conn *conn, int oldstate)
-{
+	struct sock *sk;
 	int error;
 
+	if (!conn)
+		return 0;
+	sk = sock_at(conn->sk);
 	if (conn->phase == PHASE_OPEN) {
 		send_close(sk, conn, oldstate);
 	} else {
@@ -343,6 +336,7 @@ static __noinline void send_last(struct sock *sk, const struct conn *conn, int o
 		error = FIELD(sk, sk_err);
 		send_failure(conn, error ? error : conn->error);
 	}
+	return 0;
 }
 
 /* Remove the entry and send its last event. Not inlined, to keep `copy` off the caller's stack. */
@@ -351,7 +345,34 @@ static __noinline void finish_hashed(struct sock *sk, int oldstate)
 	struct conn copy;
 
 	if (hash_claim(sk, &copy))
-		send_last(sk, &copy, oldstate);
+		send_last(&copy, oldstate);
+}
+
+/* Not inlined, to keep `copy` off the caller's stack. */
+static __noinline void finish_late(struct sock *sk)
+{
+	struct conn copy;
+
+	if (conn_claim(sk, &copy) && (copy.phase == PHASE_OPEN || copy.phase == PHASE_OPENING))
+		send_last(&copy, closed_meanwhile(sk));
+}
+
+/*
+ * A connection's socket is about to be freed. If a task has locked it, a process had it open: a
+ * listener that is closed frees the children in its accept queue with only the spinlock held. An
+ * entry that is still there was inserted by accept() during the close, and neither side saw the
+ * other because the announcement was overwritten, or the kernel skipped the program at the close.
+ */
+static __always_inline void handle_destroyed(struct sock *sk)
+{
+	__u64 unique = cookie_now(sk);
+
+	if (!unique)
+		return;
+	if (sk->sk_lock.owned && take_back(queued, unique))
+		count_unclaimed(unique);
+	if (config.want & WANT_LASTING && conn_of(sk))
+		finish_late(sk);
 }
 
 /*
@@ -403,7 +424,7 @@ static __always_inline void handle_closed(struct sock *sk, int oldstate, bool ow
 	if (!slot) {
 		finish_hashed(sk, oldstate);
 	} else if (slot_claim(slot, cookie)) {
-		send_last(sk, conn, oldstate);
+		send_last(conn, oldstate);
 		slot_free(slot);
 	}
 }
@@ -454,18 +475,23 @@ static __always_inline void send_accept(const struct conn *conn, __u64 now, stru
 	send_event(e);
 }
 
-/* Track a connection whose accept() was reported. It may already be closed. */
-static __noinline void track_accepted(struct sock *sk, struct conn *conn)
+/* Track a connection whose accept() was reported. It may already be closed. A global function. */
+__noinline int track_accepted(struct conn *conn)
 {
+	struct sock *sk;
 	int left;
 
-	if (!conn || !conn_insert(sk, conn))
-		return;
+	if (!conn)
+		return 0;
+	sk = sock_at(conn->sk);
+	if (!conn_insert(sk, conn))
+		return 0;
 	left = closed_meanwhile(sk);
 	if (left)
 		claim_late(unique_of(sk));
 	if (left && conn_claim(sk, conn))
-		send_close(sk, conn, left);
+		send_last(conn, left);
+	return 0;
 }
 
 /*
@@ -474,7 +500,7 @@ static __noinline void track_accepted(struct sock *sk, struct conn *conn)
  */
 static __always_inline void handle_accepted(struct sock *sk, struct sock *listener, __u64 cookie)
 {
-	struct conn conn = {};
+	struct conn conn = {.sk = (__u64)sk};
 	int index;
 	__u64 now;
 
@@ -496,22 +522,24 @@ static __always_inline void handle_accepted(struct sock *sk, struct sock *listen
 	set_owner(&conn);
 	send_accept(&conn, now, listener);
 	if (config.want & WANT_LASTING)
-		track_accepted(sk, &conn);
+		track_accepted(&conn);
 }
 
 /*
  * connect() failed with `error` before a SYN was sent; runs in the connecting task. The socket no
  * longer has the target. `to` is the target, or NULL if it is unknown, when only an existing entry
- * can be reported. Returns true if the failure is still to be reported and needs an owner.
+ * can be reported. Returns true if the failure is still to be reported and needs an owner. A global
+ * function.
  */
-static __always_inline bool prepare_failed(struct conn *conn, struct sock *sk,
-					   const struct target *to, int error, __u64 cookie)
+__noinline int prepare_failed(struct conn *conn, const struct target *to, int error)
 {
 	struct conn *known;
+	struct sock *sk;
 	int index;
 
 	if (!conn)
 		return false;
+	sk = sock_at(conn->sk);
 	known = conn_of(sk);
 	if (known) {
 		if (known->phase == PHASE_FAILED && conn_claim(sk, conn))
@@ -524,8 +552,7 @@ static __always_inline bool prepare_failed(struct conn *conn, struct sock *sk,
 	index = admit_current();
 	if (index == NOT_ADMITTED)
 		return false;
-	__builtin_memset(conn, 0, sizeof(*conn));
-	conn->cookie = cookie;
+	conn->cookie = cookie_now(sk);
 	conn->flags = NETMON_FLAG_EGRESS | flags_of(sk);
 	fill_flow(&conn->flow, sk, to);
 	if (!admit_flow(index, sk, conn, true))
@@ -535,15 +562,19 @@ static __always_inline bool prepare_failed(struct conn *conn, struct sock *sk,
 	return true;
 }
 
-/* Without a SYN there is no duration: `since` is 0. */
-static __noinline void report_failed(struct sock *sk, const struct conn *conn, int error)
+/* Without a SYN there is no duration: `since` is 0. A global function. */
+__noinline int report_failed(const struct conn *conn, int error)
 {
+	struct sock *sk;
+
 	if (!conn)
-		return;
+		return 0;
+	sk = sock_at(conn->sk);
 	report_asked(conn);
 	if (!is_announced(sk))
 		send_request(conn);
 	send_failure(conn, error);
+	return 0;
 }
 
 #endif

@@ -40,9 +40,10 @@ static __always_inline void report_state(struct conn *conn, int oldstate, int ne
 /* Not inlined, to keep its locals off the caller's stack. */
 static __noinline void begin_waiting(struct sock *sk)
 {
-	struct conn conn = {.cookie = bpf_get_socket_cookie(sk), .flags = flags_of(sk)};
+	struct conn conn = {.sk = (__u64)sk, .flags = flags_of(sk)};
 	__u64 key = (__u64)sk;
 
+	conn.cookie = bpf_get_socket_cookie(sk);
 	conn.ifindex = ifindex_of(sk);
 	conn.begun = bpf_ktime_get_boot_ns();
 	fill_flow(&conn.flow, sk, NULL);

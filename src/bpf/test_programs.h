@@ -64,6 +64,8 @@ int on_container_case(struct __sk_buff *skb)
 	struct container_case *c;
 	__u32 i, key = 0;
 	bool found = false;
+	const void *name;
+	__u64 address;
 
 	c = bpf_map_lookup_elem(&container_cases, &key);
 	s = bpf_map_lookup_elem(&filter_scratches, &key);
@@ -71,8 +73,12 @@ int on_container_case(struct __sk_buff *skb)
 		return -2;
 	__builtin_memset(s->who.container.text, 0, sizeof(s->who.container.text));
 	s->supervised = 0;
-	for (i = 0; i < NETMON_CGROUP_PARTS && !found; i++)
-		found = fill_container_of(s, (const char *)c->name[i]);
+	for (i = 0; i < NETMON_CGROUP_PARTS && !found; i++) {
+		/* a scalar: read from memory, the pointer is not one to the verifier */
+		name = c->name[i];
+		bpf_probe_read_kernel(&address, sizeof(address), &name);
+		found = fill_container_of(s, address);
+	}
 	bpf_probe_read_kernel(c->container, sizeof(c->container), s->who.container.text);
 	return found;
 }

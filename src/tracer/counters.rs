@@ -1,10 +1,10 @@
 //! The kernel side's loss counters, and waiting for programs to finish.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libbpf_rs::libbpf_sys;
 
-use super::{layout::netmon_lost as causes, skel::NetmonSkel};
+use super::{layout::netmon_lost as causes, parallel::Loaded, programs::fd_of, skel::NetmonSkel};
 use crate::source::Lost;
 
 /// The kernel side's counters, by cause.
@@ -26,22 +26,21 @@ pub fn lost(skel: &NetmonSkel<'_>) -> Lost {
 /// their listener's queue and are gone (`unclaimed_closes`), but at most as many as the kernel skipped runs of the
 /// last program that sees accept() return. Any others were accepted by the kernel itself, or in a way that this set
 /// cannot see.
-pub fn skipped_accepts(skel: &NetmonSkel<'_>) -> u64 {
+pub fn skipped_accepts(skel: &NetmonSkel<'_>, loaded: &[Loaded]) -> u64 {
     let unclaimed = skel.maps.bss_data.as_deref().map_or(0, |bss| bss.unclaimed_closes);
     let second = &skel.progs.on_sys_exit_second;
     let last = if second.autoload() { second } else { &skel.progs.on_sys_exit };
     // If there are none, the program may not even be loaded.
-    if unclaimed == 0 { 0 } else { unclaimed.min(skipped_runs(last)) }
+    if unclaimed == 0 { 0 } else { unclaimed.min(skipped_runs(fd_of(last, loaded))) }
 }
 
 /// How often the kernel skipped a program because it was already running on that CPU (`recursion_misses`); 0 if the
 /// kernel does not report it.
-fn skipped_runs(program: &impl AsFd) -> u64 {
+fn skipped_runs(program: BorrowedFd<'_>) -> u64 {
     let mut info = libbpf_sys::bpf_prog_info::default();
     let mut len = size_of_val(&info) as u32;
     // SAFETY: `info` is zeroed, so that it holds no addresses to be written to, and `len` is its size.
-    let outcome =
-        unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &mut info, &mut len) };
+    let outcome = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut len) };
     if outcome == 0 { info.recursion_misses } else { 0 }
 }
 

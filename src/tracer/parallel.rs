@@ -1,25 +1,28 @@
-//! Loads some programs on a second thread. Starting consists mostly of waiting for the verifier, and the kernel
+//! Loads most programs on two threads. Starting consists mostly of waiting for the verifier, and the kernel
 //! verifies several programs at a time, but libbpf loads one after the other.
 
 use std::{
-    ffi::{CString, OsStr, OsString},
+    collections::HashSet,
+    ffi::{CStr, CString, OsStr, OsString},
     io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
-    ptr, slice, thread,
+    ptr, slice,
+    sync::Mutex,
+    thread,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use libbpf_rs::{
     AsRawLibbpf, OpenProgramMut,
-    btf::{Btf, BtfType},
     libbpf_sys::{self, bpf_attach_type, bpf_func_info, bpf_insn, bpf_line_info, bpf_prog_type},
     skel::OpenSkel,
 };
 
 use super::{
+    kernel_types::{KernelTypes, Names, essential},
     large_map::LargeMap,
     load_error::Rejection,
     skel::{NetmonSkel, OpenNetmonSkel},
@@ -30,8 +33,8 @@ struct Prepared {
     name: OsString,
     kind: bpf_prog_type,
     attach_type: bpf_attach_type,
-    /// The name of the type that describes in the kernel's BTF what it attaches to.
-    target: String,
+    /// The type that describes in the kernel's BTF what it attaches to.
+    target: u32,
     instructions: Vec<bpf_insn>,
     functions: Vec<bpf_func_info>,
     lines: Vec<bpf_line_info>,
@@ -46,16 +49,22 @@ pub struct Loaded {
     attach_type: bpf_attach_type,
 }
 
-/// Loads the object, but those of its programs that are `heavy` on a second thread.
+/// Loads the object, and those of its programs that are `heavy` on two threads.
 ///
 /// # Errors
 /// When the kernel refuses a program or a map.
 pub fn load<'obj>(
     mut open: OpenNetmonSkel<'obj>,
+    types: KernelTypes,
     large: [LargeMap; 2],
     heavy: fn(&OsStr) -> bool,
 ) -> Result<(NetmonSkel<'obj>, Vec<Loaded>)> {
+    let is_ours = |prog: &OpenProgramMut<'_>| prog.autoload() && heavy(prog.name());
+    let targets = open.open_object_mut().progs_mut().filter(is_ours).map(|prog| target_of(&prog)).collect();
     let object = open.open_object_mut().as_libbpf_object().as_ptr();
+    // SAFETY: the object is open, and has types.
+    let ours = unsafe { names_of(libbpf_sys::bpf_object__btf(object)) };
+    let (_file, ids) = types.finish(&Names { ours, targets })?;
     // SAFETY: the object is open, and nothing else uses it meanwhile.
     let (outcome, btf) =
         unsafe { (libbpf_sys::bpf_object__prepare(object), libbpf_sys::bpf_object__btf_fd(object)) };
@@ -64,35 +73,61 @@ pub fn load<'obj>(
     }
     large.into_iter().try_for_each(|map| map.replace(open.open_object()))?;
     let mut prepared = Vec::new();
-    for mut prog in open.open_object_mut().progs_mut().filter(|prog| prog.autoload() && heavy(prog.name())) {
-        prepared.push(Prepared::new(&prog, btf));
+    for (mut prog, id) in open.open_object_mut().progs_mut().filter(is_ours).zip(ids) {
+        prepared.push(Prepared::new(&prog, id, btf));
         prog.set_autoload(false);
         forget_instructions(&prog);
     }
+    let queue = Mutex::new(prepared.into_iter());
     thread::scope(|scope| {
-        let second = scope.spawn(|| {
-            let kernel = Btf::from_vmlinux().context("read the kernel's types")?;
-            prepared.iter().map(|program| program.load(&kernel)).collect::<Result<Vec<_>>>()
-        });
+        let second = scope.spawn(|| work(&queue));
         let skel = open.load();
+        let first = if skel.is_ok() { work(&queue) } else { Ok(Vec::new()) };
+        let second = second.join().unwrap_or_else(|_| Err(anyhow!("the second thread panicked")));
         // the error of libbpf first, which may say that trampolines are refused
-        let loaded = second.join().unwrap_or_else(|_| anyhow::bail!("the second thread panicked"));
-        Ok((skel?, loaded?))
+        let skel = skel?;
+        let mut loaded = first?;
+        loaded.extend(second?);
+        Ok((skel, loaded))
     })
 }
 
+/// Loads programs until the queue is empty.
+fn work(queue: &Mutex<impl Iterator<Item = Prepared>>) -> Result<Vec<Loaded>> {
+    let next = || queue.lock().ok()?.next();
+    std::iter::from_fn(next).map(|program| program.load()).collect()
+}
+
+/// The name of the type that describes in the kernel's BTF what a program attaches to.
+fn target_of(prog: &OpenProgramMut<'_>) -> Vec<u8> {
+    let section = prog.section().to_string_lossy();
+    let (prefix, name) = section.split_once('/').unwrap_or_default();
+    (if prefix == "iter" { "bpf_iter_" } else { "btf_trace_" }.to_owned() + name).into_bytes()
+}
+
+/// The names of all types, without their flavors.
+// SAFETY: the caller ensures that `types` is valid.
+unsafe fn names_of(types: *const libbpf_sys::btf) -> HashSet<Vec<u8>> {
+    // SAFETY: each id is one of a type. Its name is 0 or the offset of a string.
+    let name = |id| unsafe {
+        let name = (*libbpf_sys::btf__type_by_id(types, id)).name_off;
+        CStr::from_ptr(libbpf_sys::btf__str_by_offset(types, name))
+    };
+    // SAFETY: by the contract of this function.
+    let ids = 1..unsafe { libbpf_sys::btf__type_cnt(types) };
+    ids.map(|id| essential(name(id).to_bytes()).to_vec()).filter(|name| !name.is_empty()).collect()
+}
+
 impl Prepared {
-    fn new(prog: &OpenProgramMut<'_>, btf: RawFd) -> Prepared {
+    fn new(prog: &OpenProgramMut<'_>, target: u32, btf: RawFd) -> Prepared {
         let raw = prog.as_libbpf_object().as_ptr();
-        let section = prog.section().to_string_lossy();
-        let (prefix, name) = section.split_once('/').unwrap_or_default();
         // SAFETY: the program belongs to an object that is open. libbpf keeps the arrays of the stated lengths with it.
         unsafe {
             Prepared {
                 name: prog.name().to_owned(),
                 kind: libbpf_sys::bpf_program__type(raw),
                 attach_type: libbpf_sys::bpf_program__expected_attach_type(raw),
-                target: if prefix == "iter" { "bpf_iter_" } else { "btf_trace_" }.to_owned() + name,
+                target,
                 instructions: prog.insns().to_vec(),
                 functions: copied(
                     libbpf_sys::bpf_program__func_info(raw),
@@ -107,14 +142,9 @@ impl Prepared {
         }
     }
 
-    fn load(&self, kernel: &Btf<'_>) -> Result<Loaded> {
-        let target = kernel.type_by_name::<BtfType<'_>>(&self.target);
-        let target = target.with_context(|| format!("the kernel has no {}", self.target))?;
+    fn load(&self) -> Result<Loaded> {
         let mut log = [0u8; 4096];
-        let fd = self
-            .load_at(target.type_id().into(), &mut [])
-            .or_else(|_| self.load_at(target.type_id().into(), &mut log));
-        match fd {
+        match self.load_with(&mut []).or_else(|_| self.load_with(&mut log)) {
             Ok(fd) => Ok(Loaded { name: self.name.clone(), fd, attach_type: self.attach_type }),
             // Only the verifier writes a log, which is not for us: with --verbose, libbpf loads all.
             Err(_) if log[0] != 0 => Err(Rejection::of(&self.name.to_string_lossy()).into()),
@@ -122,12 +152,12 @@ impl Prepared {
         }
     }
 
-    fn load_at(&self, target: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
+    fn load_with(&self, log: &mut [u8]) -> io::Result<OwnedFd> {
         let name = CString::new(self.name.as_bytes())?;
         let mut options = libbpf_sys::bpf_prog_load_opts {
             sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as libbpf_sys::size_t,
             expected_attach_type: self.attach_type,
-            attach_btf_id: target,
+            attach_btf_id: self.target,
             prog_btf_fd: self.btf as u32,
             func_info: self.functions.as_ptr().cast(),
             func_info_cnt: self.functions.len() as u32,
@@ -158,6 +188,11 @@ impl Loaded {
     /// The program's name.
     pub fn name(&self) -> &OsStr {
         &self.name
+    }
+
+    /// Its descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Attaches it until the descriptor returned is closed.

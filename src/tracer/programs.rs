@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -105,7 +105,10 @@ struct Needs {
     drops: bool,
     dns: bool,
     net_admin: bool,
-    call_twice: bool,
+    /// Whether a task may be preempted inside a program on a system call.
+    calls_preempted: bool,
+    /// The same for state transitions.
+    states_preempted: bool,
 }
 
 /// A program of src/bpf/netmon.bpf.c.
@@ -128,13 +131,16 @@ macro_rules! program {
     };
 }
 
-/// All programs: loading, attaching and detaching follow this table.
-static PROGRAMS: [Entry; 26] = [
+/// All programs: loading, attaching and detaching follow this table. Of two programs on one tracepoint, the kernel runs
+/// the one first that was attached first.
+static PROGRAMS: [Entry; 28] = [
     program!(on_dns, Names, |needs| needs.tracing && needs.dns),
     program!(on_exec, Follow, |needs| needs.tracing),
     program!(on_fork, Follow, |needs| needs.tracing),
-    program!(on_state, Follow, |needs| needs.tracing),
-    program!(on_state_second, Follow, |needs| needs.tracing),
+    program!(on_state_bh, Follow, |needs| needs.tracing && !needs.states_preempted),
+    program!(on_state, Follow, |needs| needs.tracing && !needs.states_preempted),
+    program!(on_state_first, Follow, |needs| needs.tracing && needs.states_preempted),
+    program!(on_state_second, Follow, |needs| needs.tracing && needs.states_preempted),
     program!(on_retransmit, Follow, |needs| needs.tracing && needs.retransmits),
     program!(on_retransmit_synack, Follow, |needs| needs.tracing && needs.retransmits),
     program!(on_drop, Follow, |needs| needs.drops),
@@ -148,7 +154,7 @@ static PROGRAMS: [Entry; 26] = [
     program!(on_uring, Calls, Needs::tracepoint),
     program!(on_connect_enter, Calls, |needs| needs.tracepoint() && needs.requests),
     program!(on_sys_exit, Calls, Needs::tracepoint),
-    program!(on_sys_exit_second, Calls, |needs| needs.tracepoint() && needs.call_twice),
+    program!(on_sys_exit_second, Calls, |needs| needs.tracepoint() && needs.calls_preempted),
     program!(on_destroy, Follow, Needs::tracepoint),
     program!(on_attempt_v4, Attempts, |needs| needs.tracepoint() && needs.net_admin),
     program!(on_attempt_v6, Attempts, |needs| needs.tracepoint() && needs.net_admin),
@@ -194,6 +200,7 @@ pub fn choose(
     notes: &mut Vec<String>,
 ) {
     let tracing = config.at_start != AtStart::PrintOnly;
+    let kernel = host::kernel_version();
     let needs = Needs {
         set,
         tracing,
@@ -203,16 +210,12 @@ pub fn choose(
         drops: tracing && config.events.has_drops() && can_see_drops(notes),
         dns: tracing && config.dns && can_watch_dns(notes),
         net_admin: config.net_admin(),
-        call_twice: is_call_twice(),
+        calls_preempted: kernel >= (6, 13),
+        states_preempted: kernel >= (7, 0),
     };
     for program in &PROGRAMS {
         (program.open)(progs).set_autoload((program.wanted)(&needs));
     }
-}
-
-/// Whether a task may be preempted inside on_sys_exit, so that the kernel skips it for the next one.
-fn is_call_twice() -> bool {
-    host::kernel_version() >= (6, 13)
 }
 
 /// Whether this kernel refuses all fentry programs, as under a lockdown. Checked with an invalid program: EPERM means
@@ -295,11 +298,20 @@ fn no_names(why: &str) -> String {
     format!("remote ends have no DNS names: {why}")
 }
 
-/// Whether the program takes long to verify, and nothing but attaching it needs libbpf: these take half of the time.
+/// Whether the program takes long to verify, and nothing but attaching it needs libbpf.
 pub fn is_heavy(name: &OsStr) -> bool {
-    ["on_state", "on_state_second", "on_uring", "on_existing_tcp", "on_existing_file"]
-        .iter()
-        .any(|heavy| name == *heavy)
+    let heavy = [
+        "on_state",
+        "on_state_bh",
+        "on_state_first",
+        "on_state_second",
+        "on_sys_exit",
+        "on_sys_exit_second",
+        "on_uring",
+        "on_existing_tcp",
+        "on_existing_file",
+    ];
+    heavy.iter().any(|heavy| name == *heavy)
 }
 
 /// Attaches a program until the descriptor returned is closed. None: it was not loaded.
@@ -369,6 +381,12 @@ pub fn attach(
         notes.push(REQUEST_LIMITS.to_owned());
     }
     Ok(links)
+}
+
+/// The descriptor of a program, whoever loaded it.
+pub fn fd_of<'a>(prog: &'a ProgramMut<'_>, loaded: &'a [Loaded]) -> BorrowedFd<'a> {
+    let ours = loaded.iter().find(|loaded| loaded.name() == prog.name());
+    ours.map_or_else(|| prog.as_fd(), Loaded::fd)
 }
 
 fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<OwnedFd>> {

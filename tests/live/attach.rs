@@ -68,8 +68,10 @@ fn descriptors() -> usize {
 
 /// The ids of tcptrace's programs, maps and links in the kernel.
 fn objects() -> [BTreeSet<u32>; 3] {
-    let programs: BTreeSet<u32> =
-        ProgInfoIter::default().filter(|prog| prog.name == "on_state").map(|prog| prog.id).collect();
+    let programs: BTreeSet<u32> = ProgInfoIter::default()
+        .filter(|prog| prog.name.to_string_lossy().starts_with("on_state"))
+        .map(|prog| prog.id)
+        .collect();
     let maps = MapInfoIter::default().filter(|map| map.name == "conns").map(|map| map.id).collect();
     let links = LinkInfoIter::default().filter(|link| programs.contains(&link.prog_id));
     let links = links.map(|link| link.id).collect();

@@ -305,7 +305,11 @@ fn pattern(path: &str) -> String {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     for (at, part) in path.split('/').enumerate() {
         if is_number(part) && at > 0 {
-            parts[at] = if parts[at - 1] == "task" { "TID" } else { "PID" };
+            parts[at] = match parts[at - 1] {
+                "task" => "TID",
+                "fd" => "FD",
+                _ => "PID",
+            };
         }
     }
     let path = parts.join("/");

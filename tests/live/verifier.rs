@@ -3,7 +3,7 @@
 use crate::common::{probes, tcptrace};
 
 /// Far below the limit, so that growth is noticed early.
-const MOST: u64 = 24_000;
+const MOST: u64 = 12_000;
 
 /// Parses libbpf's log: (program, instructions processed, states).
 fn figures(log: &str) -> Vec<(&str, u64, u64)> {
@@ -40,8 +40,9 @@ fn verify(arguments: &[&str], most: u64) {
         println!("verifier: {program:20} {instructions:7} instructions {states:5} states");
         assert!(*instructions <= most, "{program}");
     }
-    for program in ["on_state", "on_state_second", "on_exec"] {
-        assert!(figures.iter().any(|(name, ..)| *name == program), "no figures of {program}: {log}");
+    for program in ["on_exec", "on_state"] {
+        let is_there = figures.iter().any(|(name, ..)| name.starts_with(program));
+        assert!(is_there, "no figures of {program}: {log}");
     }
 }
 
@@ -65,7 +66,7 @@ fn everything_optional_loads() {
         "--addr",
         "::1",
     ];
-    verify(&[&["-e", "all"], &filter[..]].concat(), 12 * MOST);
+    verify(&[&["-e", "all"], &filter[..]].concat(), 2 * MOST);
 }
 
 crate::tests![programs_are_cheap_to_verify, everything_optional_loads,];
