@@ -66,7 +66,7 @@ fn everything_optional_loads() {
         "--addr",
         "::1",
     ];
-    verify(&[&["-e", "all"], &filter[..]].concat(), 2 * MOST);
+    verify(&[&["-e", "all"], &filter[..]].concat(), 3 * MOST);
 }
 
 crate::tests![programs_are_cheap_to_verify, everything_optional_loads,];
