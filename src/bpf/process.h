@@ -321,8 +321,7 @@ static __always_inline __u64 record_of(struct task_struct *task, bool current)
 		count_lost(NETMON_LOST_PROCESS);
 		return 0;
 	}
-	/* May be the idle task (pid 0), which is the parent of pid 1 and of kthreadd, and its own.
-	 */
+	/* May be the idle task (pid 0): the parent of pid 1, of kthreadd, and of itself. */
 	thread = leader->real_parent;
 	parent = thread->group_leader;
 	grandparent = parent->real_parent->group_leader;

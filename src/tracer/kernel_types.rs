@@ -352,7 +352,7 @@ mod tests {
         }
     }
 
-    /// If the kernel of this host has them. What remains can be parsed again, and has every id.
+    /// If the kernel of this host has them. What remains can be parsed again, and keeps its ids.
     #[test]
     fn the_types_of_this_kernel() {
         let Ok(all) = fs::read("/sys/kernel/btf/vmlinux") else { return };
