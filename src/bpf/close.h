@@ -33,27 +33,28 @@ static __always_inline void fill_mptcp_counts(struct netmon_event *e, struct soc
  * was sent but not acknowledged counts as sent. Our FIN has been sent once snd_nxt has caught up
  * with write_seq.
  */
-static __always_inline void fill_counts(struct netmon_event *e, struct sock *sk, int oldstate,
-					bool repair)
+static __always_inline void fill_counts(struct netmon_event *e, const struct tcp_sock *tp,
+					int oldstate, bool repair)
 {
 	bool fin_queued = oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2 ||
 			  oldstate == TCP_CLOSING || oldstate == TCP_LAST_ACK;
 	__u64 sent, received;
 	__u32 snd_nxt;
 
-	snd_nxt = READ(tcp_sock, sk, snd_nxt);
-	sent = READ(tcp_sock, sk, bytes_acked) + (__u32)(snd_nxt - READ(tcp_sock, sk, snd_una));
+	snd_nxt = FIELD(tp, snd_nxt);
+	sent = FIELD(tp, bytes_acked) + (__u32)(snd_nxt - FIELD(tp, snd_una));
 	if (e->flags & NETMON_FLAG_EGRESS && !repair && sent)
 		sent--;
-	if (fin_queued && snd_nxt == READ(tcp_sock, sk, write_seq) && sent)
+	if (fin_queued && snd_nxt == FIELD(tp, write_seq) && sent)
 		sent--;
-	received = READ(tcp_sock, sk, bytes_received);
-	if (FIELD(sk, __sk_common.skc_flags) & (1UL << SOCK_DONE) && received)
+	received = FIELD(tp, bytes_received);
+	if (FIELD(tp, inet_conn.icsk_inet.sk.__sk_common.skc_flags) & (1UL << SOCK_DONE) &&
+	    received)
 		received--;
 	e->bytes_sent = sent;
 	e->bytes_received = received;
-	e->retransmits = READ(tcp_sock, sk, total_retrans);
-	e->srtt_us = READ(tcp_sock, sk, srtt_us) >> 3;
+	e->retransmits = FIELD(tp, total_retrans);
+	e->srtt_us = FIELD(tp, srtt_us) >> 3;
 }
 
 /*
@@ -78,6 +79,7 @@ static __always_inline int ending_error(struct sock *sk, int oldstate, __u16 fla
 
 static __always_inline void send_close(struct sock *sk, const struct conn *conn, int oldstate)
 {
+	struct tcp_sock *tp = AT(tcp_sock, sk);
 	struct netmon_event *e;
 
 	if (!(config.want & NETMON_WANT_CLOSE))
@@ -92,8 +94,8 @@ static __always_inline void send_close(struct sock *sk, const struct conn *conn,
 	if (e->flags & NETMON_FLAG_MPTCP)
 		fill_mptcp_counts(e, sk);
 	else
-		fill_counts(e, sk, oldstate, conn->repair);
-	if (!(e->flags & NETMON_FLAG_MPTCP) && TCP_BIT(sk, repair))
+		fill_counts(e, tp, oldstate, conn->repair);
+	if (!(e->flags & NETMON_FLAG_MPTCP) && TCP_BIT(tp, repair))
 		e->flags |= NETMON_FLAG_REPAIR;
 	/*
 	 * Data that arrives after close() is answered with a RST, and takes the same path through
@@ -101,8 +103,7 @@ static __always_inline void send_close(struct sock *sk, const struct conn *conn,
 	 * two apart.
 	 */
 	if (e->error == ECONNRESET && (oldstate == TCP_FIN_WAIT1 || oldstate == TCP_FIN_WAIT2) &&
-	    !(e->flags & NETMON_FLAG_MPTCP) &&
-	    READ(tcp_sock, sk, data_segs_in) != conn->data_segs_in)
+	    !(e->flags & NETMON_FLAG_MPTCP) && FIELD(tp, data_segs_in) != conn->data_segs_in)
 		e->flags |= NETMON_FLAG_ABORTED_DATA;
 	send_event(e);
 }

@@ -474,10 +474,12 @@ static __always_inline struct netmon_event *new_record(const struct conn *conn, 
 
 	if (!e)
 		return NULL;
-	__builtin_memset(e, 0, sizeof(*e));
+	__builtin_memset(&e->closer, 0, sizeof(*e) - offsetof(struct netmon_event, closer));
 	e->kind = kind;
+	e->states = 0;
 	e->flags = conn->flags;
 	e->rule = conn->rule;
+	e->error = 0;
 	e->time = now;
 	e->cookie = conn->cookie ? conn->cookie : conn->begun;
 	e->begun = conn->begun;
@@ -485,6 +487,7 @@ static __always_inline struct netmon_event *new_record(const struct conn *conn, 
 	e->pid = conn->pid;
 	e->tid = conn->tid;
 	e->ifindex = conn->ifindex;
+	e->drops = 0;
 	e->flow = conn->flow;
 	return e;
 }
@@ -510,16 +513,16 @@ static __always_inline void fill_duration(struct netmon_event *e, __u64 since)
 /* `sk` is a listener. The accept queue of an MPTCP listener is that of its first subflow. */
 static __always_inline void fill_backlog(struct netmon_event *e, struct sock *sk)
 {
-	sk = tcp_of(sk);
+	sk = sock_at((__u64)tcp_of(sk));
 	e->flags |= NETMON_FLAG_BACKLOG;
-	e->backlog_len = READ(sock, sk, sk_ack_backlog);
-	e->backlog_max = READ(sock, sk, sk_max_ack_backlog);
-	e->drops = READ(sock, sk, sk_drops.counter);
+	e->backlog_len = FIELD(sk, sk_ack_backlog);
+	e->backlog_max = FIELD(sk, sk_max_ack_backlog);
+	e->drops = FIELD(sk, sk_drops.counter);
 }
 
 static __always_inline void send_event(struct netmon_event *e)
 {
-	bpf_ringbuf_submit(e, wake_flag());
+	bpf_ringbuf_submit(e, wake_flag(e));
 }
 
 #endif

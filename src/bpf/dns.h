@@ -53,6 +53,8 @@ static __always_inline bool is_dns_port(__be16 port)
 	return port == bpf_htons(DNS_PORT) || port == bpf_htons(DNS_PORT_MDNS);
 }
 
+#define IPV4_PLAIN 0x45 /* version 4, a header without options */
+
 /*
  * Is the source port a DNS port, or hard to find? Nearly all packets stop here, so this must be
  * simple enough to save no registers.
@@ -61,9 +63,11 @@ static __always_inline bool may_be_dns(struct __sk_buff *skb)
 {
 	__u8 *data = (__u8 *)(long)skb->data, *end = (__u8 *)(long)skb->data_end;
 
+	if (data + DNS_IP_HEADER + sizeof(__be16) > end)
+		return false;
+	if (data[0] == IPV4_PLAIN)
+		return is_dns_port(*(__be16 *)(data + DNS_IP_HEADER));
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (data + DNS_IP_HEADER > end)
-			return false;
 		data += (data[0] & 0x0f) * 4;
 	} else {
 		if (data + DNS_IP6_HEADER > end)

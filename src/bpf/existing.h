@@ -162,7 +162,7 @@ static __always_inline void handle_existing_socket(struct seq_file *seq, struct 
 	if (!admit_flow(index, sk, &fresh, true))
 		return;
 	if (task) {
-		fresh.image = record_of(task, false);
+		fresh.image = record_of(task, task->group_leader, false);
 		fresh.pid = task->tgid;
 		fresh.tid = task->pid;
 	}

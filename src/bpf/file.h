@@ -13,15 +13,14 @@
 
 static __always_inline struct sock *sock_of_file(struct file *file)
 {
-	struct inode *inode;
 	struct socket *socket;
 
 	if (!file)
 		return NULL;
-	inode = READ(file, file, f_inode);
-	if ((READ(inode, inode, i_mode) & S_IFMT) != S_IFSOCK)
+	file = AT(file, file);
+	if ((READ(inode, FIELD(file, f_inode), i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
-	socket = READ(file, file, private_data);
+	socket = FIELD(file, private_data);
 	return READ(socket, socket, sk);
 }
 
@@ -29,13 +28,13 @@ static __always_inline struct sock *sock_of_fd(__u64 fd)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct files_struct *files = READ(task_struct, task, files);
-	struct fdtable *table = READ(files_struct, files, fdt);
+	struct fdtable *table = AT(fdtable, READ(files_struct, files, fdt));
 	void *element;
 
-	if (!table || fd >= READ(fdtable, table, max_fds))
+	if (fd >= FIELD(table, max_fds))
 		return NULL;
 	/* READ() needs a structure: take the array's element for the member `fd` of a table. */
-	element = READ(fdtable, table, fd) + fd;
+	element = FIELD(table, fd) + fd;
 	element -= bpf_core_field_offset(struct fdtable, fd);
 	return sock_of_file((struct file *)READ(fdtable, element, fd));
 }

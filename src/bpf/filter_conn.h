@@ -47,12 +47,17 @@ static __always_inline int admit_process(bool current, struct task_struct *task)
 	return NOT_ADMITTED;
 }
 
-/* Same for the current task, as the owner of a connection or a listener. */
+/* Is it certain already that no connection of the current task is traced? */
+static __always_inline bool is_out(void)
+{
+	return !started || !is_followed() ||
+	       (filter.fields & FILTER_PROCESS && recall_current() == REJECTED);
+}
+
+/* Same as admit_process() for the current task, as the owner of a connection or a listener. */
 static __always_inline int admit_current(void)
 {
-	if (!started || !is_followed())
-		return NOT_ADMITTED;
-	return admit_process(true, NULL);
+	return is_out() ? NOT_ADMITTED : admit_process(true, NULL);
 }
 
 /*

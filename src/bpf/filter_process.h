@@ -384,7 +384,10 @@ static __always_inline bool evaluate_task(struct filter_scratch *s, struct task_
 										   : IMAGE_POSSIBLE;
 	}
 	s->left = image->left;
-	return image->evaluated == IMAGE_POSSIBLE;
+	if (image->evaluated == IMAGE_POSSIBLE)
+		return true;
+	remember(leader, &s->identity, REJECTED, epoch);
+	return false;
 }
 
 /* Like claim_slot(). If no slot is free a connection is lost, which is counted. */

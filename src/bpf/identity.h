@@ -23,7 +23,7 @@ struct identity {
 	__u32 egid;
 	__u32 auid;
 	__u32 reserved;
-	__u64 cgroups; /* address of the css_set; last, see same_identity() */
+	__u64 cgroups; /* address of the css_set */
 };
 
 static __always_inline __u64 caps(const kernel_cap_t *set)
@@ -67,17 +67,16 @@ static __always_inline void identity_of(struct task_struct *task, struct task_st
 }
 
 /*
- * By words, because the verifier would have to follow a branch for each member. But to the verifier
- * the address may be a pointer, which can only be compared.
+ * One comparison in the end: the verifier would have to follow a branch for each member. But to the
+ * verifier the address may be a pointer, which can only be compared.
  */
 static __always_inline bool same_identity(const struct identity *a, const struct identity *b)
 {
-	const __u64 *ours = (const __u64 *)a, *theirs = (const __u64 *)b;
-	__u64 differs = 0;
-	__u32 i;
+	__u64 differs =
+		(a->cap_inheritable ^ b->cap_inheritable) | (a->cap_permitted ^ b->cap_permitted) |
+		(a->cap_effective ^ b->cap_effective) | (a->uid ^ b->uid) | (a->gid ^ b->gid) |
+		(a->euid ^ b->euid) | (a->egid ^ b->egid) | (a->auid ^ b->auid);
 
-	for (i = 0; i < offsetof(struct identity, cgroups) / 8; i++)
-		differs |= ours[i] ^ theirs[i];
 	return !differs && a->cgroups == b->cgroups;
 }
 

@@ -92,11 +92,13 @@ extern void bpf_preempt_enable(void) __ksym __weak;
 SEC("fentry/security_sock_graft")
 int BPF_PROG(on_accept, struct sock *sk)
 {
-	if (CAN_STAY)
+	bool stay = CAN_STAY;
+
+	if (stay)
 		bpf_preempt_disable();
 	if (is_tcp(sk))
-		handle_accepted(sk, NULL, bpf_get_socket_cookie(sk));
-	if (CAN_STAY)
+		handle_accepted(sk, NULL);
+	if (stay)
 		bpf_preempt_enable();
 	return 0;
 }
@@ -172,6 +174,16 @@ static __always_inline bool begins(struct sock *sk, int oldstate, int newstate, 
 	       !conn_of(sk);
 }
 
+/* Nothing happens at other transitions, of which there are several in a connection. */
+static __always_inline bool is_handled(int newstate)
+{
+	const __u32 states = 1 << TCP_ESTABLISHED | 1 << TCP_SYN_SENT | 1 << TCP_FIN_WAIT1 |
+			     1 << TCP_CLOSE | 1 << TCP_LAST_ACK | 1 << TCP_LISTEN;
+
+	return states >> newstate & 1 || config.want & NETMON_WANT_STATE ||
+	       (newstate == TCP_SYN_RECV && config.tracepoints);
+}
+
 /* `owned`: a task has locked the socket, as connect() and listen() do. */
 static __always_inline void handle_state(struct sock *sk, int oldstate, int newstate, bool owned,
 					 bool second)
@@ -240,13 +252,21 @@ static __always_inline bool has_mark(struct sock *sk, int oldstate, int newstate
 	return mark->sk == (__u64)sk && mark->states == (oldstate << 4 | newstate);
 }
 
+/*
+ * Not inlined, nor is state_second(): most runs of these two programs end before it, and without
+ * calls in them they save no registers.
+ */
+static __noinline void state_bh(struct sock *sk, int oldstate, int newstate)
+{
+	handle_state(sk, oldstate, newstate, false, false);
+	leave_mark(sk, oldstate, newstate, false);
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state_bh, struct sock *sk, int oldstate, int newstate)
 {
-	if (sk->sk_lock.owned)
-		return 0;
-	handle_state(sk, oldstate, newstate, false, false);
-	leave_mark(sk, oldstate, newstate, false);
+	if (!sk->sk_lock.owned && is_handled(newstate))
+		state_bh(sk, oldstate, newstate);
 	return 0;
 }
 
@@ -255,7 +275,7 @@ int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 {
 	bool owned = sk->sk_lock.owned;
 
-	if (owned || !has_mark(sk, oldstate, newstate, false))
+	if (is_handled(newstate) && (owned || !has_mark(sk, oldstate, newstate, false)))
 		handle_state(sk, oldstate, newstate, owned, !owned);
 	return 0;
 }
@@ -265,6 +285,8 @@ int BPF_PROG(on_state_first, struct sock *sk, int oldstate, int newstate)
 {
 	bool owned = sk->sk_lock.owned;
 
+	if (!is_handled(newstate))
+		return 0;
 	bpf_preempt_disable();
 	handle_state(sk, oldstate, newstate, owned, false);
 	leave_mark(sk, oldstate, newstate, owned);
@@ -272,16 +294,20 @@ int BPF_PROG(on_state_first, struct sock *sk, int oldstate, int newstate)
 	return 0;
 }
 
+static __noinline void state_second(struct sock *sk, int oldstate, int newstate, bool owned)
+{
+	bpf_preempt_disable();
+	handle_state(sk, oldstate, newstate, owned, true);
+	bpf_preempt_enable();
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state_second, struct sock *sk, int oldstate, int newstate)
 {
 	bool owned = sk->sk_lock.owned;
 
-	if (has_mark(sk, oldstate, newstate, owned))
-		return 0;
-	bpf_preempt_disable();
-	handle_state(sk, oldstate, newstate, owned, true);
-	bpf_preempt_enable();
+	if (is_handled(newstate) && !has_mark(sk, oldstate, newstate, owned))
+		state_second(sk, oldstate, newstate, owned);
 	return 0;
 }
 

@@ -61,34 +61,35 @@ struct flow {
 
 /* An event of one connection. */
 struct netmon_event {
-	__u8 kind;	      /* enum netmon_kind */
-	__u8 states;	      /* old (low half) and new TCP state, where they matter */
-	__u16 flags;	      /* enum netmon_flag */
-	__u16 rule;	      /* 1 + index of the rule that admitted it; 0: none */
-	__u16 error;	      /* errno: sk_err, or of the failed call */
-	__u64 time;	      /* of the event */
-	__u64 cookie;	      /* sock_gen_cookie(), or a time if not available */
-	__u64 begun;	      /* start as we saw it: tells connections of the same socket apart */
-	__u64 image;	      /* netmon_process.id of the owner; 0: its record was lost */
+	__u8 kind;    /* enum netmon_kind */
+	__u8 states;  /* old (low half) and new TCP state, where they matter */
+	__u16 flags;  /* enum netmon_flag */
+	__u16 rule;   /* 1 + index of the rule that admitted it; 0: none */
+	__u16 error;  /* errno: sk_err, or of the failed call */
+	__u64 time;   /* of the event */
+	__u64 cookie; /* sock_gen_cookie(), or a time if not available */
+	__u64 begun;  /* start as we saw it: tells connections of the same socket apart */
+	__u64 image;  /* netmon_process.id of the owner; 0: its record was lost */
+	__u32 pid;    /* tgid of the owner */
+	__u32 tid;    /* thread that connected or accepted */
+	struct flow flow;
+	__u32 ifindex; /* sk_bound_dev_if */
+	/* From here on 0 unless set for this kind of event. */
+	__u32 drops;	      /* listener: sk_drops */
 	__u64 closer;	      /* same of the closing process; 0: the owner, or none */
 	__u64 duration_ns;    /* CONNECT, FAIL: since connect(), or the SYN if that was later;
 			       * CLOSE: since ESTABLISHED; STATE: time in the old state
 			       */
 	__u64 bytes_sent;     /* payload sent at least once */
 	__u64 bytes_received; /* payload received in order */
-	__u32 pid;	      /* tgid of the owner */
-	__u32 tid;	      /* thread that connected or accepted */
 	__u32 retransmits;    /* tcp_sock.total_retrans */
 	__u32 segment;	      /* RETRANSMIT: enum netmon_segment */
 	__u32 seq;	      /* RETRANSMIT: of the first byte; not set for a SYN+ACK */
 	__u32 seq_len;	      /* RETRANSMIT: length in sequence space */
-	__u32 ifindex;	      /* sk_bound_dev_if */
-	__u32 drops;	      /* listener: sk_drops */
+	__u32 srtt_us;	      /* smoothed round-trip time */
+	__u32 backlog_len;    /* listener: sk_ack_backlog */
+	__u32 backlog_max;    /* listener: sk_max_ack_backlog */
 	__u32 reserved;
-	__u32 srtt_us;	   /* smoothed round-trip time */
-	__u32 backlog_len; /* listener: sk_ack_backlog */
-	__u32 backlog_max; /* listener: sk_max_ack_backlog */
-	struct flow flow;
 };
 
 enum netmon_process_flag {

@@ -20,13 +20,12 @@
 #include "ring.h"
 #include "filter.h"
 #include "identity.h"
+#include "recent.h"
 #include "scratch.h"
 #include "path.h"
 #include "cgroup.h"
 #include "args.h"
 
-/* Incremented by user space: records that it has dropped are sent again when this changes. */
-__u32 epoch = 0;
 __u64 last_image = 0;
 
 /* State of a process image. Freed with the task. */
@@ -295,21 +294,33 @@ static __always_inline void send_parent(struct scratch *s, struct task_struct *t
 static __noinline __u64 sent_record(struct task_struct *task, struct task_struct *leader,
 				    bool current)
 {
+	__u32 sent_epoch = epoch;
 	struct identity who;
 	struct image *image;
+	__u64 id;
 
 	identity_of(task, leader, &who);
 	image = acting_image(task, leader, &who);
-	return image && is_known(image, &who) && (image->complete || !current) ? image->id : 0;
+	if (!image || !is_known(image, &who))
+		return 0;
+	id = image->id;
+	if (!current)
+		return id;
+	if (!image->complete)
+		return 0;
+	if (id)
+		remember(leader, &who, id, sent_epoch);
+	return id;
 }
 
 /*
  * Same, but sends the record first if user space does not have it. 0: failed, which is counted.
  * Each pointer is loaded only once, because of what the verifier does (read.h).
  */
-static __always_inline __u64 record_of(struct task_struct *task, bool current)
+static __always_inline __u64 record_of(struct task_struct *task, struct task_struct *leader,
+				       bool current)
 {
-	struct task_struct *leader = task->group_leader, *thread, *parent, *grandparent;
+	struct task_struct *thread, *parent, *grandparent;
 	struct image *image;
 	struct scratch *s;
 	__u64 id = sent_record(task, leader, current);
@@ -342,7 +353,11 @@ static __always_inline __u64 record_of(struct task_struct *task, bool current)
 /* Same for the current process; must run in its context. A global function. */
 __noinline __u64 current_image(void)
 {
-	return record_of(bpf_get_current_task_btf(), true);
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *leader = task->group_leader;
+	__u64 answer = recall(task, leader);
+
+	return answer && answer != REJECTED ? answer : record_of(task, leader, true);
 }
 
 /* exec: the previous image is gone, including its credentials. */

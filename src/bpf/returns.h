@@ -120,7 +120,7 @@ static __always_inline void handle_accept_return(long fd, struct sock *listener)
 	struct sock *sk = fd < 0 ? NULL : sock_of_fd(fd);
 
 	if (sk && is_tcp(sk))
-		handle_accepted(sk, listener, cookie_now(sk));
+		handle_accepted(sk, listener);
 }
 
 /* The first members of struct user_msghdr (ABI). */

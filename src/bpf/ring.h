@@ -24,15 +24,22 @@ static __always_inline void count_lost(__u32 cause)
 	__sync_fetch_and_add(&lost[cause], 1);
 }
 
+#define RINGBUF_HEADER 8 /* BPF_RINGBUF_HDR_SZ */
+
 /*
  * A wake-up costs ten times as much as a record. The reader polls every few milliseconds anyway; it
- * is woken about eight times while the ring fills, in case it sleeps through a burst.
+ * is woken about eight times while the ring fills, in case it sleeps through a burst. The record's
+ * address tells where in the ring it is; once stored it is a plain number to the verifier.
  */
-static __always_inline __u64 wake_flag(void)
+static __always_inline __u64 wake_flag(struct netmon_event *e)
 {
-	__u64 written = bpf_ringbuf_query(&ring, BPF_RB_PROD_POS);
+	volatile __u64 *word = &e->time;
+	__u64 time = *word, address;
 
-	return (written & config.wake_mask) < sizeof(struct netmon_event) ? BPF_RB_FORCE_WAKEUP
+	*word = (__u64)e;
+	address = *word;
+	*word = time;
+	return (address & config.wake_mask) < RINGBUF_HEADER + sizeof(*e) ? BPF_RB_FORCE_WAKEUP
 									  : BPF_RB_NO_WAKEUP;
 }
 

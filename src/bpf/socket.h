@@ -21,6 +21,7 @@
 #include "conn.h"
 #include "filter_conn.h"
 #include "state.h"
+#include "asked.h"
 #include "close.h"
 
 #define WANT_ACCEPTED (NETMON_WANT_ACCEPT | WANT_LASTING)
@@ -28,11 +29,11 @@
 /* The current task opens the connection, and owns it from here on. */
 static __always_inline void set_owner(struct conn *conn)
 {
-	__u64 id = bpf_get_current_pid_tgid();
+	struct task_struct *task = bpf_get_current_task_btf();
 
+	conn->pid = task->tgid;
+	conn->tid = task->pid;
 	conn->image = current_image();
-	conn->pid = id >> 32;
-	conn->tid = id;
 }
 
 static __always_inline void send_request(const struct conn *conn)
@@ -56,44 +57,6 @@ static __always_inline void send_listen(struct sock *sk, const struct conn *conn
 	}
 }
 
-/* The target in the memory of the current task; false unless it is in connect(). */
-static __always_inline bool connect_target(struct target *to)
-{
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-
-	return READ_SYSCALL_NR(regs) == SYS_CONNECT && !is_compat() &&
-	       read_target(to, (void *)READ_SYSCALL_ARG(regs, 2), READ_SYSCALL_ARG(regs, 3), true);
-}
-
-/*
- * A cgroup program may have rewritten the target of connect(). The unspecified address is skipped:
- * it stands for this host.
- */
-static __always_inline void report_asked(const struct conn *conn)
-{
-	struct netmon_event *e;
-	struct target to;
-	__be32 addr[4];
-
-	if (conn->flags & NETMON_FLAG_MPTCP || !connect_target(&to))
-		return;
-	if (to.family == AF_INET)
-		map_ipv4(addr, to.addr[0]);
-	else
-		__builtin_memcpy(addr, to.addr, sizeof(addr));
-	if ((addr[0] == conn->flow.daddr[0] && addr[1] == conn->flow.daddr[1] &&
-	     addr[2] == conn->flow.daddr[2] && addr[3] == conn->flow.daddr[3] &&
-	     bpf_ntohs(to.port) == conn->flow.dport) ||
-	    (!addr[0] && !addr[1] && !addr[3]))
-		return;
-	e = new_record(conn, NETMON_KIND_ASKED, conn->begun);
-	if (!e)
-		return;
-	__builtin_memcpy(e->flow.daddr, addr, sizeof(addr));
-	e->flow.dport = bpf_ntohs(to.port);
-	send_event(e);
-}
-
 /* The rest of handle_opening(), once there is an owner. A global function. */
 __noinline int begin(struct conn *conn, int newstate)
 {
@@ -108,14 +71,15 @@ __noinline int begin(struct conn *conn, int newstate)
 			send_request(conn);
 	}
 	announce_reopen(sk);
-	/* A stale attempt: connect() was to report its failure, but we missed the return. */
-	if (conn_of(sk))
-		conn_claim(sk, NULL);
 	if (config.want & NETMON_WANT_STATE)
 		report_state(conn, TCP_CLOSE, newstate);
 	if (newstate == TCP_LISTEN)
 		send_listen(sk, conn, NETMON_KIND_LISTEN);
-	conn_insert(sk, conn);
+	/* A stale attempt: connect() was to report its failure, but we missed the return. */
+	if (hashed_conn(sk, conn->cookie))
+		hash_claim(sk, NULL);
+	if (!conn_insert(sk, conn) && conn_claim(sk, NULL))
+		conn_insert(sk, conn);
 	return 0;
 }
 
@@ -169,12 +133,13 @@ static __always_inline void handle_opening(struct sock *sk, int newstate)
  */
 static __always_inline __u64 syn_sent_at(struct sock *sk, const struct conn *conn, __u64 now)
 {
+	struct tcp_sock *tp = AT(tcp_sock, sk);
 	__u64 then, micros;
 
-	if (conn->flags & NETMON_FLAG_MPTCP || !TCP_BIT(sk, fastopen_connect) ||
-	    !TCP_BIT(sk, syn_data))
+	if (conn->flags & NETMON_FLAG_MPTCP || !TCP_BIT(tp, fastopen_connect) ||
+	    !TCP_BIT(tp, syn_data))
 		return conn->since;
-	then = READ(tcp_sock, sk, rack.mstamp);
+	then = FIELD(tp, rack.mstamp);
 	micros = bpf_ktime_get_ns() / 1000;
 	return then && then <= micros ? now - (micros - then) * 1000 : 0;
 }
@@ -195,7 +160,7 @@ static __always_inline void handle_connected(struct sock *sk, struct conn *conn)
 		return;
 	conn->phase = PHASE_OPEN;
 	if (!(conn->flags & NETMON_FLAG_MPTCP))
-		conn->repair = TCP_BIT(sk, repair);
+		conn->repair = TCP_BIT(AT(tcp_sock, sk), repair);
 	if (config.want & NETMON_WANT_CONNECT) {
 		e = new_event(conn, NETMON_KIND_CONNECT, now);
 		if (e) {
@@ -211,7 +176,8 @@ static __always_inline void handle_connected(struct sock *sk, struct conn *conn)
 /* -> ESTABLISHED. A listener's child has no entry yet; it waits for its accept(). */
 static __always_inline void handle_established(struct sock *sk, int oldstate)
 {
-	struct conn *conn = conn_of(sk);
+	bool waits = oldstate == TCP_SYN_RECV && !READ(sock, sk, sk_socket);
+	struct conn *conn = waits ? NULL : conn_of(sk);
 
 	if (!conn) {
 		/* Generate the cookie now: at accept() the socket is not locked, and we cannot. */
@@ -379,7 +345,7 @@ static __always_inline void handle_destroyed(struct sock *sk)
  * An MPTCP subflow failed to connect. The MPTCP socket is closed before its own sk_err is set; by
  * then the subflow's sk_err has been read, which clears it.
  */
-static __always_inline void note_subflow_failure(struct sock *sk, int error)
+static __noinline void note_subflow_failure(struct sock *sk, int error)
 {
 	struct sock *msk = msk_of(sk);
 	struct conn *conn = msk ? conn_of(msk) : NULL;
@@ -446,17 +412,37 @@ static __always_inline struct sock *current_listener(void)
 }
 
 /*
+ * CLOCK_BOOTTIME - CLOCK_MONOTONIC, which only a suspend changes. Read again after a while, and so
+ * after a suspend, which takes longer: reading a clock costs as much as a record's contents.
+ */
+#define SUSPENDED_AGE (100 * 1000 * 1000ULL) /* ns */
+__u64 suspended = 0;
+__u64 suspended_at = 0;
+
+static __always_inline __u64 suspended_until(__u64 now)
+{
+	volatile __u64 *time = &suspended, *at = &suspended_at;
+
+	if (now - *at < SUSPENDED_AGE)
+		return *time;
+	*time = now - bpf_ktime_get_ns();
+	*at = now;
+	return *time;
+}
+
+/*
  * When the child became established. The kernel takes this timestamp for receive buffer tuning and
  * updates it when data is read, which cannot happen before accept().
  */
 static __always_inline __u64 established_at(struct sock *sk, const struct conn *conn, __u64 now)
 {
-	__u64 then, micros = bpf_ktime_get_ns() / 1000;
+	__u64 micros, then;
 
 	if (conn->flags & NETMON_FLAG_MPTCP)
 		return now;
-	then = READ(tcp_sock, sk, rcvq_space.time);
-	return then && then <= micros ? now - (micros - then) * 1000 : now;
+	micros = READ(tcp_sock, sk, rcvq_space.time);
+	then = micros * 1000 + suspended_until(now);
+	return micros && then < now ? then : now;
 }
 
 static __always_inline void send_accept(const struct conn *conn, __u64 now, struct sock *listener)
@@ -498,19 +484,20 @@ __noinline int track_accepted(struct conn *conn)
  * accept() returned `sk` to the current task. If `listener` is NULL it is looked up. In the
  * tracepoint set the socket is not locked, and may be closing on another CPU.
  */
-static __always_inline void handle_accepted(struct sock *sk, struct sock *listener, __u64 cookie)
+static __always_inline void handle_accepted(struct sock *sk, struct sock *listener)
 {
 	struct conn conn = {.sk = (__u64)sk};
 	int index;
 	__u64 now;
 
-	if (!(config.want & WANT_ACCEPTED) || conn_of(sk))
+	if (!(config.want & WANT_ACCEPTED) || is_out() || conn_of(sk))
 		return;
-	index = admit_current();
+	index = admit_process(true, NULL);
 	if (index == NOT_ADMITTED)
 		return;
 	now = bpf_ktime_get_boot_ns();
-	conn.cookie = cookie;
+	/* The tracepoint set cannot generate a cookie here, see handle_established(). */
+	conn.cookie = config.tracepoints ? cookie_now(sk) : bpf_get_socket_cookie(sk);
 	conn.flags = flags_of(sk);
 	conn.phase = PHASE_OPEN;
 	fill_flow(&conn.flow, sk, NULL);

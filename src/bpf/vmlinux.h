@@ -166,6 +166,12 @@ typedef struct {
 	int owned;
 } socket_lock_t;
 
+struct cgroup;
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
 struct sock {
 	struct sock_common __sk_common;
 	socket_lock_t sk_lock;
@@ -177,6 +183,7 @@ struct sock {
 	atomic_t sk_drops;
 	u32 sk_ack_backlog;
 	u32 sk_max_ack_backlog;
+	struct sock_cgroup_data sk_cgrp_data;
 };
 
 struct ipv6_pinfo {
@@ -380,16 +387,36 @@ struct kernfs_node {
 	u64 id;
 };
 
-struct cgroup;
-
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
 	struct cgroup_subsys_state *parent;
 };
 
+/* indexes cgroup_bpf.effective; the numbers depend on the kernel configuration */
+enum cgroup_bpf_attach_type {
+	CGROUP_INET4_CONNECT,
+	CGROUP_INET6_CONNECT,
+};
+
+struct bpf_prog;
+
+struct bpf_prog_array_item {
+	struct bpf_prog *prog;
+};
+
+/* ends with an item without a program */
+struct bpf_prog_array {
+	struct bpf_prog_array_item items[1];
+};
+
+struct cgroup_bpf {
+	struct bpf_prog_array *effective[1];
+};
+
 struct cgroup {
 	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
+	struct cgroup_bpf bpf;
 };
 
 struct css_set {
