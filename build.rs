@@ -1,26 +1,14 @@
 //! Compiles the BPF programs and writes their Rust skeleton to `OUT_DIR/netmon.skel.rs`.
 
-use std::{env, path::PathBuf};
+use std::{env, error::Error, fs, path::Path, process::Command};
 
 use libbpf_cargo::SkeletonBuilder;
 
 const SOURCE: &str = "src/bpf/netmon.bpf.c";
 
 fn main() {
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("netmon.skel.rs");
     println!("cargo:rerun-if-changed=src/bpf");
-    // v3: 32-bit registers and atomic fetch-and-add, supported since Linux 5.12
-    let mut arguments = vec!["-I", "src/bpf", "-mcpu=v3", "-Wall", "-Werror", "-Wno-unused-function"];
-    if env::var_os("CARGO_FEATURE_TEST_PROGRAMS").is_some() {
-        arguments.push("-DTEST_PROGRAMS");
-    }
-    // Reproducible builds: the output must not contain the build directory. Without the trailing slash, because BTF also
-    // records the compilation directory, in front of each file.
-    let here = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
-    let without_folder = format!("-ffile-prefix-map={here}=.");
-    arguments.push(&without_folder);
-    let built = SkeletonBuilder::new().source(SOURCE).clang_args(arguments).build_and_generate(&out);
-    if let Err(error) = built {
+    if let Err(error) = compile() {
         eprintln!("{SOURCE}: {error:#}");
         eprintln!("clang 14 or newer is needed; `make deps` installs it");
         std::process::exit(1);
@@ -28,11 +16,56 @@ fn main() {
     link_dependencies_of_libelf();
 }
 
+/// Compiles two objects: `all/netmon.o`, and `since-6.2/netmon.o`, without code for kernels before Linux 6.2. The
+/// skeleton is the same for both, and gets the one to use from `object()` (src/tracer/skel.rs).
+fn compile() -> Result<(), Box<dyn Error>> {
+    let out = env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
+    let out = Path::new(&out);
+    let skeleton = skeleton_of(&out.join("all"), &[])?;
+    let newer = skeleton_of(&out.join("since-6.2"), &["-DHAS_CAST=1"])?;
+    if types_of(&skeleton) != types_of(&newer) {
+        return Err("the two objects have different types, maps or programs".into());
+    }
+    let (before, after) =
+        skeleton.split_once("ConfigBuilder::new(&DATA)").ok_or("the skeleton has another form")?;
+    fs::write(out.join("netmon.skel.rs"), format!("{before}ConfigBuilder::new(object()){after}"))?;
+    Ok(())
+}
+
+/// Compiles `netmon.o` in `folder`, and returns its skeleton.
+fn skeleton_of(folder: &Path, defines: &[&str]) -> Result<String, Box<dyn Error>> {
+    // v3: 32-bit registers and atomic fetch-and-add, supported since Linux 5.12
+    let mut arguments = vec!["-I", "src/bpf", "-mcpu=v3", "-Wall", "-Werror", "-Wno-unused-function"];
+    arguments.extend(defines);
+    if env::var_os("CARGO_FEATURE_TEST_PROGRAMS").is_some() {
+        arguments.push("-DTEST_PROGRAMS");
+    }
+    // Reproducible builds: the output must not contain the build directory. Without the trailing slash, because BTF also
+    // records the compilation directory, in front of each file.
+    let without_folder = format!("-ffile-prefix-map={}=.", env::var("CARGO_MANIFEST_DIR")?);
+    arguments.push(&without_folder);
+    fs::create_dir_all(folder)?;
+    let skeleton = folder.join("netmon.skel.rs");
+    SkeletonBuilder::new()
+        .source(SOURCE)
+        .obj(folder.join("netmon.o"))
+        .reference_obj(true)
+        .clang_args(arguments)
+        .build_and_generate(&skeleton)?;
+    Ok(fs::read_to_string(skeleton)?)
+}
+
+/// What a skeleton consists of, except the object itself. The order of the types may differ.
+fn types_of(skeleton: &str) -> Vec<&str> {
+    let (types, _object) = skeleton.split_once("static DATA").unwrap_or((skeleton, ""));
+    let mut types: Vec<_> = types.split("#[derive").collect();
+    types.sort_unstable();
+    types
+}
+
 /// Newer versions of libelf.a also need libzstd.a: pkg-config reports it, but libbpf-sys does not query pkg-config.
 fn link_dependencies_of_libelf() {
-    let Ok(output) =
-        std::process::Command::new("pkg-config").args(["--static", "--libs-only-l", "libelf"]).output()
-    else {
+    let Ok(output) = Command::new("pkg-config").args(["--static", "--libs-only-l", "libelf"]).output() else {
         return;
     };
     let wanted = String::from_utf8_lossy(&output.stdout).into_owned();

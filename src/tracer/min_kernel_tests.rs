@@ -7,19 +7,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
-    mem::MaybeUninit,
 };
 
 use libbpf_rs::{
+    ObjectBuilder,
     btf::{
         Btf, BtfType,
         types::{Composite, Typedef},
     },
     libbpf_sys,
-    skel::{OpenSkel, SkelBuilder},
 };
 
-use super::skel::NetmonSkelBuilder;
+use super::skel::FOR_ALL;
 
 /// The kernel types that the programs read.
 const HEADER: &str = include_str!("../bpf/vmlinux.h");
@@ -166,10 +165,9 @@ fn every_member_exists_on_arm64() {
 
 #[test]
 fn every_helper_is_in_5_15_or_checked_for() {
-    let mut storage = MaybeUninit::uninit();
-    let mut open = NetmonSkelBuilder::default().open(&mut storage).expect("open the object");
+    let mut open = ObjectBuilder::default().open_memory(FOR_ALL).expect("open the object");
     let mut helpers = BTreeSet::new();
-    for program in open.open_object_mut().progs_mut() {
+    for program in open.progs_mut() {
         let calls = program.insns().iter().filter(|insn| {
             u32::from(insn.code) == libbpf_sys::BPF_JMP | libbpf_sys::BPF_CALL && insn.src_reg() == 0
         });
