@@ -26,8 +26,6 @@ use crate::{
     source::{Batch, Lost, Source},
 };
 
-#[cfg(feature = "test-programs")]
-pub mod cgroup_test;
 mod config;
 mod counters;
 mod filter_maps;
@@ -44,6 +42,8 @@ mod log;
 mod memory;
 #[cfg(test)]
 mod min_kernel_tests;
+#[cfg(feature = "test-programs")]
+pub mod others;
 mod parallel;
 mod priority;
 mod programs;
@@ -147,6 +147,8 @@ impl<'obj> Tracer<'obj> {
         open.maps.connecting.set_autocreate(tracepoints && config.events.has_requests())?;
         open.maps.followed.set_autocreate(config.follow)?;
         open.maps.waiting.set_autocreate(config.events.has_states())?;
+        #[cfg(feature = "test-programs")]
+        open.maps.test_listeners.set_autocreate(false)?;
         if config.verbose {
             const BPF_LOG_STATS: u32 = 4;
             open.open_object_mut().progs_mut().for_each(|mut prog| prog.set_log_level(BPF_LOG_STATS));

@@ -95,6 +95,44 @@ int on_test_connect(struct bpf_sock_addr *ctx)
 	return ctx->user_ip4 != bpf_htonl(0xc6336402);
 }
 
+/* include/uapi/linux/bpf.h; rewritten by the verifier */
+struct bpf_sk_lookup {
+	__u64 cookie;
+	__u32 family;
+	__u32 protocol;
+	__u32 remote_ip4;
+	__u32 remote_ip6[4];
+	__u32 remote_port;
+	__u32 local_ip4;
+	__u32 local_ip6[4];
+	__u32 local_port;
+	__u32 ingress_ifindex;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} test_listeners SEC(".maps");
+
+/* Connections to port 1 are for a listener on another port. */
+SEC("?sk_lookup")
+int on_test_lookup(struct bpf_sk_lookup *ctx)
+{
+	struct bpf_sock *listener;
+	__u32 key = 0;
+
+	if (ctx->local_port != 1)
+		return 1;
+	listener = bpf_map_lookup_elem(&test_listeners, &key);
+	if (!listener)
+		return 1;
+	bpf_sk_assign(ctx, listener, 0);
+	bpf_sk_release(listener);
+	return 1;
+}
+
 __u32 test_losses = 0;
 
 /* Drops the first large packet. */

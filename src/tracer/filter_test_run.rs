@@ -73,6 +73,7 @@ pub(super) fn open_one<'obj>(
     // The largest maps are not used here.
     open.maps.conns.set_max_entries(1)?;
     open.maps.ring.set_max_entries(4096)?;
+    open.maps.test_listeners.set_autocreate(wanted == "on_test_lookup")?;
     Ok(open)
 }
 

@@ -24,7 +24,7 @@ use nix::{
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use tcptrace::{host, tracer::cgroup_test};
+use tcptrace::{host, tracer::others};
 
 use crate::common::{
     self, Trace,
@@ -413,6 +413,23 @@ fn connections_of_one_socket_are_distinguished() {
     assert_eq!(kinds, [vec![FAIL], vec![CONNECT, CLOSE], vec![CONNECT, CLOSE]]);
 }
 
+/// As behind TPROXY. The child does not refer to its listener.
+fn the_backlog_is_that_of_a_listener_on_another_port() {
+    network::own();
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+    listener.bind(&SocketAddr::from((V4, 0)).into()).expect("bind");
+    listener.listen(7).expect("listen");
+    let _link = others::accept_port_1(&listener).expect("attach");
+    let mut trace = Trace::start(&[]);
+    let client = TcpStream::connect((V4, 1)).expect("connect");
+    let (server, _) = listener.accept().expect("accept");
+    assert_eq!(server.local_addr().expect("an address").as_socket(), Some((V4, 1).into()));
+    trace.wait("the accept", |events| !all(&network::mine(events), ACCEPT).is_empty());
+    let events = network::mine(&trace.stop().events);
+    assert_eq!(net(the(&events, ACCEPT))["backlog"], json!({"len": 0, "max": 7}));
+    drop((client, server));
+}
+
 /// A cgroup below the cgroup2 root, with one program of test_programs.h and one process.
 struct Cgroup {
     path: PathBuf,
@@ -423,7 +440,7 @@ impl Cgroup {
     fn with(program: &str, process: u32) -> Cgroup {
         let path = host::cgroup2_root().expect("cgroup2").join(format!("tcptrace-test-{process}"));
         fs::create_dir(&path).expect("a cgroup");
-        let program = Some(cgroup_test::attach(program, &path).expect("attach"));
+        let program = Some(others::attach(program, &path).expect("attach"));
         fs::write(path.join("cgroup.procs"), process.to_string()).expect("move the process");
         Cgroup { path, program }
     }
@@ -649,6 +666,7 @@ crate::tests![
     mptcp_failures_have_their_errors,
     invalid_addresses_are_not_attempts,
     existing_directions_do_not_depend_on_the_backlog,
+    the_backlog_is_that_of_a_listener_on_another_port,
     latency_begins_with_the_syn,
     soft_errors_are_not_the_close_reason,
     a_moved_connection_is_not_reset,
