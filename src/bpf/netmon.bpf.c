@@ -245,11 +245,15 @@ static __always_inline void leave_mark(struct sock *sk, int oldstate, int newsta
 	mark->states = oldstate << 4 | newstate;
 }
 
-static __always_inline bool has_mark(struct sock *sk, int oldstate, int newstate, bool owned)
+/* A mark is used once: another socket at this address may go through the same transition. */
+static __always_inline bool take_mark(struct sock *sk, int oldstate, int newstate, bool owned)
 {
 	struct mark *mark = mark_of(owned);
 
-	return mark->sk == (__u64)sk && mark->states == (oldstate << 4 | newstate);
+	if (mark->sk != (__u64)sk || mark->states != (oldstate << 4 | newstate))
+		return false;
+	mark->sk = 0;
+	return true;
 }
 
 /*
@@ -275,7 +279,7 @@ int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 {
 	bool owned = sk->sk_lock.owned;
 
-	if (is_handled(newstate) && (owned || !has_mark(sk, oldstate, newstate, false)))
+	if (is_handled(newstate) && (owned || !take_mark(sk, oldstate, newstate, false)))
 		handle_state(sk, oldstate, newstate, owned, !owned);
 	return 0;
 }
@@ -306,7 +310,7 @@ int BPF_PROG(on_state_second, struct sock *sk, int oldstate, int newstate)
 {
 	bool owned = sk->sk_lock.owned;
 
-	if (is_handled(newstate) && !has_mark(sk, oldstate, newstate, owned))
+	if (is_handled(newstate) && !take_mark(sk, oldstate, newstate, owned))
 		state_second(sk, oldstate, newstate, owned);
 	return 0;
 }
