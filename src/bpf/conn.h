@@ -99,7 +99,7 @@ __u32 started = 0;
 /* An address as a typed pointer, for FIELD(). A trusted pointer becomes untrusted. */
 static __always_inline struct sock *sock_at(__u64 address)
 {
-	return HAS_CAST ? CAST(sock, address) : (struct sock *)address;
+	return AT(sock, address);
 }
 
 static __always_inline __u64 cookie_now(struct sock *sk)
@@ -513,7 +513,7 @@ static __always_inline void fill_duration(struct netmon_event *e, __u64 since)
 /* `sk` is a listener. The accept queue of an MPTCP listener is that of its first subflow. */
 static __always_inline void fill_backlog(struct netmon_event *e, struct sock *sk)
 {
-	sk = sock_at((__u64)tcp_of(sk));
+	sk = AT(sock, tcp_of(sk));
 	e->flags |= NETMON_FLAG_BACKLOG;
 	e->backlog_len = FIELD(sk, sk_ack_backlog);
 	e->backlog_max = FIELD(sk, sk_max_ack_backlog);

@@ -29,6 +29,7 @@
 #define DNS_MASK_OPCODE	  0x78
 #define DNS_MASK_RCODE	  0x0f
 
+#define DNS_IP_PLAIN   0x45 /* first byte: version 4, a header without options */
 #define DNS_IP_HEADER  20
 #define DNS_IP6_HEADER 40
 #define DNS_UDP_HEADER 8
@@ -53,8 +54,6 @@ static __always_inline bool is_dns_port(__be16 port)
 	return port == bpf_htons(DNS_PORT) || port == bpf_htons(DNS_PORT_MDNS);
 }
 
-#define IPV4_PLAIN 0x45 /* version 4, a header without options */
-
 /*
  * Is the source port a DNS port, or hard to find? Nearly all packets stop here, so this must be
  * simple enough to save no registers.
@@ -65,7 +64,7 @@ static __always_inline bool may_be_dns(struct __sk_buff *skb)
 
 	if (data + DNS_IP_HEADER + sizeof(__be16) > end)
 		return false;
-	if (data[0] == IPV4_PLAIN)
+	if (data[0] == DNS_IP_PLAIN)
 		return is_dns_port(*(__be16 *)(data + DNS_IP_HEADER));
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		data += (data[0] & 0x0f) * 4;

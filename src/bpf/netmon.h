@@ -194,7 +194,7 @@ enum netmon_want {
 /* Written once, before load. */
 struct netmon_config {
 	__u32 want;	   /* enum netmon_want */
-	__u32 wake_mask;   /* wake the reader when the ring position has none of these bits set */
+	__u32 wake_mask;   /* wake the reader when a record's address has none of these bits set */
 	__u32 tracepoints; /* 1: the tracepoint probe set is in use */
 	__u32 follow;	   /* 1: only descendants of tcptrace itself */
 	__u32 existing;	   /* enum netmon_existing */

@@ -301,14 +301,11 @@ static __noinline __u64 sent_record(struct task_struct *task, struct task_struct
 
 	identity_of(task, leader, &who);
 	image = acting_image(task, leader, &who);
-	if (!image || !is_known(image, &who))
+	if (!image || !is_known(image, &who) || (current && !image->complete))
 		return 0;
+	/* may have become 0 */
 	id = image->id;
-	if (!current)
-		return id;
-	if (!image->complete)
-		return 0;
-	if (id)
+	if (current && id)
 		remember(leader, &who, id, sent_epoch);
 	return id;
 }

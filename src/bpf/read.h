@@ -52,11 +52,8 @@
 #define READ(type, ptr, member)                                                                    \
 	({                                                                                         \
 		struct type *at_ = (struct type *)(ptr);                                           \
-		__auto_type read_ =                                                                \
-			HAS_CAST ? CAST(type, at_)->member : BPF_CORE_READ(at_, member);           \
                                                                                                    \
-		barrier_var(read_);                                                                \
-		read_;                                                                             \
+		FIELD(AT(type, at_), member);                                                      \
 	})
 
 /* A bitfield of struct tcp_sock, all of which are declared as u8. `tcp` is from AT(). */

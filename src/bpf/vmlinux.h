@@ -54,7 +54,6 @@ enum {
 	BPF_RB_FORCE_WAKEUP = 2,
 	BPF_RB_AVAIL_DATA = 0,
 	BPF_RB_RING_SIZE = 1,
-	BPF_RB_PROD_POS = 3,
 };
 
 /* to test by name whether a helper exists */
