@@ -3,8 +3,8 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::Path,
     process::Command,
@@ -18,9 +18,10 @@ use crate::common::{
     Launch,
     folder::Folder,
     launch::Running,
-    net::{V4, listen, reset, wait_for_end},
+    net::{V4, half_close, listen, reset, wait_for_end},
     probes,
     procfs::runs,
+    sys::run_when_idle,
     wait_until,
 };
 
@@ -84,7 +85,7 @@ fn connect_and_close(count: usize, threads: usize) -> u16 {
                     match TcpStream::connect(address) {
                         Ok(mut stream) => wait_for_end(&mut stream),
                         // Established, accepted and reset before connect() returned.
-                        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
                     }
                 }
             });
@@ -199,29 +200,65 @@ fn a_closed_stdout_is_dev_null() {
     });
 }
 
-/// Clients connect, write a byte and reset, while servers accept, read and close: the reset arrives before, during and
-/// after the accept. Returns the servers' ports.
-fn reset_during_accept(count: usize) -> Vec<u16> {
-    let server = |listener: &TcpListener| {
+/// What the two ends of a connection do until it ends.
+struct Shape {
+    server: fn(TcpStream),
+    client: fn(TcpStream),
+}
+
+const SHAPES: [Shape; 3] = [
+    // The reset arrives before, during and after the accept.
+    Shape {
+        server: |mut end| _ = end.read(&mut [0; 8]),
+        client: |mut end| {
+            end.write_all(b"x").expect("write");
+            reset(end);
+        },
+    },
+    Shape { server: reset, client: |mut end| wait_for_end(&mut end) },
+    Shape {
+        server: |mut end| wait_for_end(&mut end),
+        client: |mut end| {
+            end.write_all(b"x").expect("write");
+            half_close(&end);
+            wait_for_end(&mut end);
+        },
+    },
+];
+
+/// Makes `count` connections of each shape with a server that runs like its clients, and as many with one that runs
+/// only when nothing else does, all at once. Returns the servers' ports.
+fn storm_of_all_shapes(count: usize) -> Vec<u16> {
+    let serve = |listener: &TcpListener, shape: &Shape, idle: bool| {
+        if idle {
+            run_when_idle();
+        }
         for _ in 0..count {
-            let (mut stream, _) = listener.accept().expect("accept");
-            // A reset is an error here, and is expected.
-            let _ = stream.read(&mut [0; 8]);
+            (shape.server)(listener.accept().expect("accept").0);
         }
     };
-    let client = |port: u16| {
-        for _ in 0..count {
-            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connect");
-            stream.write_all(b"x").expect("write");
-            reset(stream);
+    let connect = |port: u16, shape: &Shape| {
+        for number in 0..count {
+            // Ports of connections in TIME_WAIT can be used again for another address.
+            let address = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + number as u32 % 200);
+            match TcpStream::connect((address, port)) {
+                Ok(end) => (shape.client)(end),
+                // Established, accepted and reset before connect() returned.
+                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+            }
         }
     };
-    let listeners: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("listen")).collect();
-    let ports: Vec<_> = listeners.iter().map(|l| l.local_addr().expect("an address").port()).collect();
+    let servers: Vec<_> = SHAPES
+        .iter()
+        .flat_map(|shape| [(shape, false), (shape, true)])
+        .map(|(shape, idle)| (listen(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), shape, idle))
+        .collect();
+    let ports: Vec<_> =
+        servers.iter().map(|(listener, ..)| listener.local_addr().expect("an address").port()).collect();
     thread::scope(|scope| {
-        for (listener, &port) in listeners.iter().zip(&ports) {
-            scope.spawn(move || server(listener));
-            scope.spawn(move || client(port));
+        for ((listener, shape, idle), &port) in servers.iter().zip(&ports) {
+            scope.spawn(move || serve(listener, shape, *idle));
+            scope.spawn(move || connect(port, shape));
         }
     });
     ports
@@ -239,10 +276,11 @@ fn wrong_sequence(events: &[(String, String)]) -> Option<String> {
     (!right).then(|| format!("{kinds:?} {direction}"))
 }
 
-fn resets_that_race_with_accept_are_reported_once() {
-    let count = std::env::var("TCPTRACE_TEST_CONNECTIONS").map_or(5_000, |n| n.parse().expect("a number"));
+fn connections_of_all_shapes_are_reported_once() {
+    let count =
+        std::env::var("TCPTRACE_TEST_CONNECTIONS").map_or(5_000, |n| n.parse().expect("a number")) / 2;
     let trace = ToFile::start(&["--ring-size", "64M"]);
-    let ports = reset_during_accept(count);
+    let ports = storm_of_all_shapes(count);
     let mut connections: HashMap<u64, Vec<(String, String)>> = HashMap::new();
     let stderr = trace.stop_and_read(|net| {
         if ports.iter().any(|&port| net["sport"] == port || net["dport"] == port) {
@@ -254,7 +292,7 @@ fn resets_that_race_with_accept_are_reported_once() {
     let printed: usize = connections.values().map(Vec::len).sum();
     let lost = lost_events(&stderr);
     let wrong: Vec<String> = connections.values().filter_map(|events| wrong_sequence(events)).collect();
-    assert_eq!(printed as u64 + lost, 8 * count as u64, "{stderr} {wrong:?}");
+    assert_eq!(printed as u64 + lost, 4 * (ports.len() * count) as u64, "{stderr} {wrong:?}");
     // A connection with a lost event has one event less.
     assert!(wrong.len() as u64 <= lost, "{wrong:?} {stderr}");
 }
@@ -264,5 +302,5 @@ crate::tests![
     losses_while_stopped_during_a_storm_are_counted,
     it_ends_when_the_reader_leaves_during_a_storm,
     a_closed_stdout_is_dev_null,
-    resets_that_race_with_accept_are_reported_once,
+    connections_of_all_shapes_are_reported_once,
 ];

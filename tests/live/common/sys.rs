@@ -39,6 +39,14 @@ pub fn set_capabilities(set: u64) {
     assert_eq!(result, 0, "capset: {}", std::io::Error::last_os_error());
 }
 
+/// Lets this thread run only when no other one can (SCHED_IDLE).
+pub fn run_when_idle() {
+    // SAFETY: the call only reads the structure.
+    let result =
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &libc::sched_param { sched_priority: 0 }) };
+    assert_eq!(result, 0, "sched_setscheduler: {}", std::io::Error::last_os_error());
+}
+
 /// Exits this process immediately.
 pub fn leave() -> ! {
     // SAFETY: no destructor has to run.
