@@ -86,7 +86,7 @@ pub struct Lost {
     pub process: u64,
     /// Processes of the command that could not be followed.
     pub follow: u64,
-    /// Events lost because the kernel skipped the program, which was already running on that CPU.
+    /// Events lost because the kernel skipped a program, as it does if that is already running on that CPU.
     pub missed: u64,
     /// DNS answers dropped because the ring was more than half full.
     pub answers: u64,

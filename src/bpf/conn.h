@@ -58,9 +58,11 @@ struct conn {
  * An entry lives in the slot that its cookie selects, modulo SLOTS. Cookies are allocated
  * sequentially; insert, lookup and delete take a few instructions each. slot.cookie identifies the
  * occupant. It is changed with compare-and-exchange, and is TAKEN while the entry is being written.
+ * No cookie has that value: the kernel counts up from 1, and down from -1 where a softirq
+ * interrupted it (gen_cookie_next()).
  */
 #define SLOTS (1 << 14)
-#define TAKEN (~0ULL)
+#define TAKEN (1ULL << 63)
 
 struct slot {
 	__u64 cookie; /* 0: free */
@@ -201,6 +203,7 @@ static __always_inline int closed_meanwhile(struct sock *sk)
  *   queued     ended before any process had its socket; may still be accepted
  *   unclaimed  ended after a process had its socket
  *   late       accept() returned after the end
+ * A socket without a cookie cannot be told from others, and is left out.
  */
 __u64 queued[CLOSING] = {};
 __u64 unclaimed[CLOSING] = {};
@@ -219,6 +222,8 @@ static __always_inline bool note_unless_late(__u64 *table, __u64 unique)
 {
 	__u32 at = unique & (CLOSING - 1);
 
+	if (!unique)
+		return false;
 	__sync_lock_test_and_set(&table[at], unique);
 	return !(__sync_fetch_and_add(&late[at], 0) == unique && take_back(table, unique));
 }
@@ -232,7 +237,7 @@ static __always_inline void count_unclaimed(__u64 unique)
 
 static __always_inline void claim_late(__u64 unique)
 {
-	if (!config.tracepoints)
+	if (!config.tracepoints || !unique)
 		return;
 	__sync_lock_test_and_set(&late[unique & (CLOSING - 1)], unique);
 	take_back(queued, unique);

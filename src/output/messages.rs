@@ -59,7 +59,7 @@ fn losses(lost: &Lost) -> Vec<String> {
             "process records lost: the ring was full or memory was short (their events show only the pid)",
         ),
         (lost.follow, "processes of the command lost: out of memory while following them"),
-        (lost.missed, "events lost: the kernel skipped a probe because it was already running on that CPU"),
+        (lost.missed, "events lost: the kernel skipped a probe"),
         (lost.answers, "DNS answers not read: the ring was more than half full (names may be missing)"),
         (lost.bad_answers, "DNS answers ignored: malformed"),
         (lost.undecodable, "records could not be decoded: this is a bug, please report it"),
