@@ -68,7 +68,9 @@ const enum netmon_limit limit_layout = 0;
  *
  * That is exact until 7.0, where a task may be preempted inside a program and the kernel skips it
  * for the next task. There on_state_first handles all transitions, and on_state_second those that
- * have no mark. In the same way on_sys_exit_second stands in for on_sys_exit since 6.13.
+ * have no mark. In the same way on_sys_exit_second stands in for on_sys_exit since 6.13. All of them
+ * switch preemption off while they work (STAYING(), since 6.16), which leaves their first and last
+ * instructions: two tasks must be interrupted there on one CPU before a run is lost.
  *
  * Runs that are skipped anyway are counted where they show: an entry whose socket is gone
  * (conn_of(), on_orphan), a close without an entry (count_unopened()), an open connection whose
@@ -83,8 +85,34 @@ const enum netmon_limit limit_layout = 0;
 extern int bpf_dynptr_copy(void) __ksym __weak;
 extern void bpf_preempt_disable(void) __ksym __weak;
 extern void bpf_preempt_enable(void) __ksym __weak;
+extern void bpf_local_irq_save(unsigned long *flags) __ksym __weak;
+extern void bpf_local_irq_restore(unsigned long *flags) __ksym __weak;
 
 #define CAN_STAY (bpf_ksym_exists(bpf_preempt_disable) && bpf_ksym_exists(bpf_dynptr_copy))
+
+/*
+ * Allows preemption again at the end of a program. If the task's time is up, bpf_preempt_enable()
+ * would switch to another one at once, inside the program, unless interrupts are disabled. They are
+ * for this moment only, so that the switch is left to whatever the kernel does next.
+ */
+static __always_inline void preempt_after_program(void)
+{
+	unsigned long flags;
+
+	bpf_local_irq_save(&flags);
+	bpf_preempt_enable();
+	bpf_local_irq_restore(&flags);
+}
+
+/* In a program that tasks can interrupt: do not let them, where that is possible. */
+#define STAYING(statement)                                                                         \
+	({                                                                                         \
+		if (CAN_STAY)                                                                      \
+			bpf_preempt_disable();                                                     \
+		statement;                                                                         \
+		if (CAN_STAY)                                                                      \
+			preempt_after_program();                                                   \
+	})
 
 /* The trampoline set. It comes first, so that a kernel that refuses trampolines fails early. */
 
@@ -92,14 +120,8 @@ extern void bpf_preempt_enable(void) __ksym __weak;
 SEC("fentry/security_sock_graft")
 int BPF_PROG(on_accept, struct sock *sk)
 {
-	bool stay = CAN_STAY;
-
-	if (stay)
-		bpf_preempt_disable();
 	if (is_tcp(sk))
-		handle_accepted(sk, NULL);
-	if (stay)
-		bpf_preempt_enable();
+		STAYING(handle_accepted(sk, NULL));
 	return 0;
 }
 
@@ -107,7 +129,7 @@ int BPF_PROG(on_accept, struct sock *sk)
 SEC("fentry/security_socket_connect")
 int BPF_PROG(on_request, struct socket *socket, struct sockaddr *addr, int addr_len)
 {
-	handle_connect_call(READ(socket, socket, sk), addr, addr_len, false);
+	STAYING(handle_connect_call(READ(socket, socket, sk), addr, addr_len, false));
 	return 0;
 }
 
@@ -116,7 +138,7 @@ int BPF_PROG(on_connect_v4, struct sock *sk, struct sockaddr *addr, int addr_len
 {
 	/* tcp_v6_connect() calls this for a mapped address; on_connect_v6 handles it then. */
 	if (ret < 0 && sk->__sk_common.skc_family == AF_INET && bpf_get_socket_cookie(sk))
-		handle_connect_return(sk, addr, addr_len, -ret);
+		STAYING(handle_connect_return(sk, addr, addr_len, -ret));
 	return 0;
 }
 
@@ -125,7 +147,7 @@ int BPF_PROG(on_connect_v6, struct sock *sk, struct sockaddr *addr, int addr_len
 {
 	/* Generates the cookie, which cookie_now() reads later. */
 	if (ret < 0 && bpf_get_socket_cookie(sk))
-		handle_connect_return(sk, addr, addr_len, -ret);
+		STAYING(handle_connect_return(sk, addr, addr_len, -ret));
 	return 0;
 }
 
@@ -137,7 +159,7 @@ int BPF_PROG(on_refused, struct socket *socket, struct sockaddr *addr, int addr_
 
 	if (ret < 0) {
 		sk = READ(socket, socket, sk);
-		handle_connect_return(sk, addr, addr_len, -ret);
+		STAYING(handle_connect_return(sk, addr, addr_len, -ret));
 	}
 	return 0;
 }
@@ -147,7 +169,7 @@ int BPF_PROG(on_refused_v4, struct sock *sk, struct sockaddr *addr, int addr_len
 {
 	/* Generates the cookie, which cookie_now() reads later. */
 	if (ret < 0 && bpf_get_socket_cookie(sk))
-		handle_connect_return(sk, addr, addr_len, -ret);
+		STAYING(handle_connect_return(sk, addr, addr_len, -ret));
 	return 0;
 }
 
@@ -156,7 +178,7 @@ int BPF_PROG(on_refused_v6, struct sock *sk, struct sockaddr *addr, int addr_len
 {
 	/* Generates the cookie, which cookie_now() reads later. */
 	if (ret < 0 && bpf_get_socket_cookie(sk))
-		handle_connect_return(sk, addr, addr_len, -ret);
+		STAYING(handle_connect_return(sk, addr, addr_len, -ret));
 	return 0;
 }
 
@@ -294,7 +316,7 @@ int BPF_PROG(on_state_first, struct sock *sk, int oldstate, int newstate)
 	bpf_preempt_disable();
 	handle_state(sk, oldstate, newstate, owned, false);
 	leave_mark(sk, oldstate, newstate, owned);
-	bpf_preempt_enable();
+	preempt_after_program();
 	return 0;
 }
 
@@ -302,7 +324,7 @@ static __noinline void state_second(struct sock *sk, int oldstate, int newstate,
 {
 	bpf_preempt_disable();
 	handle_state(sk, oldstate, newstate, owned, true);
-	bpf_preempt_enable();
+	preempt_after_program();
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -412,8 +434,9 @@ int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
 	if (nr != SYS_CONNECT || is_compat())
 		return 0;
 	call_begins();
-	handle_connect_call(sock_of_fd(READ_SYSCALL_ARG(regs, 1)),
-			    (void *)READ_SYSCALL_ARG(regs, 2), READ_SYSCALL_ARG(regs, 3), true);
+	STAYING(handle_connect_call(sock_of_fd(READ_SYSCALL_ARG(regs, 1)),
+				    (void *)READ_SYSCALL_ARG(regs, 2), READ_SYSCALL_ARG(regs, 3),
+				    true));
 	return 0;
 }
 
@@ -450,7 +473,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 
 	if (!is_traced_call(nr, ret))
 		return 0;
-	handle_call(regs, nr, ret);
+	STAYING(handle_call(regs, nr, ret));
 	if (config.call_twice) {
 		thread = bpf_get_current_pid_tgid();
 		handled_calls[thread & (CALLS - 1)] = thread;
@@ -472,7 +495,7 @@ int BPF_PROG(on_sys_exit_second, struct pt_regs *regs, long ret)
 	if (*handled == thread)
 		*handled = 0;
 	else
-		handle_call(regs, nr, ret);
+		STAYING(handle_call(regs, nr, ret));
 	return 0;
 }
 
