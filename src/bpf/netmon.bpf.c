@@ -68,9 +68,9 @@ const enum netmon_limit limit_layout = 0;
  *
  * That is exact until 7.0, where a task may be preempted inside a program and the kernel skips it
  * for the next task. There on_state_first handles all transitions, and on_state_second those that
- * have no mark. In the same way on_sys_exit_second stands in for on_sys_exit since 6.13. All of them
- * switch preemption off while they work (STAYING(), since 6.16), which leaves their first and last
- * instructions: two tasks must be interrupted there on one CPU before a run is lost.
+ * have no mark. In the same way on_sys_exit_second stands in for on_sys_exit since 6.13. All of
+ * them switch preemption off while they work (STAYING(), since 6.16), which leaves their first and
+ * last instructions: two tasks must be interrupted there on one CPU before a run is lost.
  *
  * Runs that are skipped anyway are counted where they show: an entry whose socket is gone
  * (conn_of(), on_orphan), a close without an entry (count_unopened()), an open connection whose
