@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "the empty program is loaded by hand")]
 
 use std::{
+    ffi::CStr,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
@@ -47,7 +48,6 @@ fn main() {
         eprintln!("counting needs root: make bench-kernel");
         return;
     }
-    let _stats = BpfStats::enable();
     let only = std::env::var("ONLY").unwrap_or_default();
     let is_plain = std::env::var("PLAIN").is_ok_and(|plain| !plain.is_empty());
     connections();
@@ -57,7 +57,7 @@ fn main() {
         "", "instructions", "runs", "part", "goal", "syscall", "start us", "ratio"
     );
     let idle = syscall();
-    let empty = empty_program();
+    let empty = empty_program(idle);
     let mut peer = None;
     let mut rows = Vec::new();
     for name in ["tcplife", "tcpstates", "tcptracer"] {
@@ -177,7 +177,7 @@ fn measure(mut command: Command, ready: Option<&str>, idle: Duration) -> Row {
     one();
     thread::sleep(Duration::from_millis(50));
     let before = totals(child.id());
-    connections();
+    measured_connections();
     let after = totals(child.id());
     let each = after.iter().map(|(name, ns, runs)| {
         let (_, ns0, runs0) = before.iter().find(|(other, ..)| other == name).expect("the same programs");
@@ -194,7 +194,7 @@ fn measure(mut command: Command, ready: Option<&str>, idle: Duration) -> Row {
     Row {
         ns: each.iter().map(|(_, ns, _)| ns).sum(),
         runs: each.iter().map(|(_, _, runs)| runs).sum(),
-        syscall: (call.as_nanos() as f64 - idle.as_nanos() as f64) / f64::from(CALLS),
+        syscall: per_call(call, idle),
         start,
         said,
         programs: each,
@@ -214,6 +214,12 @@ fn one() {
 fn connections() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     exchange(&listener, CONNECTIONS);
+}
+
+/// Only with statistics are run times counted; the duration of a system call is measured without.
+fn measured_connections() {
+    let _stats = BpfStats::enable();
+    connections();
 }
 
 /// The server writes a byte, closes first and keeps the TIME_WAIT, so that ports do not run out.
@@ -243,8 +249,12 @@ fn syscall() -> Duration {
     began.elapsed()
 }
 
-/// The cost of a program that runs at each transition and does nothing.
-fn empty_program() -> Row {
+fn per_call(traced: Duration, idle: Duration) -> f64 {
+    (traced.as_nanos() as f64 - idle.as_nanos() as f64) / f64::from(CALLS)
+}
+
+/// The cost of a program that does nothing: at each transition, and at the exit of each system call.
+fn empty_program(idle: Duration) -> Row {
     let code = [
         libbpf_sys::bpf_insn {
             code: (libbpf_sys::BPF_ALU64 | libbpf_sys::BPF_MOV | libbpf_sys::BPF_K) as u8,
@@ -256,7 +266,7 @@ fn empty_program() -> Row {
         },
     ];
     // SAFETY: the pointers are to constant strings and to `code`, of the stated length.
-    let (program, link) = unsafe {
+    let program = unsafe {
         let program = libbpf_sys::bpf_prog_load(
             libbpf_sys::BPF_PROG_TYPE_RAW_TRACEPOINT,
             c"empty".as_ptr(),
@@ -266,21 +276,29 @@ fn empty_program() -> Row {
             std::ptr::null_mut(),
         );
         assert!(program >= 0, "load the empty program");
-        let link = libbpf_sys::bpf_raw_tracepoint_open(c"inet_sock_set_state".as_ptr(), program);
+        OwnedFd::from_raw_fd(program)
+    };
+    // SAFETY: as above.
+    let attach = |tracepoint: &CStr| unsafe {
+        let link = libbpf_sys::bpf_raw_tracepoint_open(tracepoint.as_ptr(), program.as_raw_fd());
         assert!(link >= 0, "attach the empty program");
-        (OwnedFd::from_raw_fd(program), OwnedFd::from_raw_fd(link))
+        OwnedFd::from_raw_fd(link)
     };
     let text =
         || fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).expect("its counters");
+    let link = attach(c"inet_sock_set_state");
     let before = text();
-    connections();
+    measured_connections();
     let after = text();
+    drop(link);
+    let link = attach(c"sys_exit");
+    let call = syscall();
     drop(link);
     let of = |name| field(&after, name) - field(&before, name);
     Row {
         ns: of("run_time_ns"),
         runs: of("run_cnt"),
-        syscall: 0.0,
+        syscall: per_call(call, idle),
         start: Duration::ZERO,
         said: String::new(),
         programs: Vec::new(),
