@@ -51,7 +51,7 @@ static __always_inline int admit_process(bool current, struct task_struct *task)
 static __always_inline bool is_out(void)
 {
 	return !started || !is_followed() ||
-	       (filter.fields & FILTER_PROCESS && recall_current() == REJECTED);
+	       (filter.fields & FILTER_PROCESS && recall() == REJECTED);
 }
 
 /* Same as admit_process() for the current task, as the owner of a connection or a listener. */

@@ -34,34 +34,29 @@ struct recent {
 /* Indexed by process. Each entry has one writer at a time. */
 struct recent recent[RECENT] = {};
 
-static __always_inline struct recent *recent_of(struct task_struct *leader)
+static __always_inline struct recent *recent_of(struct task_struct *task)
 {
-	return &recent[leader->tgid & (RECENT - 1)];
+	return &recent[task->tgid & (RECENT - 1)];
 }
 
-/* The answer for a task, or 0. Not inlined, to keep `who` off the caller's stack. */
-static __noinline __u64 recall(struct task_struct *task, struct task_struct *leader)
+/* The answer for the current task, or 0. A global function. */
+__noinline __u64 recall(void)
 {
-	struct recent *r = recent_of(leader);
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *leader = READ(task_struct, task, group_leader);
+	struct recent *r = recent_of(task);
 	__u64 answer = *(volatile __u64 *)&r->answer;
 	struct identity who;
 
-	if (!answer || r->leader != (__u64)leader || r->start != leader->start_boottime ||
-	    r->execs != (__u32)leader->self_exec_id || r->epoch != epoch)
+	if (!answer || r->leader != (__u64)leader ||
+	    r->start != READ(task_struct, leader, start_boottime) ||
+	    r->execs != (__u32)READ(task_struct, leader, self_exec_id) || r->epoch != epoch)
 		return 0;
 	identity_of(task, leader, &who);
 	if (!same_identity(&r->who, &who))
 		return 0;
 	/* No answer is ever given twice: if it is still there, nothing has been replaced. */
 	return load_last(&r->answer) == answer ? answer : 0;
-}
-
-/* A global function. */
-__noinline __u64 recall_current(void)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	return recall(task, task->group_leader);
 }
 
 static __always_inline void remember(struct task_struct *leader, const struct identity *who,
