@@ -49,8 +49,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The lines that report losses, except possible ones: if the kernel skips one of two probes, the other may have
-    /// reported the event.
+    /// The lines that report losses: "tcptrace: 5 events lost: ...".
     pub fn lost(&self) -> Vec<&str> {
         self.stderr.lines().filter(|line| line.contains(" lost")).collect()
     }
