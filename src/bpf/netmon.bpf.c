@@ -59,6 +59,7 @@ const enum netmon_limit limit_layout = 0;
  *   on_sys_exit ...   in the calling task                        tasks (6.13)
  *   on_destroy        in a task or with BH disabled              softirqs, tasks (7.0)
  *   on_exec, on_fork  in the task itself                         softirqs, tasks (7.0)
+ *   on_uring          in any context                             softirqs, tasks (7.0)
  *
  * A transition takes place with the socket locked either by a task, or by the spinlock alone. A
  * softirq can interrupt the first, but not the second, so on_state handles the one and on_state_bh
@@ -68,9 +69,10 @@ const enum netmon_limit limit_layout = 0;
  *
  * That is exact until 7.0, where a task may be preempted inside a program and the kernel skips it
  * for the next task. There on_state_first handles all transitions, and on_state_second those that
- * have no mark. In the same way on_sys_exit_second stands in for on_sys_exit since 6.13. All of
- * them switch preemption off while they work (STAYING(), since 6.16), which leaves their first and
- * last instructions: two tasks must be interrupted there on one CPU before a run is lost.
+ * have no mark. In the same way on_sys_exit_second stands in for on_sys_exit since 6.13.
+ * Since 6.16, programs that tasks can interrupt switch preemption off while they work (STAYING()).
+ * That leaves their first and last instructions: where there are two programs, two tasks must be
+ * interrupted there on one CPU before a run is lost.
  *
  * Runs that are skipped anyway are counted where they show: an entry whose socket is gone
  * (conn_of(), on_orphan), a close without an entry (count_unopened()), an open connection whose
@@ -340,7 +342,7 @@ int BPF_PROG(on_state_second, struct sock *sk, int oldstate, int newstate)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *task)
 {
-	handle_exec(task);
+	STAYING(handle_exec(task));
 	return 0;
 }
 
@@ -348,24 +350,24 @@ SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
 	if (config.follow)
-		follow_fork(parent, child);
+		STAYING(follow_fork(parent, child));
 	/* also runs for threads */
 	if (child->pid == child->tgid)
-		handle_fork(parent, child);
+		STAYING(handle_fork(parent, child));
 	return 0;
 }
 
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(on_retransmit, struct sock *sk, struct sk_buff *skb)
 {
-	handle_retransmit(sk, skb);
+	STAYING(handle_retransmit(sk, skb));
 	return 0;
 }
 
 SEC("tp_btf/tcp_retransmit_synack")
 int BPF_PROG(on_retransmit_synack, struct sock *sk, struct request_sock *req)
 {
-	handle_retransmit_synack(req);
+	STAYING(handle_retransmit_synack(req));
 	return 0;
 }
 
@@ -383,7 +385,7 @@ int on_drop(__u64 *ctx)
 	if ((__u32)ctx[2] == bpf_core_enum_value(enum skb_drop_reason,
 						 SKB_DROP_REASON_TCP_LISTEN_OVERFLOW) &&
 	    ctx[3])
-		handle_drop((struct sock *)ctx[3], skb);
+		STAYING(handle_drop((struct sock *)ctx[3], skb));
 	return 0;
 }
 
@@ -502,7 +504,7 @@ int BPF_PROG(on_sys_exit_second, struct pt_regs *regs, long ret)
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(on_destroy, struct sock *sk)
 {
-	handle_destroyed(sk);
+	STAYING(handle_destroyed(sk));
 	return 0;
 }
 
@@ -518,9 +520,10 @@ int on_uring(__u64 *ctx)
 		return 0;
 	res = BPF_CORE_READ(req, cqe.res);
 	if (BPF_CORE_READ(req, opcode) == IORING_OP_ACCEPT)
-		handle_accept_return(res, sock_of_file(BPF_CORE_READ(req, file)));
+		STAYING(handle_accept_return(res, sock_of_file(BPF_CORE_READ(req, file))));
 	else if (BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT && res < 0)
-		handle_attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res, NULL, 0);
+		STAYING(handle_attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res, NULL,
+					      0));
 	return 0;
 }
 
