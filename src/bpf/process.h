@@ -104,37 +104,6 @@ static __always_inline __u64 start_of(struct task_struct *leader, struct image *
 	return READ(task_struct, leader, start_boottime);
 }
 
-extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
-extern void bpf_task_release(struct task_struct *task) __ksym __weak;
-
-/*
- * The process of a thread, as the verifier wants it for bpf_task_storage_get(). To load a pointer
- * that it trusts takes the verifier a millisecond each (read.h), so look for the process id.
- * NULL for the idle task. Ends with put_process().
- */
-static __always_inline struct task_struct *get_process(struct task_struct *thread)
-{
-	return SINCE_6_2 ? bpf_task_from_pid(READ(task_struct, thread, tgid))
-			 : thread->group_leader;
-}
-
-/* Without bpf_task_from_pid() there is always one. */
-static __always_inline bool is_found(struct task_struct *process)
-{
-	return !SINCE_6_2 || process;
-}
-
-static __always_inline void put_process(struct task_struct *process)
-{
-	if (SINCE_6_2 && process)
-		bpf_task_release(process);
-}
-
-static __always_inline struct task_struct *parent_of(struct task_struct *process)
-{
-	return SINCE_6_2 ? READ(task_struct, process, real_parent) : process->real_parent;
-}
-
 /* The parent's part of the header. If the parent execs meanwhile, this was true a moment ago. */
 static __always_inline void fill_parent(struct scratch *s, struct task_struct *parent)
 {
@@ -142,7 +111,7 @@ static __always_inline void fill_parent(struct scratch *s, struct task_struct *p
 
 	s->head.parent = 0;
 	s->head.parent_start = 0;
-	s->head.ppid = is_found(parent) ? parent->tgid : 0;
+	s->head.ppid = parent->tgid;
 	if (!s->head.ppid)
 		return;
 	image = bpf_task_storage_get(&images, parent, 0, 0);
@@ -305,7 +274,7 @@ static __always_inline void send_parent(struct scratch *s, struct task_struct *t
 {
 	struct image *image;
 
-	if (!is_found(parent) || !parent->tgid)
+	if (!parent->tgid)
 		return;
 	image = image_of(parent);
 	if (!image)
@@ -341,7 +310,10 @@ static __noinline __u64 sent_record(struct task_struct *task, struct task_struct
 	return id;
 }
 
-/* Same, but sends the record first if user space does not have it. 0: failed, which is counted. */
+/*
+ * Same, but sends the record first if user space does not have it. 0: failed, which is counted.
+ * Each pointer is loaded only once, because of what the verifier does (read.h).
+ */
 static __always_inline __u64 record_of(struct task_struct *task, struct task_struct *leader,
 				       bool current)
 {
@@ -358,9 +330,9 @@ static __always_inline __u64 record_of(struct task_struct *task, struct task_str
 		return 0;
 	}
 	/* May be the idle task (pid 0): the parent of pid 1, of kthreadd, and of itself. */
-	thread = parent_of(leader);
-	parent = get_process(thread);
-	grandparent = is_found(parent) ? get_process(parent_of(parent)) : NULL;
+	thread = leader->real_parent;
+	parent = thread->group_leader;
+	grandparent = parent->real_parent->group_leader;
 	identity_of(task, leader, &s->own.who);
 	image = acting_image(task, leader, &s->own.who);
 	if (image) {
@@ -371,8 +343,6 @@ static __always_inline __u64 record_of(struct task_struct *task, struct task_str
 	} else {
 		count_lost(NETMON_LOST_PROCESS);
 	}
-	put_process(grandparent);
-	put_process(parent);
 	release_scratch(s);
 	return id;
 }
@@ -380,19 +350,10 @@ static __always_inline __u64 record_of(struct task_struct *task, struct task_str
 /* Same for the current process; must run in its context. A global function. */
 __noinline __u64 current_image(void)
 {
-	struct task_struct *task = bpf_get_current_task_btf(), *leader;
+	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 answer = recall();
 
-	if (answer && answer != REJECTED)
-		return answer;
-	leader = get_process(task);
-	if (!is_found(leader)) {
-		count_lost(NETMON_LOST_PROCESS);
-		return 0;
-	}
-	answer = record_of(task, leader, true);
-	put_process(leader);
-	return answer;
+	return answer && answer != REJECTED ? answer : record_of(task, task->group_leader, true);
 }
 
 /* exec: the previous image is gone, including its credentials. */

@@ -24,10 +24,7 @@
  * the other code to the end of each function, where the verifier removes it in one piece.
  */
 #ifndef HAS_CAST
-#define HAS_CAST  __builtin_expect(bpf_ksym_exists(bpf_rdonly_cast), 1)
-#define SINCE_6_2 false
-#else
-#define SINCE_6_2 true
+#define HAS_CAST __builtin_expect(bpf_ksym_exists(bpf_rdonly_cast), 1)
 #endif
 
 /* Only valid if HAS_CAST. */
