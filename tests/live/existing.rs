@@ -273,54 +273,62 @@ fn each_connection_exists_or_is_opened_once() {
         let mut trace = Trace::start(&["--existing"]);
         trace.wait("enough events", |events| events.len() > 500);
         churn.tell("pause");
-        // its last connection, on a different port: all earlier ones are reported before it
+        // its last connection, on a different port
         let last: u16 = churn.hear().parse().expect("a port");
         trace.wait("the last close", |events| {
             common::of_port(&events[events.len().saturating_sub(500)..], last).len() >= 4
         });
+        // An earlier close may come after it: where the kernel is busy, packets wait, on each processor for itself.
+        trace.wait("the other closes", |events| {
+            sequences(events, port).values().all(|events| is_complete(events))
+        });
         let ended = trace.stop();
-        // If the kernel skips a program, an event or a whole connection is lost, and counted (LIMITS in the manual).
+        // If the kernel skips the accept of a connection, the whole connection is lost, and counted (LIMITS in the
+        // manual).
         let skipped = |line: &&str| line.contains("the kernel skipped a probe");
         assert!(ended.lost().iter().all(skipped), "{:?}", ended.lost());
-        let mut sequences: BTreeMap<u64, Vec<&Value>> = BTreeMap::new();
-        for event in &ended.events {
-            let net = common::net(event);
-            if (net["sport"] == port || net["dport"] == port) && net["state"] != "LISTEN" {
-                sequences.entry(net["cookie"].as_u64().expect("a cookie")).or_default().push(net);
-            }
-        }
-        let number = |line: &&str| line.split(' ').nth(1)?.parse::<usize>().ok();
-        let lost: usize = ended.lost().iter().map(|line| number(line).expect("a number")).sum();
-        let wrong: Vec<_> =
-            sequences.values().filter(|events| was_found_and_closed(events).is_none()).collect();
-        assert!(wrong.len() <= lost, "{lost} lost: {wrong:#?}");
-        both += sequences.values().filter(|events| was_found_and_closed(events) == Some(true)).count();
+        both += sequences(&ended.events, port).values().filter(|events| was_found_and_closed(events)).count();
         churn.tell("go on");
     }
     churn.leave();
     assert!(both > 0, "no connection was found and closed in five starts");
 }
 
-/// Whether a socket existed at the start, then was closed, by all its events; it has been closed by its process. None
-/// if these are not the events of a socket.
-fn was_found_and_closed(sequence: &[&Value]) -> Option<bool> {
-    let types: Vec<&str> = sequence.iter().map(|net| net["type"].as_str().expect("a type")).collect();
-    match types[..] {
-        ["TcpConnectionConnect" | "TcpConnectionEstablish" | "TcpConnectionAccept", "TcpConnectionClose"] => {
-            Some(false)
+/// The events of each socket with this port that is not a listener, by cookie.
+fn sequences(events: &[Value], port: u16) -> BTreeMap<u64, Vec<&Value>> {
+    let mut sequences: BTreeMap<u64, Vec<&Value>> = BTreeMap::new();
+    for net in events.iter().map(common::net) {
+        if (net["sport"] == port || net["dport"] == port) && net["state"] != "LISTEN" {
+            sequences.entry(net["cookie"].as_u64().expect("a cookie")).or_default().push(net);
         }
-        ["TcpConnectionExisting", "TcpConnectionClose"] => Some(true),
-        // found before it was accepted
-        ["TcpConnectionExisting", "TcpConnectionAccept", "TcpConnectionClose"]
-        | ["TcpConnectionExisting", "TcpConnectionEstablish", "TcpConnectionClose"] => Some(true),
-        ["TcpConnectionExisting"]
-            if ["TIME_WAIT", "FIN_WAIT2", "SYN_RECV"]
-                .contains(&sequence[0]["state"].as_str().unwrap_or_default()) =>
-        {
-            Some(false)
-        }
-        _ => None,
     }
+    sequences
+}
+
+/// Are these all events of a socket that is closed? Fails if they are not those of one socket.
+fn is_complete(sequence: &[&Value]) -> bool {
+    let types: Vec<&str> = sequence.iter().map(|net| net["type"].as_str().expect("a type")).collect();
+    let (first, rest) = types.split_first().expect("an event");
+    match (*first, rest) {
+        ("TcpConnectionExisting", []) => {
+            let state = sequence[0]["state"].as_str().expect("a state");
+            ["TIME_WAIT", "FIN_WAIT2", "SYN_RECV"].contains(&state)
+        }
+        ("TcpConnectionExisting", ["TcpConnectionClose"]) => true,
+        // found before it was accepted
+        ("TcpConnectionExisting", ["TcpConnectionAccept" | "TcpConnectionEstablish", rest @ ..])
+        | ("TcpConnectionEstablish" | "TcpConnectionAccept", rest) => match rest {
+            [] => false,
+            ["TcpConnectionClose"] => true,
+            _ => panic!("{sequence:#?}"),
+        },
+        _ => panic!("{sequence:#?}"),
+    }
+}
+
+/// Did a socket with these events, which are complete, exist at the start, and was then closed?
+fn was_found_and_closed(sequence: &[&Value]) -> bool {
+    sequence[0]["type"] == "TcpConnectionExisting" && sequence.len() > 1
 }
 
 fn listeners_and_states() {
