@@ -287,7 +287,9 @@ fn each_connection_exists_or_is_opened_once() {
         // manual).
         let skipped = |line: &&str| line.contains("the kernel skipped a probe");
         assert!(ended.lost().iter().all(skipped), "{:?}", ended.lost());
-        both += sequences(&ended.events, port).values().filter(|events| was_found_and_closed(events)).count();
+        let sequences = sequences(&ended.events, port);
+        assert!(sequences.values().all(|events| is_complete(events)), "{sequences:#?}");
+        both += sequences.values().filter(|events| was_found_and_closed(events)).count();
         churn.tell("go on");
     }
     churn.leave();

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::Path,
     process::Command,
@@ -68,6 +68,16 @@ impl ToFile {
     }
 }
 
+/// The number of connections that a test is to make.
+fn connections(default: usize) -> usize {
+    std::env::var("TCPTRACE_TEST_CONNECTIONS").map_or(default, |n| n.parse().expect("a number"))
+}
+
+/// None if the connection was established, accepted and reset before connect() returned.
+fn connect(address: impl ToSocketAddrs) -> Option<TcpStream> {
+    TcpStream::connect(address).map_err(|error| assert_eq!(error.kind(), ErrorKind::ConnectionReset)).ok()
+}
+
 /// Makes connections from some threads to a listener, with as many threads that accept.
 fn connect_and_close(count: usize, threads: usize) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
@@ -82,10 +92,8 @@ fn connect_and_close(count: usize, threads: usize) -> u16 {
             });
             scope.spawn(|| {
                 for _ in 0..count / threads {
-                    match TcpStream::connect(address) {
-                        Ok(mut stream) => wait_for_end(&mut stream),
-                        // Established, accepted and reset before connect() returned.
-                        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+                    if let Some(mut stream) = connect(address) {
+                        wait_for_end(&mut stream);
                     }
                 }
             });
@@ -106,7 +114,7 @@ fn lost_events(stderr: &str) -> u64 {
 }
 
 fn every_connection_of_a_busy_host_is_printed_or_counted() {
-    let count = std::env::var("TCPTRACE_TEST_CONNECTIONS").map_or(20_000, |n| n.parse().expect("a number"));
+    let count = connections(20_000);
     let trace = ToFile::start(&[]);
     let port = connect_and_close(count, 1);
     let (counts, stderr) = trace.stop(port);
@@ -237,14 +245,12 @@ fn storm_of_all_shapes(count: usize) -> Vec<u16> {
             (shape.server)(listener.accept().expect("accept").0);
         }
     };
-    let connect = |port: u16, shape: &Shape| {
+    let connect_all = |port: u16, shape: &Shape| {
         for number in 0..count {
             // Ports of connections in TIME_WAIT can be used again for another address.
             let address = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + number as u32 % 200);
-            match TcpStream::connect((address, port)) {
-                Ok(end) => (shape.client)(end),
-                // Established, accepted and reset before connect() returned.
-                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+            if let Some(end) = connect((address, port)) {
+                (shape.client)(end);
             }
         }
     };
@@ -258,7 +264,7 @@ fn storm_of_all_shapes(count: usize) -> Vec<u16> {
     thread::scope(|scope| {
         for ((listener, shape, idle), &port) in servers.iter().zip(&ports) {
             scope.spawn(move || serve(listener, shape, *idle));
-            scope.spawn(move || connect(port, shape));
+            scope.spawn(move || connect_all(port, shape));
         }
     });
     ports
@@ -277,8 +283,7 @@ fn wrong_sequence(events: &[(String, String)]) -> Option<String> {
 }
 
 fn connections_of_all_shapes_are_reported_once() {
-    let count =
-        std::env::var("TCPTRACE_TEST_CONNECTIONS").map_or(5_000, |n| n.parse().expect("a number")) / 2;
+    let count = connections(5_000) / 2;
     let trace = ToFile::start(&["--ring-size", "64M"]);
     let ports = storm_of_all_shapes(count);
     let mut connections: HashMap<u64, Vec<(String, String)>> = HashMap::new();
