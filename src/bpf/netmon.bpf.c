@@ -280,14 +280,19 @@ static __always_inline bool take_mark(struct sock *sk, int oldstate, int newstat
 	return true;
 }
 
+static __always_inline void handle_first(struct sock *sk, int oldstate, int newstate, bool owned)
+{
+	handle_state(sk, oldstate, newstate, owned, false);
+	leave_mark(sk, oldstate, newstate, owned);
+}
+
 /*
  * Not inlined, nor is state_second(): most runs of these two programs end before it, and without
  * calls in them they save no registers.
  */
 static __noinline void state_bh(struct sock *sk, int oldstate, int newstate)
 {
-	handle_state(sk, oldstate, newstate, false, false);
-	leave_mark(sk, oldstate, newstate, false);
+	handle_first(sk, oldstate, newstate, false);
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -313,20 +318,14 @@ int BPF_PROG(on_state_first, struct sock *sk, int oldstate, int newstate)
 {
 	bool owned = sk->sk_lock.owned;
 
-	if (!is_handled(newstate))
-		return 0;
-	bpf_preempt_disable();
-	handle_state(sk, oldstate, newstate, owned, false);
-	leave_mark(sk, oldstate, newstate, owned);
-	preempt_after_program();
+	if (is_handled(newstate))
+		STAYING(handle_first(sk, oldstate, newstate, owned));
 	return 0;
 }
 
 static __noinline void state_second(struct sock *sk, int oldstate, int newstate, bool owned)
 {
-	bpf_preempt_disable();
-	handle_state(sk, oldstate, newstate, owned, true);
-	preempt_after_program();
+	STAYING(handle_state(sk, oldstate, newstate, owned, true));
 }
 
 SEC("tp_btf/inet_sock_set_state")
