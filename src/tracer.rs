@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     collections::HashSet,
     ffi::OsStr,
+    fs::File,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
@@ -12,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use libbpf_rs::{
-    Iter, MapCore, MapFlags, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
+    MapCore, MapFlags, OpenObject, PrintLevel, RingBuffer, RingBufferBuilder,
     skel::{OpenSkel, SkelBuilder},
 };
 
@@ -81,7 +82,7 @@ pub struct Tracer<'obj> {
     set: ProbeSet,
     notes: Vec<String>,
     iterators: Option<Iterators>,
-    orphans: Vec<Iter>,
+    orphans: Option<File>,
     /// Connections whose accept and close were both missed.
     skipped_accepts: u64,
     events_of_accepted: u64,
@@ -189,7 +190,7 @@ impl<'obj> Tracer<'obj> {
         };
         set_bss_flag(&mut skel, |bss| &mut bss.existing_running, iterators.is_some().into());
         set_bss_flag(&mut skel, |bss| &mut bss.started, 1);
-        let orphans = orphans(&skel);
+        let orphans = orphans(&skel, &loaded);
         // the close, without which none is counted, and the accept
         let events_of_accepted = 1 + u64::from(config.events.iter().any(|name| name == EventName::Accept));
         Ok(Tracer {
@@ -248,7 +249,7 @@ impl Tracer<'_> {
         let maps = &self.skel.maps;
         for entry in maps.slots.lookup_batch(AT_ONCE, MapFlags::ANY, MapFlags::ANY)? {
             let slot: layout::slot = layout::read(&entry.1).context(unknown)?;
-            if slot.cookie != 0 && slot.cookie != u64::MAX && !visit(slot.conn) {
+            if slot.cookie != 0 && !visit(slot.conn) {
                 return Ok(());
             }
         }
@@ -264,20 +265,17 @@ impl Tracer<'_> {
 
     /// Makes the kernel side count entries as lost whose sockets no longer exist.
     fn count_orphans(&mut self) {
-        for mut all in self.orphans.drain(..) {
+        if let Some(mut all) = self.orphans.take() {
             let _ = std::io::copy(&mut all, &mut std::io::sink());
         }
     }
 }
 
-/// Iterators that count such entries when read; each can be read once. They are created while we may still do so;
-/// without them such entries are just not counted.
-fn orphans(skel: &NetmonSkel<'_>) -> Vec<Iter> {
-    let (progs, maps) = (&skel.progs, &skel.maps);
-    [(&progs.on_orphan, maps.conns.as_fd()), (&progs.on_orphan_slot, maps.slots.as_fd())]
-        .into_iter()
-        .filter_map(|(prog, map)| Iter::new(&prog.attach_iter(map).ok()?).ok())
-        .collect()
+/// An iterator that counts such entries when it is read, which is once. It is created while we may still do so; without
+/// it such entries are just not counted.
+fn orphans(skel: &NetmonSkel<'_>, loaded: &[Loaded]) -> Option<File> {
+    let link = programs::attach_one(&skel.progs.on_orphans, loaded).ok()??;
+    iterators::create(link.as_fd()).ok()
 }
 
 impl Source for Tracer<'_> {

@@ -75,7 +75,7 @@ const enum netmon_limit limit_layout = 0;
  * interrupted there on one CPU before a run is lost.
  *
  * Runs that are skipped anyway are counted where they show: an entry whose socket is gone
- * (conn_of(), on_orphan), a close without an entry (count_unopened()), an open connection whose
+ * (conn_of(), on_orphans), a close without an entry (count_unopened()), an open connection whose
  * opening was missed (catch_up()), and a transition from a state that we never saw entered
  * (handle_step()).
  */
@@ -565,8 +565,8 @@ int on_existing_file(struct bpf_iter__task_file *ctx)
 	return 0;
 }
 
-/* Count entries whose socket was closed without our seeing it. Run over both tables at exit. */
-static __always_inline void count_orphan(struct sock *sk, const struct conn *conn)
+/* Entries whose socket was closed without our seeing it. */
+static __always_inline void count_if_orphan(struct sock *sk, const struct conn *conn)
 {
 	__u64 cookie = cookie_now(sk);
 
@@ -575,24 +575,30 @@ static __always_inline void count_orphan(struct sock *sk, const struct conn *con
 		count_lost(NETMON_LOST_SKIPPED);
 }
 
-SEC("iter/bpf_map_elem")
-int on_orphan(struct bpf_iter__bpf_map_elem *ctx)
+static long count_hashed_orphan(struct bpf_map *map, __u64 *key, struct conn *conn, void *unused)
 {
-	__u64 *key = ctx->key;
-	struct conn *conn = ctx->value;
-
-	if (key && conn)
-		count_orphan(sock_at(*key), conn);
+	count_if_orphan(sock_at(*key), conn);
 	return 0;
 }
 
-SEC("iter/bpf_map_elem")
-int on_orphan_slot(struct bpf_iter__bpf_map_elem *ctx)
+static long count_slot_orphan(struct bpf_map *map, __u32 *index, struct slot *slot, void *unused)
 {
-	struct slot *slot = ctx->value;
+	if (slot->cookie && slot->cookie != TAKEN)
+		count_if_orphan(sock_at(slot->conn.sk), &slot->conn);
+	return 0;
+}
 
-	if (slot && slot->cookie && slot->cookie != TAKEN)
-		count_orphan(sock_at(slot->conn.sk), &slot->conn);
+/*
+ * Run once, at exit: for the first task of the iterator. The iterator over the elements of a map
+ * would do, but not every kernel allows it, because it may also change them.
+ */
+SEC("iter/task")
+int on_orphans(struct bpf_iter__task *ctx)
+{
+	if (ctx->meta->seq_num == 0) {
+		bpf_for_each_map_elem(&conns, count_hashed_orphan, NULL, 0);
+		bpf_for_each_map_elem(&slots, count_slot_orphan, NULL, 0);
+	}
 	return 0;
 }
 

@@ -467,10 +467,12 @@ struct tcp_timewait_sock {
 	struct inet_timewait_sock tw_sk;
 };
 
+struct bpf_map;
 struct seq_file;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
+	u64 seq_num;
 };
 
 struct bpf_iter__tcp {
@@ -484,10 +486,8 @@ struct bpf_iter__task_file {
 	struct file *file;
 };
 
-struct bpf_iter__bpf_map_elem {
+struct bpf_iter__task {
 	struct bpf_iter_meta *meta;
-	void *key;
-	void *value;
 };
 
 struct io_cqe {

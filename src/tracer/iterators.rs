@@ -161,7 +161,8 @@ fn create_in(netns: &Netns, link: BorrowedFd<'_>) -> io::Result<File> {
     })
 }
 
-fn create(link: BorrowedFd<'_>) -> io::Result<File> {
+/// Creates an iterator over the objects of this link.
+pub fn create(link: BorrowedFd<'_>) -> io::Result<File> {
     // SAFETY: `link` is open; the call takes nothing else.
     owned(unsafe { libbpf_sys::bpf_iter_create(link.as_raw_fd()) }).map(File::from)
 }

@@ -133,7 +133,7 @@ macro_rules! program {
 
 /// All programs: loading, attaching and detaching follow this table. Of two programs on one tracepoint, the kernel runs
 /// the one first that was attached first.
-static PROGRAMS: [Entry; 28] = [
+static PROGRAMS: [Entry; 27] = [
     program!(on_dns, Names, |needs| needs.tracing && needs.dns),
     program!(on_exec, Follow, |needs| needs.tracing),
     program!(on_fork, Follow, |needs| needs.tracing),
@@ -158,8 +158,7 @@ static PROGRAMS: [Entry; 28] = [
     program!(on_destroy, Follow, Needs::tracepoint),
     program!(on_attempt_v4, Attempts, |needs| needs.tracepoint() && needs.net_admin),
     program!(on_attempt_v6, Attempts, |needs| needs.tracepoint() && needs.net_admin),
-    program!(on_orphan, Iterator, |needs| needs.tracing),
-    program!(on_orphan_slot, Iterator, |needs| needs.tracing),
+    program!(on_orphans, Iterator, |needs| needs.tracing),
     program!(on_existing_tcp, Iterator, |needs| needs.existing),
     program!(on_existing_file, Iterator, |needs| needs.existing),
 ];
