@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io::{BufRead, BufReader, ErrorKind, Read, Write},
+    mem::offset_of,
     net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::Path,
@@ -12,7 +13,9 @@ use std::{
     thread,
 };
 
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use nix::sys::signal::Signal;
+use tcptrace::tracer::layout;
 
 use crate::common::{
     Launch,
@@ -302,10 +305,45 @@ fn connections_of_all_shapes_are_reported_once() {
     assert!(wrong.len() as u64 <= lost, "{wrong:?} {stderr}");
 }
 
+/// The map with this name of a running tcptrace.
+fn map_of(pid: u32, name: &str) -> MapHandle {
+    let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("its descriptors").flatten();
+    let infos = infos.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    let mut maps = infos.filter_map(|info| {
+        let id = info.lines().find_map(|line| line.strip_prefix("map_id:"))?.trim().parse().ok()?;
+        MapHandle::from_map_id(id).ok()
+    });
+    maps.find(|map| map.name() == name).expect("it has this map")
+}
+
+/// An entry of each kind remains when the kernel skips the program that would have seen the end of its connection. That
+/// cannot be caused at will, so these two are made up: their socket is at address 0.
+fn entries_without_a_socket_are_counted() {
+    let (cookie, entry) = (offset_of!(layout::slot, cookie), offset_of!(layout::slot, conn));
+    let cookie_of_entry = offset_of!(layout::conn, cookie);
+    let trace = ToFile::start(&[]);
+    let slots = map_of(trace.running.pid(), "slots");
+    let is_free = |index: &u32| {
+        let slot = slots.lookup(&index.to_ne_bytes(), MapFlags::ANY).expect("read a slot").expect("an array");
+        slot.iter().all(|&byte| byte == 0)
+    };
+    let index = (1..slots.max_entries()).rev().find(is_free).expect("a free slot");
+    let mut slot = vec![0; slots.value_size() as usize];
+    for at in [cookie, entry + cookie_of_entry] {
+        slot[at..at + 8].copy_from_slice(&u64::from(index).to_ne_bytes());
+    }
+    slots.update(&index.to_ne_bytes(), &slot, MapFlags::ANY).expect("write a slot");
+    let conns = map_of(trace.running.pid(), "conns");
+    conns.update(&0u64.to_ne_bytes(), &slot[entry..], MapFlags::ANY).expect("write an entry");
+    let (counts, stderr) = trace.stop(0);
+    assert_eq!((counts.len(), lost_events(&stderr)), (0, 2), "{stderr}");
+}
+
 crate::tests![
     every_connection_of_a_busy_host_is_printed_or_counted,
     losses_while_stopped_during_a_storm_are_counted,
     it_ends_when_the_reader_leaves_during_a_storm,
     a_closed_stdout_is_dev_null,
     connections_of_all_shapes_are_reported_once,
+    entries_without_a_socket_are_counted,
 ];
