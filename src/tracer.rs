@@ -121,7 +121,7 @@ impl<'obj> Tracer<'obj> {
         set: ProbeSet,
         storage: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Self> {
-        let types = KernelTypes::begin()?;
+        let types = KernelTypes::new()?;
         let mut builder = NetmonSkelBuilder::default();
         builder.obj_builder.btf_custom_path(types.path())?;
         let mut open = builder.open(storage).context("open the BPF object")?;
@@ -142,7 +142,7 @@ impl<'obj> Tracer<'obj> {
         rodata.config.tracepoints = u32::from(tracepoints);
         rodata.config.call_twice = u32::from(open.progs.on_sys_exit_second.autoload());
         open.maps.ring.set_max_entries(config.ring_size).context("set the size of the ring")?;
-        let large = [LargeMap::begin(&mut open.maps.ring)?, LargeMap::begin(&mut open.maps.conns)?];
+        let large = [LargeMap::take(&mut open.maps.ring)?, LargeMap::take(&mut open.maps.conns)?];
         let values = filter_maps::configure(config.filter, &mut open.maps)?;
         open.maps.attempts.set_autocreate(tracepoints)?;
         open.maps.connecting.set_autocreate(tracepoints && config.events.has_requests())?;
@@ -157,7 +157,7 @@ impl<'obj> Tracer<'obj> {
 
         // Only libbpf logs what the verifier says.
         let heavy = if config.verbose { |_: &OsStr| false } else { programs::is_heavy };
-        let (mut skel, loaded) = parallel::load(open, types, large, heavy).map_err(|error| {
+        let (mut skel, loaded) = parallel::load(open, types, &large, heavy).map_err(|error| {
             match log::peek_log(Rejection::find) {
                 Some(rejection) => rejection.into(),
                 None => error.context("load the BPF programs"),

@@ -56,7 +56,7 @@ const enum netmon_limit limit_layout = 0;
  *   on_accept         in the accepting task, socket locked       softirqs, tasks
  *   on_connect_v4/v6  in the connecting task, socket locked      softirqs, tasks
  *   on_request        in the connecting task                     softirqs, tasks
- *   on_sys_exit ...   in the calling task                        tasks (6.13)
+ *   on_sys_exit ...   in the calling task                        tasks (7.0)
  *   on_destroy        in a task or with BH disabled              softirqs, tasks (7.0)
  *   on_exec, on_fork  in the task itself                         softirqs, tasks (7.0)
  *   on_uring          in any context                             softirqs, tasks (7.0)
@@ -69,7 +69,7 @@ const enum netmon_limit limit_layout = 0;
  *
  * That is exact until 7.0, where a task may be preempted inside a program and the kernel skips it
  * for the next task. There on_state_first handles all transitions, and on_state_second those that
- * have no mark. In the same way on_sys_exit_second stands in for on_sys_exit since 6.13.
+ * have no mark. In the same way on_sys_exit_second stands in for on_sys_exit.
  * Since 6.16, programs that tasks can interrupt switch preemption off while they work (STAYING()).
  * That leaves their first and last instructions: where there are two programs, two tasks must be
  * interrupted there on one CPU before a run is lost.

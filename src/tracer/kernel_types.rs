@@ -6,14 +6,15 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
-    io::{self, Write},
+    fs::File,
+    io::{self, Read, Write},
+    ops::Deref,
     os::fd::AsRawFd,
     path::PathBuf,
-    thread::{self, JoinHandle},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
+use memmap2::{Mmap, MmapOptions};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 /// Kinds of types.
@@ -36,11 +37,8 @@ const DECL_TAG: u32 = 17;
 const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
 
-/// The file, and the reader of the kernel's types, which take a few milliseconds.
-pub struct KernelTypes {
-    file: File,
-    reader: JoinHandle<io::Result<Vec<u8>>>,
-}
+/// The file, in memory.
+pub struct KernelTypes(File);
 
 /// The names to be found in the kernel's types.
 pub struct Names {
@@ -51,35 +49,63 @@ pub struct Names {
 }
 
 impl KernelTypes {
-    /// Starts to read the kernel's types.
+    /// Creates the file, still empty.
     ///
     /// # Errors
-    /// When the file cannot be created.
-    pub fn begin() -> Result<KernelTypes> {
-        let file = memfd_create("btf", MemfdFlags::CLOEXEC).context("create a file in memory")?.into();
-        let reader = thread::spawn(|| fs::read("/sys/kernel/btf/vmlinux"));
-        Ok(KernelTypes { file, reader })
+    /// When it cannot be created.
+    pub fn new() -> Result<KernelTypes> {
+        let file = memfd_create("btf", MemfdFlags::CLOEXEC).context("create a file in memory")?;
+        Ok(KernelTypes(file.into()))
     }
 
     /// The path of the file, which exists until it is dropped.
     pub fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
     }
 
-    /// Writes the file. Returns it, and the ids of the targets.
+    /// Writes the file, which takes a few milliseconds. Returns the ids of the targets.
     ///
     /// # Errors
     /// When the kernel's types cannot be read, or do not have a target.
-    pub fn finish(self, names: &Names) -> Result<(File, Vec<u32>)> {
-        let KernelTypes { mut file, reader } = self;
-        let read = reader.join().map_err(|_| anyhow!("the thread that reads the kernel's types panicked"))?;
-        let read = read.context("read the kernel's types")?;
-        let types = Types::parse(&read).context("the kernel's types have an unknown format")?;
-        file.write_all(&types.with_names(&names.ours)).context("write the kernel's types")?;
+    pub fn write(&self, names: &Names) -> Result<Vec<u32>> {
+        let raw = Raw::of_kernel().context("read the kernel's types")?;
+        let types = Types::parse(&raw).context("the kernel's types have an unknown format")?;
+        (&self.0).write_all(&types.with_names(&names.ours)).context("write the kernel's types")?;
         let id = |name: &Vec<u8>| {
             types.id_of(name).with_context(|| format!("the kernel has no {}", String::from_utf8_lossy(name)))
         };
-        Ok((file, names.targets.iter().map(id).collect::<Result<_>>()?))
+        names.targets.iter().map(id).collect()
+    }
+}
+
+/// The kernel's types as they are.
+enum Raw {
+    Mapped(Mmap),
+    Read(Vec<u8>),
+}
+
+impl Raw {
+    /// Maps them, which Linux 6.16 or newer allows, or reads them, a page at a time.
+    fn of_kernel() -> io::Result<Raw> {
+        let mut file = File::open("/sys/kernel/btf/vmlinux")?;
+        // SAFETY: this file never changes.
+        if let Ok(mapped) = unsafe { MmapOptions::new().map_copy_read_only(&file) } {
+            return Ok(Raw::Mapped(mapped));
+        }
+        let mut read = Vec::new();
+        file.read_to_end(&mut read)?;
+        Ok(Raw::Read(read))
+    }
+}
+
+impl Deref for Raw {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Raw::Mapped(mapped) => mapped,
+            Raw::Read(read) => read,
+        }
     }
 }
 
@@ -355,7 +381,7 @@ mod tests {
     /// If the kernel of this host has them. What remains can be parsed again, and keeps its ids.
     #[test]
     fn the_types_of_this_kernel() {
-        let Ok(all) = fs::read("/sys/kernel/btf/vmlinux") else { return };
+        let Ok(all) = Raw::of_kernel() else { return };
         let all = Types::parse(&all).unwrap();
         let ours = HashSet::from([b"sock".to_vec(), b"task_struct".to_vec()]);
         let kept = all.with_names(&ours);

@@ -1,52 +1,64 @@
-//! Creates the large maps on a second thread, while libbpf prepares the programs: the kernel clears their memory, which
-//! takes it as long as the preparation.
+//! The large maps, which the kernel takes as long to clear as libbpf takes to prepare the programs: to be created on
+//! another thread meanwhile.
 
 use std::{
     ffi::OsString,
     io,
     os::fd::{AsFd, AsRawFd},
-    thread::{self, JoinHandle},
 };
 
-use anyhow::{Context, Result, anyhow};
-use libbpf_rs::{AsRawLibbpf, MapHandle, OpenMapMut, OpenObject, libbpf_sys};
+use anyhow::{Context, Result};
+use libbpf_rs::{AsRawLibbpf, MapHandle, MapType, OpenMapMut, OpenObject, libbpf_sys};
 
-/// A map that is being created. Until then, libbpf has a small one in its place.
+/// A map that is still to be created.
 pub struct LargeMap {
     name: OsString,
-    created: JoinHandle<libbpf_rs::Result<MapHandle>>,
+    kind: MapType,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
 }
 
 impl LargeMap {
-    /// Starts to create this map.
+    /// Takes over a map from libbpf, which will create a small one in its place.
     ///
     /// # Errors
     /// When libbpf has created it already.
-    pub fn begin(map: &mut OpenMapMut<'_>) -> Result<LargeMap> {
-        let name = map.name().to_owned();
-        let (kind, key, value, entries) =
-            (map.map_type(), map.key_size(), map.value_size(), map.max_entries());
-        let (flags, called) = (map.map_flags(), name.clone());
+    pub fn take(map: &mut OpenMapMut<'_>) -> Result<LargeMap> {
+        let large = LargeMap {
+            name: map.name().to_owned(),
+            kind: map.map_type(),
+            key_size: map.key_size(),
+            value_size: map.value_size(),
+            max_entries: map.max_entries(),
+            flags: map.map_flags(),
+        };
         map.set_max_entries(1)?; // for a ring, libbpf makes a page of this
-        let created = thread::spawn(move || {
-            let options = libbpf_sys::bpf_map_create_opts {
-                sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
-                map_flags: flags,
-                ..Default::default()
-            };
-            MapHandle::create(kind, Some(called), key, value, entries, &options)
-        });
-        Ok(LargeMap { name, created })
+        Ok(large)
+    }
+
+    /// Creates the map.
+    ///
+    /// # Errors
+    /// When the kernel refuses it, for example for lack of memory.
+    pub fn create(&self) -> Result<MapHandle> {
+        let options = libbpf_sys::bpf_map_create_opts {
+            sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+            map_flags: self.flags,
+            ..Default::default()
+        };
+        let (key, value) = (self.key_size, self.value_size);
+        MapHandle::create(self.kind, Some(&self.name), key, value, self.max_entries, &options)
+            .with_context(|| format!("create map {}", self.name.display()))
     }
 
     /// Puts the map in the place of the small one. `object` has been prepared, but no program is loaded: the programs
     /// refer to a map by its descriptor.
     ///
     /// # Errors
-    /// When the kernel refuses the map, for example for lack of memory.
-    pub fn replace(self, object: &OpenObject) -> Result<()> {
-        let created = self.created.join().map_err(|_| anyhow!("the thread that creates a map panicked"))?;
-        let large = created.with_context(|| format!("create map {}", self.name.display()))?;
+    /// When the object does not have the map, or its descriptor cannot be replaced.
+    pub fn replace(&self, large: &MapHandle, object: &OpenObject) -> Result<()> {
         let small = object.maps().find(|map| map.name() == self.name).context("no such map")?;
         let small = small.as_libbpf_object().as_ptr();
         // SAFETY: the map belongs to the object. libbpf, to which its descriptor belongs, knows nothing else of the map

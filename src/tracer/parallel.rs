@@ -1,5 +1,5 @@
-//! Loads most programs on two threads. Starting consists mostly of waiting for the verifier, and the kernel
-//! verifies several programs at a time, but libbpf loads one after the other.
+//! Loads on two threads. Starting consists mostly of waiting for the verifier, and the kernel verifies several programs
+//! at a time, but libbpf loads one after the other. What comes before that is also divided, by time.
 
 use std::{
     collections::HashSet,
@@ -11,7 +11,7 @@ use std::{
     },
     ptr, slice,
     sync::Mutex,
-    thread,
+    thread::{self, ScopedJoinHandle},
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -56,22 +56,36 @@ pub struct Loaded {
 pub fn load<'obj>(
     mut open: OpenNetmonSkel<'obj>,
     types: KernelTypes,
-    large: [LargeMap; 2],
+    large: &[LargeMap],
     heavy: fn(&OsStr) -> bool,
 ) -> Result<(NetmonSkel<'obj>, Vec<Loaded>)> {
     let is_ours = |prog: &OpenProgramMut<'_>| prog.autoload() && heavy(prog.name());
     let targets = open.open_object_mut().progs_mut().filter(is_ours).map(|prog| target_of(&prog)).collect();
     let object = open.open_object_mut().as_libbpf_object().as_ptr();
     // SAFETY: the object is open, and has types.
-    let ours = unsafe { names_of(libbpf_sys::bpf_object__btf(object)) };
-    let (_file, ids) = types.finish(&Names { ours, targets })?;
-    // SAFETY: the object is open, and nothing else uses it meanwhile.
-    let (outcome, btf) =
-        unsafe { (libbpf_sys::bpf_object__prepare(object), libbpf_sys::bpf_object__btf_fd(object)) };
-    if outcome < 0 {
-        return Err(io::Error::from_raw_os_error(-outcome)).context("prepare the BPF programs");
+    let names = Names { ours: unsafe { names_of(libbpf_sys::bpf_object__btf(object)) }, targets };
+    let (ids, read) = thread::scope(|scope| {
+        let second = scope.spawn(|| types.write(&names));
+        // Here libbpf reads the kernel's types, too, for what the programs attach to.
+        let read = open.progs.on_orphans.set_attach_target(0, Some("task".to_owned()));
+        (joined(second), read)
+    });
+    let ids = ids.and_then(|ids| read.map(|()| ids).map_err(Into::into))?;
+    let maps = thread::scope(|scope| {
+        let second = scope.spawn(|| large.iter().map(LargeMap::create).collect::<Result<Vec<_>>>());
+        // SAFETY: the object is open, and nothing else uses it meanwhile.
+        let outcome = unsafe { libbpf_sys::bpf_object__prepare(object) };
+        let maps = joined(second);
+        if outcome < 0 {
+            return Err(io::Error::from_raw_os_error(-outcome)).context("prepare the BPF programs");
+        }
+        maps
+    })?;
+    for (map, created) in large.iter().zip(&maps) {
+        map.replace(created, open.open_object())?;
     }
-    large.into_iter().try_for_each(|map| map.replace(open.open_object()))?;
+    // SAFETY: the object has been prepared.
+    let btf = unsafe { libbpf_sys::bpf_object__btf_fd(object) };
     let mut prepared = Vec::new();
     for (mut prog, id) in open.open_object_mut().progs_mut().filter(is_ours).zip(ids) {
         prepared.push(Prepared::new(&prog, id, btf));
@@ -83,13 +97,18 @@ pub fn load<'obj>(
         let second = scope.spawn(|| work(&queue));
         let skel = open.load();
         let first = if skel.is_ok() { work(&queue) } else { Ok(Vec::new()) };
-        let second = second.join().unwrap_or_else(|_| Err(anyhow!("the second thread panicked")));
+        let second = joined(second);
         // the error of libbpf first, which may say that trampolines are refused
         let skel = skel?;
         let mut loaded = first?;
         loaded.extend(second?);
         Ok((skel, loaded))
     })
+}
+
+/// What the second thread returned.
+fn joined<T>(second: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    second.join().unwrap_or_else(|_| Err(anyhow!("the second thread panicked")))
 }
 
 /// Loads programs until the queue is empty.

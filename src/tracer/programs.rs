@@ -105,10 +105,8 @@ struct Needs {
     drops: bool,
     dns: bool,
     net_admin: bool,
-    /// Whether a task may be preempted inside a program on a system call.
-    calls_preempted: bool,
-    /// The same for state transitions.
-    states_preempted: bool,
+    /// Whether a task may be preempted inside a program of a tracepoint.
+    preempted: bool,
 }
 
 /// A program of src/bpf/netmon.bpf.c.
@@ -137,10 +135,10 @@ static PROGRAMS: [Entry; 27] = [
     program!(on_dns, Names, |needs| needs.tracing && needs.dns),
     program!(on_exec, Follow, |needs| needs.tracing),
     program!(on_fork, Follow, |needs| needs.tracing),
-    program!(on_state_bh, Follow, |needs| needs.tracing && !needs.states_preempted),
-    program!(on_state, Follow, |needs| needs.tracing && !needs.states_preempted),
-    program!(on_state_first, Follow, |needs| needs.tracing && needs.states_preempted),
-    program!(on_state_second, Follow, |needs| needs.tracing && needs.states_preempted),
+    program!(on_state_bh, Follow, |needs| needs.tracing && !needs.preempted),
+    program!(on_state, Follow, |needs| needs.tracing && !needs.preempted),
+    program!(on_state_first, Follow, |needs| needs.tracing && needs.preempted),
+    program!(on_state_second, Follow, |needs| needs.tracing && needs.preempted),
     program!(on_retransmit, Follow, |needs| needs.tracing && needs.retransmits),
     program!(on_retransmit_synack, Follow, |needs| needs.tracing && needs.retransmits),
     program!(on_drop, Follow, |needs| needs.drops),
@@ -154,7 +152,7 @@ static PROGRAMS: [Entry; 27] = [
     program!(on_uring, Calls, Needs::tracepoint),
     program!(on_connect_enter, Calls, |needs| needs.tracepoint() && needs.requests),
     program!(on_sys_exit, Calls, Needs::tracepoint),
-    program!(on_sys_exit_second, Calls, |needs| needs.tracepoint() && needs.calls_preempted),
+    program!(on_sys_exit_second, Calls, |needs| needs.tracepoint() && needs.preempted),
     program!(on_destroy, Follow, Needs::tracepoint),
     program!(on_attempt_v4, Attempts, |needs| needs.tracepoint() && needs.net_admin),
     program!(on_attempt_v6, Attempts, |needs| needs.tracepoint() && needs.net_admin),
@@ -199,7 +197,6 @@ pub fn choose(
     notes: &mut Vec<String>,
 ) {
     let tracing = config.at_start != AtStart::PrintOnly;
-    let kernel = host::kernel_version();
     let needs = Needs {
         set,
         tracing,
@@ -209,8 +206,7 @@ pub fn choose(
         drops: tracing && config.events.has_drops() && can_see_drops(notes),
         dns: tracing && config.dns && can_watch_dns(notes),
         net_admin: config.net_admin(),
-        calls_preempted: kernel >= (6, 13),
-        states_preempted: kernel >= (7, 0),
+        preempted: host::kernel_version() >= (7, 0),
     };
     for program in &PROGRAMS {
         (program.open)(progs).set_autoload((program.wanted)(&needs));
