@@ -5,7 +5,6 @@
 //! The format: Documentation/bpf/btf.rst in the kernel's source.
 
 use std::{
-    collections::HashSet,
     fs::File,
     io::{self, Read, Write},
     ops::Deref,
@@ -14,6 +13,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use foldhash::HashSet;
+use memchr::memchr;
 use memmap2::{Mmap, MmapOptions};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -71,10 +72,11 @@ impl KernelTypes {
         let raw = Raw::of_kernel().context("read the kernel's types")?;
         let types = Types::parse(&raw).context("the kernel's types have an unknown format")?;
         (&self.0).write_all(&types.with_names(&names.ours)).context("write the kernel's types")?;
-        let id = |name: &Vec<u8>| {
-            types.id_of(name).with_context(|| format!("the kernel has no {}", String::from_utf8_lossy(name)))
-        };
-        names.targets.iter().map(id).collect()
+        let found = types.ids_of(&names.targets).into_iter().zip(&names.targets);
+        let checked = found.map(|(id, name)| {
+            id.with_context(|| format!("the kernel has no {}", String::from_utf8_lossy(name)))
+        });
+        checked.collect()
     }
 }
 
@@ -131,12 +133,12 @@ impl<'a> Type<'a> {
     /// The type at the start of this data.
     fn first(data: &'a [u8]) -> Option<Type<'a>> {
         let (name, info, size) = (word(data, 0)?, word(data, 4)?, word(data, 8)?);
-        let length = extra_length(info >> 24 & 0x1f, info as usize & 0xffff)?;
+        let length = extra_length(kind_of(info), info as usize & 0xffff)?;
         Some(Type { name, info, size, extra: data.get(12..)?.get(..length)? })
     }
 
     fn kind(&self) -> u32 {
-        self.info >> 24 & 0x1f
+        kind_of(self.info)
     }
 
     /// The length of one of its members, if they have names.
@@ -187,26 +189,40 @@ impl<'a> Types<'a> {
     /// Empty if it has none.
     fn name(&self, at: u32) -> &'a [u8] {
         let name = self.strings.get(at as usize..).unwrap_or_default();
-        name.split(|&byte| byte == 0).next().unwrap_or_default()
+        &name[..memchr(0, name).unwrap_or(name.len())]
     }
 
-    /// The type that describes a tracepoint or an iterator.
-    fn id_of(&self, name: &[u8]) -> Option<u32> {
-        let at = self.all().position(|it| {
-            matches!(it.kind(), TYPEDEF | FUNC)
-                && self.strings.get(it.name as usize..).is_some_and(|text| text.starts_with(name))
-                && self.name(it.name) == name
-        })?;
-        Some(at as u32 + 1)
+    /// The names and kinds of all types, in the order of their ids.
+    fn heads(&self) -> impl Iterator<Item = (u32, u32)> {
+        let head = |start| Some((word(self.types, start)?, kind_of(word(self.types, start + 4)?)));
+        self.starts.iter().map(move |&start| head(start as usize).unwrap_or_default())
+    }
+
+    /// The ids of the types that describe these tracepoints and iterators.
+    fn ids_of(&self, targets: &[Vec<u8>]) -> Vec<Option<u32>> {
+        let mut ids = vec![None; targets.len()];
+        for ((name, kind), id) in self.heads().zip(1..) {
+            if !matches!(kind, TYPEDEF | FUNC) {
+                continue;
+            }
+            // Not name(): nearly all names differ from all targets at the start.
+            let text = self.strings.get(name as usize..).unwrap_or_default();
+            let ends = |length| matches!(text.get(length), None | Some(0));
+            for (found, target) in ids.iter_mut().zip(targets) {
+                if text.starts_with(target) && ends(target.len()) {
+                    *found = Some(id);
+                }
+            }
+        }
+        ids
     }
 
     /// Which types have these names, or are in one that has.
     fn needed(&self, names: &HashSet<Vec<u8>>) -> Vec<bool> {
-        let ours = |it: Type<'_>| {
-            matches!(it.kind(), STRUCT | UNION | ENUM | ENUM64)
-                && names.contains(essential(self.name(it.name)))
+        let ours = |(name, kind)| {
+            matches!(kind, STRUCT | UNION | ENUM | ENUM64) && names.contains(essential(self.name(name)))
         };
-        let mut needed: Vec<bool> = self.all().map(ours).collect();
+        let mut needed: Vec<bool> = self.heads().map(ours).collect();
         let mut open: Vec<usize> = (0..needed.len()).filter(|&at| needed[at]).collect();
         while let Some(at) = open.pop() {
             let Some(outer) = Type::first(&self.types[self.starts[at] as usize..]) else { continue };
@@ -263,6 +279,10 @@ impl<'a> Types<'a> {
     }
 }
 
+fn kind_of(info: u32) -> u32 {
+    info >> 24 & 0x1f
+}
+
 /// The length of what follows the common part of a type.
 fn extra_length(kind: u32, members: usize) -> Option<usize> {
     Some(match kind {
@@ -281,6 +301,9 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// A name without its flavor: libbpf ignores what follows three underscores (bpf_core_essential_name_len()).
 pub fn essential(name: &[u8]) -> &[u8] {
+    if !name.windows(3).any(|part| part == b"___") {
+        return name;
+    }
     let flavored = |part: &[u8]| part[0] != b'_' && part[1..4] == *b"___" && part[4] != b'_';
     name.windows(5).rposition(flavored).map_or(name, |at| &name[..=at])
 }
@@ -344,7 +367,7 @@ mod tests {
     fn only_our_types_and_what_is_in_them_remain() {
         let all = example();
         let all = Types::parse(&all).unwrap();
-        let ours = HashSet::from([b"sock".to_vec()]);
+        let ours = HashSet::from_iter([b"sock".to_vec()]);
         let kept = all.with_names(&ours);
         let nothing = (String::new(), FWD, vec![]);
         let mut expected = listed(&all);
@@ -357,10 +380,8 @@ mod tests {
     fn targets_have_ids() {
         let all = example();
         let all = Types::parse(&all).unwrap();
-        assert_eq!(all.id_of(b"btf_trace_sock"), Some(7));
-        assert_eq!(all.id_of(b"btf_trace_sock_2"), Some(8));
-        assert_eq!(all.id_of(b"btf_trace"), None);
-        assert_eq!(all.id_of(b"sock"), None, "not a tracepoint");
+        let names = ["btf_trace", "btf_trace_sock", "btf_trace_sock_2", "sock", "btf_trace_sock"];
+        assert_eq!(all.ids_of(&names.map(Vec::from)), [None, Some(7), Some(8), None, Some(7)]);
     }
 
     #[test]
@@ -383,7 +404,7 @@ mod tests {
     fn the_types_of_this_kernel() {
         let Ok(all) = Raw::of_kernel() else { return };
         let all = Types::parse(&all).unwrap();
-        let ours = HashSet::from([b"sock".to_vec(), b"task_struct".to_vec()]);
+        let ours = HashSet::from_iter([b"sock".to_vec(), b"task_struct".to_vec()]);
         let kept = all.with_names(&ours);
         let kept = Types::parse(&kept).unwrap();
         assert!(kept.starts.len() < all.starts.len());
@@ -412,10 +433,10 @@ mod tests {
             let at = at % types.len();
             types[at] = byte;
             if let Some(types) = Types::parse(&types) {
-                let ours = HashSet::from([b"sock".to_vec()]);
+                let ours = HashSet::from_iter([b"sock".to_vec()]);
                 let kept = types.with_names(&ours);
                 prop_assert!(Types::parse(&kept).unwrap().starts.len() <= types.starts.len());
-                let _ = types.id_of(b"btf_trace_sock");
+                let _ = types.ids_of(&[b"btf_trace_sock".to_vec()]);
             }
         }
     }

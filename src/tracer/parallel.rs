@@ -2,7 +2,6 @@
 //! at a time, but libbpf loads one after the other. What comes before that is also divided, by time.
 
 use std::{
-    collections::HashSet,
     ffi::{CStr, CString, OsStr, OsString},
     io,
     os::{
@@ -15,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use foldhash::HashSet;
 use libbpf_rs::{
     AsRawLibbpf, OpenProgramMut,
     libbpf_sys::{self, bpf_attach_type, bpf_func_info, bpf_insn, bpf_line_info, bpf_prog_type},
