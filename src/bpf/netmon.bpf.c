@@ -40,6 +40,7 @@ const enum netmon_secureexec secureexec_layout = 0;
 const enum netmon_segment segment_layout = 0;
 const enum netmon_lost lost_layout = 0;
 const enum netmon_want want_layout = 0;
+const enum netmon_states states_layout = 0;
 const enum netmon_existing existing_layout = 0;
 const enum netmon_limit limit_layout = 0;
 
@@ -201,11 +202,7 @@ static __always_inline bool begins(struct sock *sk, int oldstate, int newstate, 
 /* Nothing happens at other transitions, of which there are several in a connection. */
 static __always_inline bool is_handled(int newstate)
 {
-	const __u32 states = 1 << TCP_ESTABLISHED | 1 << TCP_SYN_SENT | 1 << TCP_FIN_WAIT1 |
-			     1 << TCP_CLOSE | 1 << TCP_LAST_ACK | 1 << TCP_LISTEN;
-
-	return states >> newstate & 1 || config.want & NETMON_WANT_STATE ||
-	       (newstate == TCP_SYN_RECV && config.tracepoints);
+	return config.states >> newstate & 1;
 }
 
 /* `owned`: a task has locked the socket, as connect() and listen() do. */
@@ -249,7 +246,8 @@ static __always_inline void handle_state(struct sock *sk, int oldstate, int news
 #define MARKS 256
 struct mark {
 	__u64 sk;
-	__u64 states;
+	__u32 states;
+	__u32 reserved;
 };
 struct marks {
 	struct mark of[2]; /* [1]: the socket is locked by a task */
@@ -261,7 +259,7 @@ static __always_inline struct mark *mark_of(bool owned)
 	return &marks[bpf_get_smp_processor_id() & (MARKS - 1)].of[owned];
 }
 
-static __always_inline void leave_mark(struct sock *sk, int oldstate, int newstate, bool owned)
+static __always_inline void leave_mark(struct sock *sk, __u32 oldstate, __u32 newstate, bool owned)
 {
 	struct mark *mark = mark_of(owned);
 
@@ -270,7 +268,7 @@ static __always_inline void leave_mark(struct sock *sk, int oldstate, int newsta
 }
 
 /* A mark is used once: another socket at this address may go through the same transition. */
-static __always_inline bool take_mark(struct sock *sk, int oldstate, int newstate, bool owned)
+static __always_inline bool take_mark(struct sock *sk, __u32 oldstate, __u32 newstate, bool owned)
 {
 	struct mark *mark = mark_of(owned);
 
@@ -287,9 +285,10 @@ static __always_inline void handle_first(struct sock *sk, int oldstate, int news
 }
 
 /*
- * Not inlined, nor is state_second(): most runs of these two programs end before it, and without
- * calls in them they save no registers.
+ * The work of the following programs is not inlined: most of their runs have nothing to do, and
+ * without calls in them they save no registers.
  */
+
 static __noinline void state_bh(struct sock *sk, int oldstate, int newstate)
 {
 	handle_first(sk, oldstate, newstate, false);
@@ -313,28 +312,32 @@ int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 	return 0;
 }
 
+static __noinline void state_first(struct sock *sk, int oldstate, int newstate)
+{
+	STAYING(handle_first(sk, oldstate, newstate, sk->sk_lock.owned));
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state_first, struct sock *sk, int oldstate, int newstate)
 {
-	bool owned = sk->sk_lock.owned;
-
 	if (is_handled(newstate))
-		STAYING(handle_first(sk, oldstate, newstate, owned));
+		state_first(sk, oldstate, newstate);
 	return 0;
 }
 
-static __noinline void state_second(struct sock *sk, int oldstate, int newstate, bool owned)
+static __noinline void state_second(struct sock *sk, int oldstate, int newstate)
 {
-	STAYING(handle_state(sk, oldstate, newstate, owned, true));
+	bool owned = sk->sk_lock.owned;
+
+	if (!take_mark(sk, oldstate, newstate, owned))
+		STAYING(handle_state(sk, oldstate, newstate, owned, true));
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state_second, struct sock *sk, int oldstate, int newstate)
 {
-	bool owned = sk->sk_lock.owned;
-
-	if (is_handled(newstate) && !take_mark(sk, oldstate, newstate, owned))
-		state_second(sk, oldstate, newstate, owned);
+	if (is_handled(newstate))
+		state_second(sk, oldstate, newstate);
 	return 0;
 }
 

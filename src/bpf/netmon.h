@@ -10,6 +10,7 @@
 #define __NETMON_H__
 
 #include "vmlinux.h"
+#include "consts.h"
 
 /* First byte of every record in the ring. */
 enum netmon_kind {
@@ -191,6 +192,14 @@ enum netmon_want {
 	NETMON_WANT_DROP = 256,
 };
 
+/* States at whose entry something happens; one bit each. */
+enum netmon_states {
+	NETMON_STATES = 1 << TCP_ESTABLISHED | 1 << TCP_SYN_SENT | 1 << TCP_FIN_WAIT1 |
+			1 << TCP_CLOSE | 1 << TCP_LAST_ACK | 1 << TCP_LISTEN,
+	NETMON_STATES_TRACEPOINTS = NETMON_STATES | 1 << TCP_SYN_RECV,
+	NETMON_STATES_ALL = (1 << TCP_MAX_STATES) - 1, /* -e state */
+};
+
 /* Written once, before load. */
 struct netmon_config {
 	__u32 want;	   /* enum netmon_want */
@@ -199,7 +208,9 @@ struct netmon_config {
 	__u32 follow;	   /* 1: only descendants of tcptrace itself */
 	__u32 existing;	   /* enum netmon_existing */
 	__u32 call_twice;  /* 1: on_sys_exit_second is loaded */
-	__u64 start;	   /* when tracing started; existing sockets begin at this time */
+	__u32 states;	   /* enum netmon_states */
+	__u32 reserved;
+	__u64 start; /* when tracing started; existing sockets begin at this time */
 };
 
 /* What to do with sockets that exist at the start; one bit each. */
@@ -211,6 +222,6 @@ enum netmon_existing {
 _Static_assert(sizeof(struct netmon_event) == 160, "netmon_event has no padding");
 _Static_assert(sizeof(struct netmon_process) == 128, "netmon_process has no padding");
 _Static_assert(sizeof(struct netmon_dns) == 16, "netmon_dns has no padding");
-_Static_assert(sizeof(struct netmon_config) == 32, "netmon_config has no padding");
+_Static_assert(sizeof(struct netmon_config) == 40, "netmon_config has no padding");
 
 #endif

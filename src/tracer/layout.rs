@@ -4,7 +4,8 @@ use bytemuck::{AnyBitPattern, Zeroable};
 
 pub use super::skel::types::{
     conn, flow, image, netmon_dns, netmon_event, netmon_existing, netmon_flag, netmon_kind, netmon_limit,
-    netmon_lost, netmon_process, netmon_process_flag, netmon_secureexec, netmon_segment, netmon_want, slot,
+    netmon_lost, netmon_process, netmon_process_flag, netmon_secureexec, netmon_segment, netmon_states,
+    netmon_want, slot,
 };
 
 // SAFETY: integers and arrays of integers only; netmon.h asserts that there is no padding.

@@ -15,7 +15,7 @@ use libbpf_rs::{
 
 use super::{
     config::TracerConfig,
-    layout::netmon_want as want,
+    layout::{netmon_states, netmon_want as want},
     load_error::is_denied,
     parallel::Loaded,
     skel::{NetmonProgs, OpenNetmonProgs},
@@ -187,6 +187,16 @@ pub fn want_bits(events: EventSet) -> u32 {
         N::Drop => want::NETMON_WANT_DROP.0,
     };
     events.iter().fold(0, |bits, name| bits | bit(name))
+}
+
+/// The kernel side's bits for the TCP states at whose entry something happens.
+pub fn states_to_handle(events: EventSet, set: ProbeSet) -> u32 {
+    let states = match set {
+        _ if events.has_states() => netmon_states::NETMON_STATES_ALL,
+        ProbeSet::Trampoline => netmon_states::NETMON_STATES,
+        ProbeSet::Tracepoint => netmon_states::NETMON_STATES_TRACEPOINTS,
+    };
+    states.0
 }
 
 /// Selects the programs to load: those that the run needs, in this set, and that the kernel supports.
