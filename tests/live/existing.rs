@@ -264,12 +264,13 @@ fn open_connections_close_with_their_owner() {
     }
 }
 
-/// Connections open and close as fast as possible while tcptrace is started repeatedly.
+/// Connections open and close as fast as possible while tcptrace is started repeatedly, TCPTRACE_TEST_STARTS times.
 fn each_connection_exists_or_is_opened_once() {
+    let starts = std::env::var("TCPTRACE_TEST_STARTS").map_or(5, |n| n.parse().expect("a number"));
     let mut churn = Actor::start("connect and close, many times");
     let port: u16 = churn.hear().parse().expect("a port");
     let mut both = 0;
-    for _ in 0..5 {
+    for _ in 0..starts {
         let mut trace = Trace::start(&["--existing"]);
         trace.wait("enough events", |events| events.len() > 500);
         churn.tell("pause");
@@ -293,7 +294,7 @@ fn each_connection_exists_or_is_opened_once() {
         churn.tell("go on");
     }
     churn.leave();
-    assert!(both > 0, "no connection was found and closed in five starts");
+    assert!(both > 0, "no connection was found and closed in {starts} starts");
 }
 
 /// The events of each socket with this port that is not a listener, by cookie.
