@@ -1,5 +1,5 @@
 //! Loads on two threads. Starting consists mostly of waiting for the verifier, and the kernel verifies several programs
-//! at a time, but libbpf loads one after the other. What comes before that is also divided, by time.
+//! at a time, but libbpf loads one after the other. The steps before that use two threads as well.
 
 use std::{
     ffi::{CStr, CString, OsStr, OsString},
