@@ -237,12 +237,18 @@ fn soft_errors_are_not_the_close_reason() {
             net::wait_for_end(&mut pair.server);
         }
     });
-    let reasons = |direction: &str| -> Vec<Value> {
-        let closes = all(&events, CLOSE).into_iter().map(net);
-        closes.filter(|close| close["direction"] == direction).map(|close| close["reason"].clone()).collect()
-    };
-    assert_eq!(reasons("egress"), ["local_close", "local_reset"]);
-    assert_eq!(reasons("ingress"), ["remote_close", "remote_reset"]);
+    // The close of one connection may come after that of the next: packets wait on a busy processor.
+    let closes = all(&events, CLOSE).into_iter().map(net);
+    let mut ends: Vec<_> =
+        closes.map(|close| [&close["direction"], &close["reason"]].map(Value::to_string).join(" ")).collect();
+    ends.sort();
+    let expected = [
+        r#""egress" "local_close""#,
+        r#""egress" "local_reset""#,
+        r#""ingress" "remote_close""#,
+        r#""ingress" "remote_reset""#,
+    ];
+    assert_eq!(ends, expected);
 }
 
 /// A connection that is moved to another socket with TCP_REPAIR.
@@ -259,16 +265,15 @@ fn a_moved_connection_is_not_reset() {
         net::wait_for_end(&mut pair.server);
     });
     let closes = all(&events, CLOSE).into_iter().map(net);
-    let ends: Vec<_> =
-        closes.map(|close| (&close["direction"], &close["reason"], &close["bytes_sent"])).collect();
-    assert_eq!(
-        ends,
-        [
-            (&"egress".into(), &"local_close".into(), &5.into()),
-            (&"egress".into(), &"local_close".into(), &3.into()),
-            (&"ingress".into(), &"remote_close".into(), &0.into()),
-        ]
-    );
+    let mut ends: Vec<_> = closes
+        .map(|close| {
+            [&close["direction"], &close["reason"], &close["bytes_sent"]].map(Value::to_string).join(" ")
+        })
+        .collect();
+    ends.sort();
+    let expected =
+        [r#""egress" "local_close" 3"#, r#""egress" "local_close" 5"#, r#""ingress" "remote_close" 0"#];
+    assert_eq!(ends, expected);
 }
 
 fn the_process_that_destroys_a_connection_is_its_closer() -> Completion {
