@@ -135,9 +135,9 @@ fn short_lived_network_namespaces() {
     assert_eq!(trace.stop().lost(), [""; 0]);
 }
 
-/// There are so few process ids that each is reused many times.
+/// There are so few process ids that each is reused several times.
 fn process_ids_that_are_reused() {
-    const COUNT: usize = 2000;
+    const COUNT: usize = 1000;
     let before = fs::read_to_string("/proc/sys/kernel/pid_max").expect("pid_max");
     fs::write("/proc/sys/kernel/pid_max", "600").expect("pid_max");
     let port = open_door();
