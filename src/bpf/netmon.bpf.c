@@ -285,10 +285,9 @@ static __always_inline void handle_first(struct sock *sk, int oldstate, int news
 }
 
 /*
- * The work of the following programs is not inlined: most of their runs have nothing to do, and
- * without calls in them they save no registers.
+ * Not inlined, nor is state_second(): most runs of these two programs end before it, and without
+ * calls in them they save no registers.
  */
-
 static __noinline void state_bh(struct sock *sk, int oldstate, int newstate)
 {
 	handle_first(sk, oldstate, newstate, false);
@@ -312,32 +311,28 @@ int BPF_PROG(on_state, struct sock *sk, int oldstate, int newstate)
 	return 0;
 }
 
-static __noinline void state_first(struct sock *sk, int oldstate, int newstate)
-{
-	STAYING(handle_first(sk, oldstate, newstate, sk->sk_lock.owned));
-}
-
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state_first, struct sock *sk, int oldstate, int newstate)
 {
+	bool owned = sk->sk_lock.owned;
+
 	if (is_handled(newstate))
-		state_first(sk, oldstate, newstate);
+		STAYING(handle_first(sk, oldstate, newstate, owned));
 	return 0;
 }
 
-static __noinline void state_second(struct sock *sk, int oldstate, int newstate)
+static __noinline void state_second(struct sock *sk, int oldstate, int newstate, bool owned)
 {
-	bool owned = sk->sk_lock.owned;
-
-	if (!take_mark(sk, oldstate, newstate, owned))
-		STAYING(handle_state(sk, oldstate, newstate, owned, true));
+	STAYING(handle_state(sk, oldstate, newstate, owned, true));
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state_second, struct sock *sk, int oldstate, int newstate)
 {
-	if (is_handled(newstate))
-		state_second(sk, oldstate, newstate);
+	bool owned = sk->sk_lock.owned;
+
+	if (is_handled(newstate) && !take_mark(sk, oldstate, newstate, owned))
+		state_second(sk, oldstate, newstate, owned);
 	return 0;
 }
 
