@@ -266,8 +266,7 @@ fn wait_acceptable(listener: &TcpListener) {
 }
 
 fn mapped_connects_leave_nothing_behind() {
-    let mapped_connects =
-        std::env::var("TCPTRACE_TEST_MAPPED").map_or(40_000, |n| n.parse().expect("a number"));
+    let mapped_connects = common::count_of("TCPTRACE_TEST_MAPPED", 40_000);
     const PLAIN: usize = 500;
     let mut trace = Trace::start(&["-e", "connect,fail"]);
     // Refused immediately, so no port stays in TIME_WAIT.

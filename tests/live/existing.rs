@@ -266,7 +266,7 @@ fn open_connections_close_with_their_owner() {
 
 /// Connections open and close as fast as possible while tcptrace is started repeatedly, TCPTRACE_TEST_STARTS times.
 fn each_connection_exists_or_is_opened_once() {
-    let starts = std::env::var("TCPTRACE_TEST_STARTS").map_or(5, |n| n.parse().expect("a number"));
+    let starts = common::count_of("TCPTRACE_TEST_STARTS", 5);
     let mut churn = Actor::start("connect and close, many times");
     let port: u16 = churn.hear().parse().expect("a port");
     let mut both = 0;

@@ -26,7 +26,9 @@ use crate::common::{
     folder::Folder,
     harness::{in_guest, trial},
     net::{Pair, V4},
-    of_port, probes, tcptrace, the,
+    of_port, probes,
+    procfs::objects_of,
+    tcptrace, the,
 };
 
 /// The ids of all programs, maps and links in this kernel.
@@ -36,18 +38,6 @@ fn objects() -> [BTreeSet<u32>; 3] {
         MapInfoIter::default().map(|map| map.id).collect(),
         LinkInfoIter::default().map(|link| link.id).collect(),
     ]
-}
-
-/// The ids of those that a process has descriptors of.
-fn objects_of(pid: u32) -> [BTreeSet<u32>; 3] {
-    let folder = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("its descriptors");
-    let infos: Vec<String> =
-        folder.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect();
-    // The information of a link names its program too.
-    ["prog_id:", "map_id:", "link_id:"].map(|name| {
-        let numbers = infos.iter().flat_map(|info| info.lines()).filter_map(|line| line.strip_prefix(name));
-        numbers.map(|number| number.trim().parse().expect("a number")).collect()
-    })
 }
 
 /// Kills it at any moment: while it starts, traces, or prints existing sockets.

@@ -18,12 +18,12 @@ use nix::sys::signal::Signal;
 use tcptrace::tracer::layout;
 
 use crate::common::{
-    Launch,
+    Launch, count_of,
     folder::Folder,
     launch::Running,
     net::{V4, half_close, listen, reset, wait_for_end},
     probes,
-    procfs::runs,
+    procfs::{objects_of, runs},
     sys::run_when_idle,
     wait_until,
 };
@@ -73,7 +73,7 @@ impl ToFile {
 
 /// The number of connections that a test is to make.
 fn connections(default: usize) -> usize {
-    std::env::var("TCPTRACE_TEST_CONNECTIONS").map_or(default, |n| n.parse().expect("a number"))
+    count_of("TCPTRACE_TEST_CONNECTIONS", default)
 }
 
 /// None if the connection was established, accepted and reset before connect() returned.
@@ -307,12 +307,8 @@ fn connections_of_all_shapes_are_reported_once() {
 
 /// The map with this name of a running tcptrace.
 fn map_of(pid: u32, name: &str) -> MapHandle {
-    let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("its descriptors").flatten();
-    let infos = infos.filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    let mut maps = infos.filter_map(|info| {
-        let id = info.lines().find_map(|line| line.strip_prefix("map_id:"))?.trim().parse().ok()?;
-        MapHandle::from_map_id(id).ok()
-    });
+    let [_, maps, _] = objects_of(pid);
+    let mut maps = maps.into_iter().filter_map(|id| MapHandle::from_map_id(id).ok());
     maps.find(|map| map.name() == name).expect("it has this map")
 }
 

@@ -154,6 +154,11 @@ impl Trace {
     }
 }
 
+/// How often a test repeats something: the number in this environment variable, or the default.
+pub fn count_of(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |n| n.parse().expect("a number"))
+}
+
 /// Waits until something holds; fails with `otherwise` if it does not.
 pub fn wait_until(otherwise: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
