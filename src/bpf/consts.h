@@ -34,7 +34,6 @@ enum {
 	TCP_LISTEN,
 	TCP_CLOSING,
 	TCP_NEW_SYN_RECV,
-	TCP_MAX_STATES,
 };
 
 /* enum sock_flags: bits of sock_common.skc_flags */

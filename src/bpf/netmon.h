@@ -197,7 +197,7 @@ enum netmon_states {
 	NETMON_STATES = 1 << TCP_ESTABLISHED | 1 << TCP_SYN_SENT | 1 << TCP_FIN_WAIT1 |
 			1 << TCP_CLOSE | 1 << TCP_LAST_ACK | 1 << TCP_LISTEN,
 	NETMON_STATES_TRACEPOINTS = NETMON_STATES | 1 << TCP_SYN_RECV,
-	NETMON_STATES_ALL = (1 << TCP_MAX_STATES) - 1, /* -e state */
+	NETMON_STATES_ALL = 0xffff, /* -e state */
 };
 
 /* Written once, before load. */

@@ -162,6 +162,9 @@ fn create_in(netns: &Netns, link: BorrowedFd<'_>) -> io::Result<File> {
 }
 
 /// Creates an iterator over the objects of this link.
+///
+/// # Errors
+/// When the kernel refuses.
 pub fn create(link: BorrowedFd<'_>) -> io::Result<File> {
     // SAFETY: `link` is open; the call takes nothing else.
     owned(unsafe { libbpf_sys::bpf_iter_create(link.as_raw_fd()) }).map(File::from)

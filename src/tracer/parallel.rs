@@ -70,7 +70,8 @@ pub fn load<'obj>(
         let read = open.progs.on_orphans.set_attach_target(0, Some("task".to_owned()));
         (joined(second), read)
     });
-    let ids = ids.and_then(|ids| read.map(|()| ids).map_err(Into::into))?;
+    let ids = ids?;
+    read?;
     let maps = thread::scope(|scope| {
         let second = scope.spawn(|| large.iter().map(LargeMap::create).collect::<Result<Vec<_>>>());
         // SAFETY: the object is open, and nothing else uses it meanwhile.
