@@ -27,7 +27,7 @@ use rustix::{
 
 use crate::host::{sandbox, sudo_user::SudoUser};
 
-/// How long to wait for another tcptrace that writes the header of the same file.
+/// How long to wait for another tcptrace that begins with the same file.
 const BEGIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The destination that the options ask for.
@@ -95,10 +95,8 @@ impl Target<'_> {
         if has_header {
             if self.replace {
                 file.set_len(0)?;
-            } else if ends_in_mid_line(path) {
-                file.write_all(b"\n")?;
             }
-            begin(&mut file, &self.header)?;
+            begin(&mut file, &self.header, || ends_in_mid_line(path))?;
             named = directory_of(path).filter(|_| !self.replace).map(|(directory, name)| Named {
                 path: path.to_owned(),
                 directory,
@@ -126,7 +124,8 @@ impl Named {
         };
         let path = self.path.display();
         let mut file = open().with_context(|| format!("reopen {path}"))?;
-        begin(&mut file, &self.header).with_context(|| format!("write the header of {path}"))?;
+        // In the sandbox nothing can be read; a file that appears after a rename is rarely broken.
+        begin(&mut file, &self.header, || false).with_context(|| format!("write the header of {path}"))?;
         Ok(file.into())
     }
 
@@ -164,23 +163,34 @@ fn open_at(
     }
 }
 
-/// Writes the header to an empty file. If several processes find it empty, only one does.
-fn begin(file: &mut File, header: &[u8]) -> Result<()> {
-    let is_empty = |file: &File| file.metadata().map(|data| data.len() == 0);
-    if header.is_empty() {
-        return Ok(());
-    }
+/// Ends a broken last line, and writes the header to an empty file. From then on the file has a shared lock, so that
+/// of several processes only one writes the header, and none takes what another is writing for a broken line: a
+/// write() may be visible in part.
+fn begin(file: &mut File, header: &[u8], is_broken: impl Fn() -> bool) -> Result<()> {
     let deadline = Instant::now() + BEGIN_PATIENCE;
-    // Some file systems have no locks.
-    while is_empty(file)?
-        && flock(&*file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
-        && Instant::now() < deadline
-    {
-        thread::sleep(Duration::from_millis(1));
+    // False if the lock is not available yet. Some file systems have no locks.
+    let locked = |file: &File, how| flock(file, how) != Err(Errno::WOULDBLOCK) || Instant::now() > deadline;
+    let share = |file: &File| locked(file, FlockOperation::NonBlockingLockShared);
+    let pause = || thread::sleep(Duration::from_millis(1));
+    let is_alone = loop {
+        if locked(file, FlockOperation::NonBlockingLockExclusive) {
+            break true;
+        }
+        if share(file) {
+            break false;
+        }
+        pause();
+    };
+    if is_alone && is_broken() {
+        file.write_all(b"\n")?;
     }
-    let begun = if is_empty(file)? { file.write_all(header) } else { Ok(()) };
-    let _ = flock(&*file, FlockOperation::Unlock);
-    begun
+    if file.metadata()?.len() == 0 {
+        file.write_all(header)?;
+    }
+    while is_alone && !share(file) {
+        pause();
+    }
+    Ok(())
 }
 
 /// Whether a regular file ends in the middle of a line, as after a crash; false if it cannot be read.
@@ -213,28 +223,51 @@ fn give(file: &File, invoker: Option<&SudoUser>) -> Result<()> {
 mod tests {
     use super::*;
 
+    const HEADER: &[u8] = b"header\n";
+
+    /// Opens a file twice, as two processes do.
+    fn open_twice(path: &Path) -> [File; 2] {
+        let (how, mode) = (OFlag::empty(), Mode::from_bits_truncate(0o600));
+        [(); 2].map(|()| open_at(AT_FDCWD, path, how, mode, None).expect("open"))
+    }
+
     #[test]
     fn a_file_gets_one_header_from_several_processes() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("events.csv");
-        let open = || {
-            let (how, mode) = (OFlag::empty(), Mode::from_bits_truncate(0o600));
-            open_at(AT_FDCWD, &path, how, mode, None).expect("open")
-        };
-        let (mut other, mut file) = (open(), open());
+        let text = || fs::read_to_string(&path).expect("text");
+        let [mut other, mut file] = open_twice(&path);
         flock(&other, FlockOperation::NonBlockingLockExclusive).expect("lock");
         thread::scope(|scope| {
-            let beginning = scope.spawn(|| begin(&mut file, b"header\n"));
-            other.write_all(b"header\n").expect("write");
-            flock(&other, FlockOperation::Unlock).expect("unlock");
+            let beginning = scope.spawn(|| begin(&mut file, HEADER, || false));
+            other.write_all(HEADER).expect("write");
+            flock(&other, FlockOperation::NonBlockingLockShared).expect("share");
             beginning.join().expect("a thread").expect("begin");
         });
-        assert_eq!(fs::read_to_string(&path).expect("text"), "header\n");
-        begin(&mut file, b"header\n").expect("begin");
-        assert_eq!(fs::read_to_string(&path).expect("text"), "header\n");
-        flock(&other, FlockOperation::NonBlockingLockExclusive).expect("it is released");
+        assert_eq!(text(), "header\n");
+        file.set_len(0).expect("empty it, as copytruncate");
+        begin(&mut file, HEADER, || false).expect("begin");
+        assert_eq!(text(), "header\n");
+        flock(&file, FlockOperation::Unlock).expect("unlock");
+        flock(&other, FlockOperation::NonBlockingLockExclusive).expect("lock");
         file.set_len(0).expect("empty it");
-        begin(&mut file, b"header\n").expect("a lock that is held is not waited for without end");
-        assert_eq!(fs::read_to_string(&path).expect("text"), "header\n");
+        begin(&mut file, HEADER, || false).expect("a lock that is held is not waited for without end");
+        assert_eq!(text(), "header\n");
+    }
+
+    #[test]
+    fn a_line_that_is_being_written_is_not_broken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("events.csv");
+        let is_broken = || ends_in_mid_line(&path);
+        let [mut other, mut file] = open_twice(&path);
+        begin(&mut other, HEADER, is_broken).expect("begin");
+        other.write_all(b"a line").expect("write");
+        begin(&mut file, HEADER, is_broken).expect("begin");
+        assert_eq!(fs::read_to_string(&path).expect("text"), "header\na line");
+        drop((other, file));
+        let [mut file, _] = open_twice(&path);
+        begin(&mut file, HEADER, is_broken).expect("begin");
+        assert_eq!(fs::read_to_string(&path).expect("text"), "header\na line\n");
     }
 }
