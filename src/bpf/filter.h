@@ -73,6 +73,7 @@ struct filter_config {
 	__u32 words;  /* used in each set */
 	__u32 groups; /* one term of each group must hold */
 	__u32 cidrs;  /* bit mask of address fields that list networks */
+	__u16 alike_first, alike_last; /* the most local ports in a row that have the same terms */
 	struct filter_rows fallback[FILTER_FIELDS];
 	struct filter_set group[FILTER_GROUPS];
 	struct filter_set rules; /* unless empty, one must hold too; the first names the rule */

@@ -60,6 +60,37 @@ static __always_inline int admit_current(void)
 	return is_out() ? NOT_ADMITTED : admit_process(true, NULL);
 }
 
+/* The local ports that the kernel chooses from. IP_LOCAL_PORT_RANGE can only leave out some. */
+static __always_inline void chosen_ports(struct sock *sk, __u16 *first, __u16 *last)
+{
+	struct net *net = READ(sock, sk, __sk_common.skc_net.net);
+	struct local_ports *ports = &net->ipv4.ip_local_ports;
+	struct local_ports___6_8 *packed = (struct local_ports___6_8 *)ports;
+	__u32 range;
+
+	if (bpf_core_field_exists(packed->range)) {
+		range = READ(local_ports___6_8, packed, range);
+		*first = range;
+		*last = range >> 16;
+	} else {
+		*first = READ(local_ports, ports, range[0]);
+		*last = READ(local_ports, ports, range[1]);
+	}
+}
+
+/*
+ * Replace a local port that the kernel has yet to choose, if they all have the same terms: they do
+ * if the filter is on a server's port. False if the choice matters.
+ */
+static __always_inline bool guess_port(struct sock *sk, __u16 *port)
+{
+	__u16 first, last;
+
+	chosen_ports(sk, &first, &last);
+	*port = first;
+	return filter.alike_first <= first && last <= filter.alike_last;
+}
+
 /*
  * Does the connection pass as well? On success `conn` has its rule, or PHASE_PORT_PENDING if the
  * filter still needs the local port: unless the caller has bound the socket, the port is chosen
@@ -78,8 +109,9 @@ static __always_inline bool admit_flow(int index, struct sock *sk, struct conn *
 	s = bpf_map_lookup_elem(&filter_scratches, &index);
 	if (!s)
 		return false;
-	pending = filter_uses(FILTER_SPORT) && !conn->flow.sport && !port_final;
 	s->flow.ends = conn->flow;
+	pending = filter_uses(FILTER_SPORT) && !conn->flow.sport && !port_final &&
+		  !guess_port(sk, &s->flow.ends.sport);
 	s->flow.ingress = !(conn->flags & NETMON_FLAG_EGRESS);
 	s->flow.port_pending = pending;
 	verdict = evaluate_flow(index);

@@ -137,8 +137,21 @@ struct ns_common {
 	unsigned int inum;
 };
 
+struct local_ports {
+	int range[2]; /* until 6.8 */
+};
+
+struct local_ports___6_8 {
+	u32 range; /* high << 16 | low */
+};
+
+struct netns_ipv4 {
+	struct local_ports ip_local_ports;
+};
+
 struct net {
 	struct ns_common ns;
+	struct netns_ipv4 ipv4;
 };
 
 typedef struct {

@@ -179,6 +179,11 @@ pub fn configure(program: &Program, maps: &mut OpenNetmonMaps<'_>) -> Result<Loa
         if matches!(&table.rows, Rows::Nets { nets, .. } if !nets.is_empty()) {
             settings.cidrs |= 1 << field;
         }
+        if let (A::PortSrc, Rows::Ports(runs)) = (attribute, &table.rows)
+            && let Some((widest, _)) = runs.iter().max_by_key(|(range, _)| range.high - range.low)
+        {
+            (settings.alike_first, settings.alike_last) = (widest.low, widest.high);
+        }
         let [low, high] = table.flags().unwrap_or([table.miss; 2]);
         settings.fallback[field as usize] = filter_rows { row: [set(low), set(high)] };
     }

@@ -106,8 +106,9 @@ fn declared(header: &str, arch: &str) -> Members {
                 } else if !names.is_empty() {
                     let name = declared.next_back().unwrap_or_default();
                     let own = head.strip_prefix("struct ").map(str::to_owned).unwrap_or(name);
+                    let (own, _) = own.split_once("___").unwrap_or((&own, "")); // libbpf ignores the rest, a "flavor"
                     names.remove("");
-                    found.entry(own).or_default().append(&mut names);
+                    found.entry(own.to_owned()).or_default().append(&mut names);
                 }
                 word.clear();
             }

@@ -4,10 +4,12 @@ use crate::common;
 use crate::common::Trace;
 use crate::common::actor::{self, Actor, install};
 use crate::common::folder::Folder;
+use crate::common::{net, network, scenarios, sys};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
@@ -378,7 +380,53 @@ fn long_lists_and_both_kinds_of_address() {
     }
 }
 
+/// Connects from ports that the kernel chooses and from others, and returns the local ports that tcptrace reports, and
+/// all.
+fn local_ports(arguments: &[&str], server: u16) -> [Vec<u16>; 2] {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, server)).expect("listen");
+    let trace = Trace::start(&[&["-e", "connect"], arguments].concat());
+    // The last three may use any port of the namespace.
+    let ranges = [(32770, 32771), (32766, 32767), (32773, 32774), (0, 0), (0, 0)];
+    let mut clients = Vec::from(ranges.map(|(first, last)| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        sys::narrow_ports(&socket, first, last);
+        socket
+    }));
+    clients.extend([443, 32772].map(scenarios::bound_to));
+    for client in &clients {
+        client.connect(&listener.local_addr().expect("an address").into()).expect("connect");
+        net::linger_zero(client);
+    }
+    let events = network::mine(&trace.stop().events);
+    let reported =
+        events.iter().map(|event| event["network_event"]["sport"].as_u64().expect("a port") as u16);
+    let all = clients.iter().map(|client| client.local_addr().expect("an address"));
+    [reported.collect(), all.map(|address| address.as_socket().expect("IP").port()).collect()]
+}
+
+fn local_ports_that_the_kernel_chooses() {
+    let cases = [
+        (&["--sport", "32766"][..], &[32766..=32766][..]),
+        (&["--sport", "32768-32769"], &[32768..=32769]),
+        (&["--sport", "32764-32771"], &[32764..=32771]),
+        (&["--port", "443"], &[443..=443]),
+        (&["--sport", "32772-65535", "--sport", "32767"], &[32767..=32767, 32772..=65535]),
+        (&["port_src != 443"], &[1..=442, 444..=65535]),
+        (&["NOT port_src in [\"1-32764\", \"32770-65535\"]"], &[32765..=32769]),
+    ];
+    network::in_own(|_| {
+        // In the middle, so that most other ports are above or below those that are listed.
+        network::sysctl("net.ipv4.ip_local_port_range", "32764 32771");
+        for (server, (arguments, expected)) in (30000..).zip(cases) {
+            let [reported, mut all] = local_ports(arguments, server);
+            all.retain(|port| expected.iter().any(|range| range.contains(port)));
+            assert_eq!(reported, all, "{arguments:?}");
+        }
+    });
+}
+
 crate::tests![
+    local_ports_that_the_kernel_chooses,
     options_about_the_process,
     options_about_the_connection,
     cgroups_and_containers,

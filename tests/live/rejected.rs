@@ -24,12 +24,12 @@ fn process_records(arguments: &[&str]) -> (u64, Vec<serde_json::Value>) {
 fn a_rejected_connection_sends_no_process_record() {
     let (records, events) = process_records(&[]);
     assert!(records >= 2 && events.len() >= 3, "{records} of {events:#?}");
-    // Rejected for the process, for the connection, for both; other connections on this host are rejected too. (A local
-    // port is evaluated once it is bound; by then the owner, who is recorded when the connection begins, has been
-    // reported: once per image.)
+    // Rejected for the process, for the connection, for both; other connections on this host are rejected too. (Only
+    // where local ports are listed that the kernel may choose, the owner is recorded before the port is known.)
     for arguments in [
         &["-b", "tcptrace-no-such-program"][..],
         &["--daddr", "203.0.113.77"],
+        &["--port", "1"],
         &["binary_prefix == \"/\" AND uid == 4242424242 OR port_dst == 1 AND family == 6"],
         &["--cgroup", "/", "--netns", "/proc/self/ns/net", "--dport", "1"],
         &["-e", "all", "-b", "tcptrace-no-such-program"],

@@ -47,6 +47,22 @@ pub fn run_when_idle() {
     assert_eq!(result, 0, "sched_setscheduler: {}", std::io::Error::last_os_error());
 }
 
+/// Limits the local ports of a socket, which has no effect before 6.3, or outside those of its namespace.
+pub fn narrow_ports(socket: &impl AsRawFd, first: u16, last: u16) {
+    const IP_LOCAL_PORT_RANGE: i32 = 51;
+    let range = u32::from(last) << 16 | u32::from(first);
+    // SAFETY: the option has this type.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            IP_LOCAL_PORT_RANGE,
+            (&raw const range).cast(),
+            size_of::<u32>() as u32,
+        )
+    };
+}
+
 /// Exits this process immediately.
 pub fn leave() -> ! {
     // SAFETY: no destructor has to run.
