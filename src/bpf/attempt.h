@@ -11,6 +11,9 @@
 #include "consts.h"
 #include "ring.h"
 
+/* Attempts matter even if no SYN is sent. */
+#define WANT_ATTEMPTS (NETMON_WANT_FAIL | NETMON_WANT_REQUEST)
+
 /* struct sockaddr_in overlaid with sockaddr_in6 (ABI); addr[] takes either address */
 struct target {
 	__u16 family; /* AF_INET or AF_INET6 */
@@ -88,7 +91,8 @@ static __always_inline bool take_attempt(struct target *to, __u64 cookie)
 /* A state transition has reported the outcome: drop the note. */
 static __always_inline void attempt_ended(__u64 cookie)
 {
-	struct attempt *noted = config.tracepoints ? attempt_of(cookie) : NULL;
+	bool notes = config.tracepoints && config.want & WANT_ATTEMPTS;
+	struct attempt *noted = notes ? attempt_of(cookie) : NULL;
 
 	if (noted && cookie && noted->cookie == cookie)
 		__sync_val_compare_and_swap(&noted->cookie, cookie, 0);

@@ -89,7 +89,8 @@ static __always_inline void track_existing(struct sock *sk, struct conn *conn, i
 		if (!(config.want & WANT_LISTENERS))
 			return;
 		conn->phase = PHASE_LISTEN;
-	} else if (is_waiting(sk)) {
+	} else if (is_waiting(sk) ||
+		   !(config.want & (state == TCP_SYN_SENT ? WANT_OUTGOING : WANT_LASTING))) {
 		return;
 	} else {
 		conn->phase = state == TCP_SYN_SENT ? PHASE_OPENING : PHASE_OPEN;

@@ -442,9 +442,9 @@ int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
 static __always_inline bool is_traced_call(long nr, long ret)
 {
 	if (nr == SYS_ACCEPT || nr == SYS_ACCEPT4)
-		return ret >= 0;
+		return config.want & WANT_ACCEPTED && ret >= 0;
 	/* and the few calls between these numbers */
-	return nr >= SYS_CONNECT && nr <= SYS_SENDMSG &&
+	return config.want & WANT_ATTEMPTS && nr >= SYS_CONNECT && nr <= SYS_SENDMSG &&
 	       (ret < 0 || config.want & NETMON_WANT_REQUEST);
 }
 
@@ -518,7 +518,8 @@ int on_uring(__u64 *ctx)
 	res = BPF_CORE_READ(req, cqe.res);
 	if (BPF_CORE_READ(req, opcode) == IORING_OP_ACCEPT)
 		STAYING(handle_accept_return(res, sock_of_file(BPF_CORE_READ(req, file))));
-	else if (BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT && res < 0)
+	else if (config.want & WANT_ATTEMPTS && BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT &&
+		 res < 0)
 		STAYING(handle_attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res, NULL,
 					      0));
 	return 0;

@@ -192,11 +192,13 @@ enum netmon_want {
 	NETMON_WANT_DROP = 256,
 };
 
-/* States at whose entry something happens; one bit each. */
+/* States at whose entry something happens, by what is traced; one bit each. */
 enum netmon_states {
-	NETMON_STATES = 1 << TCP_ESTABLISHED | 1 << TCP_SYN_SENT | 1 << TCP_FIN_WAIT1 |
-			1 << TCP_CLOSE | 1 << TCP_LAST_ACK | 1 << TCP_LISTEN,
-	NETMON_STATES_TRACEPOINTS = NETMON_STATES | 1 << TCP_SYN_RECV,
+	NETMON_STATES_OUTGOING = 1 << TCP_SYN_SENT | 1 << TCP_ESTABLISHED | 1 << TCP_CLOSE,
+	/* in the tracepoint set, which generates the cookie there */
+	NETMON_STATES_ACCEPTED = 1 << TCP_SYN_RECV | 1 << TCP_ESTABLISHED,
+	NETMON_STATES_CLOSE = 1 << TCP_FIN_WAIT1 | 1 << TCP_LAST_ACK | 1 << TCP_CLOSE,
+	NETMON_STATES_LISTENERS = 1 << TCP_LISTEN | 1 << TCP_CLOSE,
 	NETMON_STATES_ALL = 0xffff, /* -e state */
 };
 

@@ -379,7 +379,8 @@ static __always_inline void handle_closed(struct sock *sk, int oldstate, bool ow
 	if (!resolve_pending_port(sk, conn))
 		return;
 	catch_up(conn, oldstate);
-	if (conn->phase == PHASE_OPENING && dies_in_connect(sk, conn)) {
+	if (config.want & WANT_ATTEMPTS && conn->phase == PHASE_OPENING &&
+	    dies_in_connect(sk, conn)) {
 		conn->phase = PHASE_FAILED;
 		return;
 	}

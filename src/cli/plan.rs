@@ -38,6 +38,36 @@ impl EventSet {
         self.iter().any(|name| !matches!(name, EventName::Accept | EventName::Listen | EventName::Drop))
     }
 
+    /// Whether it contains events of accepted connections.
+    pub fn has_accepted(self) -> bool {
+        self.has(EventName::Accept) || self.has_lasting()
+    }
+
+    /// Whether it contains events of calls that may fail without sending anything.
+    pub fn has_attempts(self) -> bool {
+        self.has(EventName::Fail) || self.has_requests()
+    }
+
+    /// Whether it contains events of sockets that are remembered, rather than only reported.
+    fn has_tracked(self) -> bool {
+        self.has_outgoing() || self.has_listeners()
+    }
+
+    /// Whether it contains closes.
+    pub fn has_closes(self) -> bool {
+        self.has(EventName::Close)
+    }
+
+    /// Whether it contains events of listeners.
+    pub fn has_listeners(self) -> bool {
+        self.has(EventName::Listen) || self.has_states() || self.has_drops()
+    }
+
+    /// Whether it contains events of established connections.
+    pub fn has_lasting(self) -> bool {
+        self.has_closes() || self.has_states() || self.has_retransmits()
+    }
+
     /// Whether events of this kind are shown. False for sockets found at the start.
     pub fn shows(self, kind: &EventKind) -> bool {
         self.has(match kind {
@@ -83,7 +113,7 @@ fn bit(name: EventName) -> u32 {
 /// What to do with sockets that already exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtStart {
-    /// Ignore them: a command that has not started yet has none.
+    /// Ignore them: a command that has not started yet has none, and not all events need them.
     Ignore,
     /// Read them to know their owners, without printing them.
     Learn,
@@ -155,7 +185,7 @@ impl Plan {
             at_start: match (args.existing, args.snapshot) {
                 (_, true) => AtStart::PrintOnly,
                 (true, false) => AtStart::Print,
-                _ if !args.command.is_empty() => AtStart::Ignore,
+                _ if !args.command.is_empty() || !events.has_tracked() => AtStart::Ignore,
                 (false, false) => AtStart::Learn,
             },
             envelope: args.envelope.clone(),

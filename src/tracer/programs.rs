@@ -100,8 +100,9 @@ struct Needs {
     set: ProbeSet,
     tracing: bool,
     existing: bool,
-    requests: bool,
-    retransmits: bool,
+    events: EventSet,
+    /// The TCP states at whose entry something happens.
+    states: u32,
     drops: bool,
     dns: bool,
     net_admin: bool,
@@ -135,27 +136,27 @@ static PROGRAMS: [Entry; 27] = [
     program!(on_dns, Names, |needs| needs.tracing && needs.dns),
     program!(on_exec, Follow, |needs| needs.tracing),
     program!(on_fork, Follow, |needs| needs.tracing),
-    program!(on_state_bh, Follow, |needs| needs.tracing && !needs.preempted),
-    program!(on_state, Follow, |needs| needs.tracing && !needs.preempted),
-    program!(on_state_first, Follow, |needs| needs.tracing && needs.preempted),
-    program!(on_state_second, Follow, |needs| needs.tracing && needs.preempted),
-    program!(on_retransmit, Follow, |needs| needs.tracing && needs.retransmits),
-    program!(on_retransmit_synack, Follow, |needs| needs.tracing && needs.retransmits),
+    program!(on_state_bh, Follow, |needs| needs.states() && !needs.preempted),
+    program!(on_state, Follow, |needs| needs.states() && !needs.preempted),
+    program!(on_state_first, Follow, |needs| needs.states() && needs.preempted),
+    program!(on_state_second, Follow, |needs| needs.states() && needs.preempted),
+    program!(on_retransmit, Follow, |needs| needs.tracing && needs.events.has_retransmits()),
+    program!(on_retransmit_synack, Follow, |needs| needs.tracing && needs.events.has_retransmits()),
     program!(on_drop, Follow, |needs| needs.drops),
-    program!(on_connect_v4, Calls, Needs::trampoline),
-    program!(on_connect_v6, Calls, Needs::trampoline),
-    program!(on_accept, Calls, Needs::trampoline),
-    program!(on_refused, Calls, Needs::trampoline),
-    program!(on_refused_v4, Calls, Needs::trampoline),
-    program!(on_refused_v6, Calls, Needs::trampoline),
-    program!(on_request, Calls, |needs| needs.trampoline() && needs.requests),
-    program!(on_uring, Calls, Needs::tracepoint),
-    program!(on_connect_enter, Calls, |needs| needs.tracepoint() && needs.requests),
-    program!(on_sys_exit, Calls, Needs::tracepoint),
-    program!(on_sys_exit_second, Calls, |needs| needs.tracepoint() && needs.preempted),
-    program!(on_destroy, Follow, Needs::tracepoint),
-    program!(on_attempt_v4, Attempts, |needs| needs.tracepoint() && needs.net_admin),
-    program!(on_attempt_v6, Attempts, |needs| needs.tracepoint() && needs.net_admin),
+    program!(on_connect_v4, Calls, |needs| needs.trampoline() && needs.events.has_attempts()),
+    program!(on_connect_v6, Calls, |needs| needs.trampoline() && needs.events.has_attempts()),
+    program!(on_accept, Calls, |needs| needs.trampoline() && needs.events.has_accepted()),
+    program!(on_refused, Calls, |needs| needs.trampoline() && needs.events.has_attempts()),
+    program!(on_refused_v4, Calls, |needs| needs.trampoline() && needs.events.has_attempts()),
+    program!(on_refused_v6, Calls, |needs| needs.trampoline() && needs.events.has_attempts()),
+    program!(on_request, Calls, |needs| needs.trampoline() && needs.events.has_requests()),
+    program!(on_uring, Calls, Needs::calls),
+    program!(on_connect_enter, Calls, |needs| needs.tracepoint() && needs.events.has_requests()),
+    program!(on_sys_exit, Calls, Needs::calls),
+    program!(on_sys_exit_second, Calls, |needs| needs.calls() && needs.preempted),
+    program!(on_destroy, Follow, |needs| needs.tracepoint() && needs.events.has_lasting()),
+    program!(on_attempt_v4, Attempts, Needs::notes),
+    program!(on_attempt_v6, Attempts, Needs::notes),
     program!(on_orphans, Iterator, |needs| needs.tracing),
     program!(on_existing_tcp, Iterator, |needs| needs.existing),
     program!(on_existing_file, Iterator, |needs| needs.existing),
@@ -168,6 +169,20 @@ impl Needs {
 
     fn tracepoint(&self) -> bool {
         self.tracing && self.set == ProbeSet::Tracepoint
+    }
+
+    fn states(&self) -> bool {
+        self.tracing && self.states != 0
+    }
+
+    /// Results of system calls.
+    fn calls(&self) -> bool {
+        self.tracepoint() && (self.events.has_accepted() || self.events.has_attempts())
+    }
+
+    /// Where failed calls were to connect to.
+    fn notes(&self) -> bool {
+        self.tracepoint() && self.events.has_attempts() && self.net_admin
     }
 }
 
@@ -191,12 +206,15 @@ pub fn want_bits(events: EventSet) -> u32 {
 
 /// The kernel side's bits for the TCP states at whose entry something happens.
 pub fn states_to_handle(events: EventSet, set: ProbeSet) -> u32 {
-    let states = match set {
-        _ if events.has_states() => netmon_states::NETMON_STATES_ALL,
-        ProbeSet::Trampoline => netmon_states::NETMON_STATES,
-        ProbeSet::Tracepoint => netmon_states::NETMON_STATES_TRACEPOINTS,
-    };
-    states.0
+    [
+        (events.has_states(), netmon_states::NETMON_STATES_ALL),
+        (events.has_outgoing(), netmon_states::NETMON_STATES_OUTGOING),
+        (events.has_accepted() && set == ProbeSet::Tracepoint, netmon_states::NETMON_STATES_ACCEPTED),
+        (events.has_closes(), netmon_states::NETMON_STATES_CLOSE),
+        (events.has_listeners(), netmon_states::NETMON_STATES_LISTENERS),
+    ]
+    .into_iter()
+    .fold(0, |bits, (has, states)| if has { bits | states.0 } else { bits })
 }
 
 /// Selects the programs to load: those that the run needs, in this set, and that the kernel supports.
@@ -211,8 +229,8 @@ pub fn choose(
         set,
         tracing,
         existing: config.at_start != AtStart::Ignore,
-        requests: config.events.has_requests(),
-        retransmits: config.events.has_retransmits(),
+        events: config.events,
+        states: states_to_handle(config.events, set),
         drops: tracing && config.events.has_drops() && can_see_drops(notes),
         dns: tracing && config.dns && can_watch_dns(notes),
         net_admin: config.net_admin(),

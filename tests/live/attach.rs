@@ -15,7 +15,10 @@ use nix::sys::{
     time::TimeValLike,
 };
 use tcptrace::{
-    cli::plan::{AtStart, EventSet, Probes},
+    cli::{
+        EventName,
+        plan::{AtStart, Probes},
+    },
     filter::Program,
     source::Source,
     tracer::{Tracer, TracerConfig},
@@ -40,7 +43,9 @@ fn once_and(attached: impl FnOnce()) -> Duration {
     let config = TracerConfig {
         filter: &program,
         dns: false,
-        events: EventSet::default(),
+        events: [EventName::Connect, EventName::Accept, EventName::Close, EventName::Fail]
+            .into_iter()
+            .collect(),
         ring_size: 8 << 20,
         probes: Probes::Auto,
         at_start: AtStart::Ignore,

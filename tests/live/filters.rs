@@ -107,7 +107,7 @@ impl Fixture {
         connect(alpha, 2, "connected");
         connect(alpha, 3, "failed");
         connect(gamma, 0, "failed");
-        wait_until_closed(&addresses.map(|address| address.port()));
+        network::wait_until_closed(|port| addresses.iter().any(|address| address.port() == port));
         let ended = trace.stop();
         assert!(ended.status.success(), "{}", ended.stderr);
         let (alpha, beta, gamma) = (self.alpha.pid(), self.beta.pid(), self.gamma.pid());
@@ -176,22 +176,6 @@ impl Drop for Fixture {
             let _ = fs::remove_dir(cgroup);
         }
     }
-}
-
-/// Waits until no connection of these ports is left, except in TIME_WAIT: by then all events have been reported.
-fn wait_until_closed(ports: &[u16]) {
-    let open = |table: &str| {
-        let text = fs::read_to_string(table).unwrap_or_default();
-        text.lines().skip(1).any(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let port = |end: &str| end.rsplit(':').next().and_then(|p| u16::from_str_radix(p, 16).ok());
-            let ours = [1, 2]
-                .iter()
-                .any(|at| words.get(*at).and_then(|e| port(e)).is_some_and(|p| ports.contains(&p)));
-            ours && !matches!(words.get(3), Some(&("0A" | "06")))
-        })
-    };
-    common::wait_until("a connection stays open", || !open("/proc/net/tcp") && !open("/proc/net/tcp6"));
 }
 
 const ALL: &str = "1e 1i 2e 2i 3e 3i 4f 5f";

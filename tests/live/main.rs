@@ -15,6 +15,7 @@ mod command;
 mod dns;
 mod dns_answers;
 mod dns_filters;
+mod event_kinds;
 mod examples;
 mod existing;
 mod faults;
@@ -61,6 +62,7 @@ fn main() {
         SideBySide(rejected::tests()),
         SideBySide(existing::tests()),
         SideBySide(filters::tests()),
+        SideBySide(event_kinds::tests()),
         SideBySide(filter_kernel::tests()),
         SideBySide(dns::tests()),
         SideBySide(dns_answers::tests()),

@@ -41,6 +41,22 @@ pub fn sysctl(name: &str, value: &str) {
     fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
 }
 
+/// Waits until no connection in this thread's namespace uses such a port, except in TIME_WAIT: by then all events have
+/// been reported.
+pub fn wait_until_closed(is_ours: impl Fn(u16) -> bool) {
+    let open = |table: &str| {
+        let text = fs::read_to_string(table).unwrap_or_default();
+        text.lines().skip(1).any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let port = |end: &str| end.rsplit(':').next().and_then(|p| u16::from_str_radix(p, 16).ok());
+            let ours = [1, 2].iter().any(|at| words.get(*at).and_then(|e| port(e)).is_some_and(&is_ours));
+            ours && !matches!(words.get(3), Some(&("0A" | "06")))
+        })
+    };
+    let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+    super::wait_until("a connection stays open", || !tables.iter().any(|table| open(table)));
+}
+
 /// The id of this thread's namespace, as in events.
 pub fn number() -> u64 {
     fs::metadata("/proc/thread-self/ns/net").expect("a network namespace").ino()

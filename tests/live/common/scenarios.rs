@@ -80,12 +80,18 @@ pub fn refused(address: SocketAddr, errno: i32) {
     assert_eq!(error.raw_os_error(), Some(errno), "{error}");
 }
 
-/// A connect in the background, closed before it completes.
-pub fn given_up(address: SocketAddr) {
+/// A connect in the background.
+pub fn begun(address: SocketAddr) -> Socket {
     let client = client(Protocol::TCP);
     client.set_nonblocking(true).expect("O_NONBLOCK");
     let error = client.connect(&address.into()).expect_err("not at once");
     assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS));
+    client
+}
+
+/// Closes before the connect completes.
+pub fn given_up(address: SocketAddr) {
+    drop(begun(address));
 }
 
 /// The client closes with RST.
