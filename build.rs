@@ -1,6 +1,6 @@
 //! Compiles the BPF programs and writes their Rust skeleton to `OUT_DIR/netmon.skel.rs`.
 
-use std::{env, error::Error, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, env, error::Error, fs, path::Path, process::Command};
 
 use libbpf_cargo::SkeletonBuilder;
 
@@ -16,15 +16,19 @@ fn main() {
     link_dependencies_of_libelf();
 }
 
-/// Compiles two objects: `all/netmon.o`, and `since-6.2/netmon.o`, without code for kernels before Linux 6.2. The
-/// skeleton is the same for both, and gets the one to use from `object()` (src/tracer/skel.rs).
+/// Compiles three objects: `all/netmon.o`; `since-6.2/netmon.o`, without code for kernels before Linux 6.2; and
+/// `default/netmon.o`, for the same kernels, without code that only some options need. The skeleton is the same for all,
+/// and gets the one to use from `object()` (src/tracer/skel.rs).
 fn compile() -> Result<(), Box<dyn Error>> {
     let out = env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
     let out = Path::new(&out);
     let skeleton = skeleton_of(&out.join("all"), &[])?;
-    let newer = skeleton_of(&out.join("since-6.2"), &["-DHAS_CAST=1"])?;
-    if types_of(&skeleton) != types_of(&newer) {
-        return Err("the two objects have different types, maps or programs".into());
+    for (folder, defines) in
+        [("since-6.2", &["-DHAS_CAST=1"][..]), ("default", &["-DHAS_CAST=1", "-DDEFAULT_RUN"])]
+    {
+        if !types_of(&skeleton_of(&out.join(folder), defines)?).is_subset(&types_of(&skeleton)) {
+            return Err(format!("the object in {folder} has other types, maps or programs").into());
+        }
     }
     let (before, after) =
         skeleton.split_once("ConfigBuilder::new(&DATA)").ok_or("the skeleton has another form")?;
@@ -55,12 +59,11 @@ fn skeleton_of(folder: &Path, defines: &[&str]) -> Result<String, Box<dyn Error>
     Ok(fs::read_to_string(skeleton)?)
 }
 
-/// What a skeleton consists of, except the object itself. The order of the types may differ.
-fn types_of(skeleton: &str) -> Vec<&str> {
+/// What a skeleton consists of, except the object itself. The order of the types may differ, and kernel types that are
+/// not used are missing.
+fn types_of(skeleton: &str) -> BTreeSet<&str> {
     let (types, _object) = skeleton.split_once("static DATA").unwrap_or((skeleton, ""));
-    let mut types: Vec<_> = types.split("#[derive").collect();
-    types.sort_unstable();
-    types
+    types.split("#[derive").collect()
 }
 
 /// Newer versions of libelf.a also need libzstd.a: pkg-config reports it, but libbpf-sys does not query pkg-config.

@@ -64,7 +64,7 @@ pub use memory::release_memory;
 use parallel::Loaded;
 pub use priority::raise_priority;
 pub use programs::ProbeSet;
-use skel::{NetmonSkel, NetmonSkelBuilder, types};
+use skel::{NetmonSkel, types};
 
 /// Records read from the ring at a time: limits memory, and the delay in noticing a stop.
 const BATCH: usize = 1024;
@@ -122,17 +122,17 @@ impl<'obj> Tracer<'obj> {
         storage: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Self> {
         let types = KernelTypes::new()?;
-        let mut builder = NetmonSkelBuilder::default();
+        let mut builder = skel::builder(programs::is_default_run(config));
         builder.obj_builder.btf_custom_path(types.path())?;
         let mut open = builder.open(storage).context("open the BPF object")?;
         let mut notes = Vec::new();
         programs::choose(&mut open.progs, set, config, &mut notes);
         let tracepoints = set == ProbeSet::Tracepoint;
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
-        rodata.config.want = programs::want_bits(config.events);
+        rodata.want = programs::want_bits(config.events);
         rodata.config.states = programs::states_to_handle(config.events, set);
         rodata.config.wake_mask = config.ring_size / 8 - 1;
-        rodata.config.follow = u32::from(config.follow);
+        rodata.follow = u32::from(config.follow);
         rodata.config.start = host::boot_time().0;
         rodata.config.existing = match config.at_start {
             AtStart::Ignore => 0,

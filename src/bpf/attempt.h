@@ -91,7 +91,7 @@ static __always_inline bool take_attempt(struct target *to, __u64 cookie)
 /* A state transition has reported the outcome: drop the note. */
 static __always_inline void attempt_ended(__u64 cookie)
 {
-	bool notes = config.tracepoints && config.want & WANT_ATTEMPTS;
+	bool notes = config.tracepoints && wants(WANT_ATTEMPTS);
 	struct attempt *noted = notes ? attempt_of(cookie) : NULL;
 
 	if (noted && cookie && noted->cookie == cookie)

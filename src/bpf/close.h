@@ -82,7 +82,7 @@ static __always_inline void send_close(struct sock *sk, const struct conn *conn,
 	struct tcp_sock *tp = AT(tcp_sock, sk);
 	struct netmon_event *e;
 
-	if (!(config.want & NETMON_WANT_CLOSE))
+	if (!wants(NETMON_WANT_CLOSE))
 		return;
 	e = new_event(conn, NETMON_KIND_CLOSE, bpf_ktime_get_boot_ns());
 	if (!e)

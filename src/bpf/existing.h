@@ -86,11 +86,10 @@ static __always_inline void track_existing(struct sock *sk, struct conn *conn, i
 	int left;
 
 	if (state == TCP_LISTEN) {
-		if (!(config.want & WANT_LISTENERS))
+		if (!wants(WANT_LISTENERS))
 			return;
 		conn->phase = PHASE_LISTEN;
-	} else if (is_waiting(sk) ||
-		   !(config.want & (state == TCP_SYN_SENT ? WANT_OUTGOING : WANT_LASTING))) {
+	} else if (is_waiting(sk) || !wants(state == TCP_SYN_SENT ? WANT_OUTGOING : WANT_LASTING)) {
 		return;
 	} else {
 		conn->phase = state == TCP_SYN_SENT ? PHASE_OPENING : PHASE_OPEN;

@@ -80,7 +80,7 @@ struct filter_config {
 	__u8 rule_of[FILTER_WORDS * 64];
 };
 
-const volatile struct filter_config filter = {};
+CHOICE struct filter_config filter = {};
 const enum filter_field filter_field_layout = 0;
 const enum filter_limit filter_limit_layout = 0;
 

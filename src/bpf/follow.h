@@ -35,7 +35,7 @@ static __always_inline void follow_fork(struct task_struct *parent, struct task_
 /* Is the current task to be traced? Always true if no command was given. */
 static __always_inline bool is_followed(void)
 {
-	return !config.follow || is_marked(bpf_get_current_task_btf());
+	return !follow || is_marked(bpf_get_current_task_btf());
 }
 
 #endif

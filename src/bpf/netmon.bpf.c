@@ -193,10 +193,9 @@ static __always_inline bool begins(struct sock *sk, int oldstate, int newstate, 
 	if (!is_tcp(sk))
 		return false;
 	if (newstate == TCP_SYN_SENT)
-		return !(second && conn_of(sk));
+		return wants(WANT_OUTGOING) && !(second && conn_of(sk));
 	/* MPTCP enters LISTEN twice, and has its accept queue only the second time. */
-	return config.want & WANT_LISTENERS && is_mptcp(sk) == (oldstate == TCP_LISTEN) &&
-	       !conn_of(sk);
+	return wants(WANT_LISTENERS) && is_mptcp(sk) == (oldstate == TCP_LISTEN) && !conn_of(sk);
 }
 
 /* Nothing happens at other transitions, of which there are several in a connection. */
@@ -221,13 +220,13 @@ static __always_inline void handle_state(struct sock *sk, int oldstate, int news
 				bpf_get_socket_cookie(sk);
 			return;
 		}
-		if (config.want & NETMON_WANT_STATE)
+		if (wants(NETMON_WANT_STATE))
 			handle_step(sk, oldstate, newstate, second);
-		if (config.want & WANT_LISTENERS)
+		if (wants(WANT_LISTENERS))
 			handle_listen_stop(sk);
 		return;
 	}
-	if (config.want & NETMON_WANT_STATE)
+	if (wants(NETMON_WANT_STATE))
 		handle_step(sk, oldstate, newstate, second);
 	if (newstate == TCP_ESTABLISHED)
 		handle_established(sk, oldstate);
@@ -346,7 +345,7 @@ int BPF_PROG(on_exec, struct task_struct *task)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
-	if (config.follow)
+	if (follow)
 		STAYING(follow_fork(parent, child));
 	/* also runs for threads */
 	if (child->pid == child->tgid)
@@ -442,10 +441,10 @@ int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
 static __always_inline bool is_traced_call(long nr, long ret)
 {
 	if (nr == SYS_ACCEPT || nr == SYS_ACCEPT4)
-		return config.want & WANT_ACCEPTED && ret >= 0;
+		return wants(WANT_ACCEPTED) && ret >= 0;
 	/* and the few calls between these numbers */
-	return config.want & WANT_ATTEMPTS && nr >= SYS_CONNECT && nr <= SYS_SENDMSG &&
-	       (ret < 0 || config.want & NETMON_WANT_REQUEST);
+	return wants(WANT_ATTEMPTS) && nr >= SYS_CONNECT && nr <= SYS_SENDMSG &&
+	       (ret < 0 || wants(NETMON_WANT_REQUEST));
 }
 
 static __always_inline void handle_call(struct pt_regs *regs, long nr, long ret)
@@ -518,8 +517,7 @@ int on_uring(__u64 *ctx)
 	res = BPF_CORE_READ(req, cqe.res);
 	if (BPF_CORE_READ(req, opcode) == IORING_OP_ACCEPT)
 		STAYING(handle_accept_return(res, sock_of_file(BPF_CORE_READ(req, file))));
-	else if (config.want & WANT_ATTEMPTS && BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT &&
-		 res < 0)
+	else if (wants(WANT_ATTEMPTS) && BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT && res < 0)
 		STAYING(handle_attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res, NULL,
 					      0));
 	return 0;

@@ -190,6 +190,8 @@ enum netmon_want {
 	NETMON_WANT_STATE = 64,
 	NETMON_WANT_RETRANSMIT = 128,
 	NETMON_WANT_DROP = 256,
+	NETMON_WANT_DEFAULT =
+		NETMON_WANT_CONNECT | NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE | NETMON_WANT_FAIL,
 };
 
 /* States at whose entry something happens, by what is traced; one bit each. */
@@ -204,10 +206,8 @@ enum netmon_states {
 
 /* Written once, before load. */
 struct netmon_config {
-	__u32 want;	   /* enum netmon_want */
 	__u32 wake_mask;   /* wake the reader when a record's address has none of these bits set */
 	__u32 tracepoints; /* 1: the tracepoint probe set is in use */
-	__u32 follow;	   /* 1: only descendants of tcptrace itself */
 	__u32 existing;	   /* enum netmon_existing */
 	__u32 call_twice;  /* 1: on_sys_exit_second is loaded */
 	__u32 states;	   /* enum netmon_states */
@@ -224,6 +224,6 @@ enum netmon_existing {
 _Static_assert(sizeof(struct netmon_event) == 160, "netmon_event has no padding");
 _Static_assert(sizeof(struct netmon_process) == 128, "netmon_process has no padding");
 _Static_assert(sizeof(struct netmon_dns) == 16, "netmon_dns has no padding");
-_Static_assert(sizeof(struct netmon_config) == 40, "netmon_config has no padding");
+_Static_assert(sizeof(struct netmon_config) == 32, "netmon_config has no padding");
 
 #endif

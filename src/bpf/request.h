@@ -38,7 +38,7 @@ static __always_inline void call_ended(void)
 {
 	__u64 key;
 
-	if (!(config.want & NETMON_WANT_REQUEST))
+	if (!wants(NETMON_WANT_REQUEST))
 		return;
 	key = bpf_get_current_pid_tgid();
 	bpf_map_delete_elem(&connecting, &key);
@@ -60,7 +60,7 @@ static __always_inline bool is_announced(struct sock *sk)
 	__u64 key;
 
 	/* MPTCP does not have its target yet. */
-	if (!(config.want & NETMON_WANT_REQUEST) || FIELD(sk, sk_protocol) != IPPROTO_TCP)
+	if (!wants(NETMON_WANT_REQUEST) || FIELD(sk, sk_protocol) != IPPROTO_TCP)
 		return true;
 	if (config.tracepoints) {
 		key = bpf_get_current_pid_tgid();

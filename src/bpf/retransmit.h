@@ -80,7 +80,7 @@ static __always_inline void handle_retransmit(struct sock *sk, struct sk_buff *s
 	if (!started || !skb)
 		return;
 	if (!conn) {
-		if (!msk && !config.follow && is_passive(sk) && is_waiting(sk))
+		if (!msk && !follow && is_passive(sk) && is_waiting(sk))
 			send_unowned_retransmit(sk, skb);
 	} else if (conn->phase == PHASE_OPENING || conn->phase == PHASE_OPEN) {
 		send_retransmit(conn, sk, skb);
@@ -93,7 +93,7 @@ static __always_inline void handle_retransmit_synack(struct request_sock *req)
 	struct conn conn = {};
 	struct netmon_event *e;
 
-	if (!started || config.follow)
+	if (!started || follow)
 		return;
 	conn.begun = bpf_ktime_get_boot_ns();
 	conn.cookie = READ(request_sock, req, __req_common.skc_cookie.counter);

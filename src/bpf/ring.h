@@ -11,6 +11,26 @@
 
 const volatile struct netmon_config config = {};
 
+/*
+ * What user space may set before load, except in the object for default runs (build.rs): there the
+ * compiler leaves out what they do not need, so that there is less to load. In the others that is
+ * left to the verifier.
+ */
+#ifdef DEFAULT_RUN
+#define CHOICE const
+#else
+#define CHOICE const volatile
+#endif
+
+CHOICE __u32 want = NETMON_WANT_DEFAULT; /* enum netmon_want */
+CHOICE __u32 follow = 0;		 /* 1: only descendants of tcptrace itself */
+
+/* Is any of these kinds of events wanted? */
+static __always_inline bool wants(__u32 kinds)
+{
+	return want & kinds;
+}
+
 /* Read by user space when it stops. Written only on a loss, so a shared cache line is fine. */
 __u64 lost[NETMON_LOST_CAUSES] = {};
 

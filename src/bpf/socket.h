@@ -48,7 +48,7 @@ static __always_inline void send_listen(struct sock *sk, const struct conn *conn
 {
 	struct netmon_event *e;
 
-	if (!(config.want & NETMON_WANT_LISTEN))
+	if (!wants(NETMON_WANT_LISTEN))
 		return;
 	e = new_event(conn, kind, bpf_ktime_get_boot_ns());
 	if (e) {
@@ -71,7 +71,7 @@ __noinline int begin(struct conn *conn, int newstate)
 			send_request(conn);
 	}
 	announce_reopen(sk);
-	if (config.want & NETMON_WANT_STATE)
+	if (wants(NETMON_WANT_STATE))
 		report_state(conn, TCP_CLOSE, newstate);
 	if (newstate == TCP_LISTEN)
 		send_listen(sk, conn, NETMON_KIND_LISTEN);
@@ -161,7 +161,7 @@ static __always_inline void handle_connected(struct sock *sk, struct conn *conn)
 	conn->phase = PHASE_OPEN;
 	if (!(conn->flags & NETMON_FLAG_MPTCP))
 		conn->repair = TCP_BIT(AT(tcp_sock, sk), repair);
-	if (config.want & NETMON_WANT_CONNECT) {
+	if (wants(NETMON_WANT_CONNECT)) {
 		e = new_event(conn, NETMON_KIND_CONNECT, now);
 		if (e) {
 			fill_duration(e, syn_sent_at(sk, conn, now));
@@ -169,7 +169,7 @@ static __always_inline void handle_connected(struct sock *sk, struct conn *conn)
 		}
 	}
 	conn->since = now;
-	if (!(config.want & WANT_LASTING))
+	if (!wants(WANT_LASTING))
 		conn_claim(sk, NULL);
 }
 
@@ -212,7 +212,7 @@ static __always_inline void catch_up(struct conn *conn, int oldstate)
 {
 	if (conn->phase == PHASE_OPENING && oldstate != TCP_SYN_SENT && oldstate != TCP_SYN_RECV) {
 		conn->phase = PHASE_OPEN;
-		if (config.want & NETMON_WANT_CONNECT && !(conn->flags & NETMON_FLAG_EXISTING))
+		if (wants(NETMON_WANT_CONNECT) && !(conn->flags & NETMON_FLAG_EXISTING))
 			count_lost(NETMON_LOST_SKIPPED);
 	}
 }
@@ -220,9 +220,9 @@ static __always_inline void catch_up(struct conn *conn, int oldstate)
 /* -> FIN_WAIT1 or LAST_ACK: always in the context of the task that calls close() or shutdown(). */
 static __always_inline void handle_closing(struct sock *sk, int oldstate, bool owned)
 {
-	struct conn *conn = conn_of(sk);
+	struct conn *conn = wants(NETMON_WANT_CLOSE) ? conn_of(sk) : NULL;
 
-	if (!conn || !(config.want & NETMON_WANT_CLOSE))
+	if (!conn)
 		return;
 	catch_up(conn, oldstate);
 	if (owned)
@@ -245,7 +245,7 @@ static __always_inline void send_failure(const struct conn *conn, int error)
 {
 	struct netmon_event *e;
 
-	if (!(config.want & NETMON_WANT_FAIL))
+	if (!wants(NETMON_WANT_FAIL))
 		return;
 	e = new_event(conn, NETMON_KIND_FAIL, bpf_ktime_get_boot_ns());
 	if (e) {
@@ -264,8 +264,8 @@ static __always_inline void count_unopened(struct sock *sk, int oldstate)
 {
 	bool egress;
 
-	if (filter.fields || config.follow || existing_running || !started ||
-	    !(config.existing & NETMON_EXISTING_TRACK) || !(config.want & NETMON_WANT_CLOSE))
+	if (filter.fields || follow || existing_running || !started ||
+	    !(config.existing & NETMON_EXISTING_TRACK) || !wants(NETMON_WANT_CLOSE))
 		return;
 	if (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV || oldstate == TCP_LISTEN ||
 	    oldstate == TCP_CLOSE || !is_tcp(sk))
@@ -281,7 +281,7 @@ static __always_inline void count_unopened(struct sock *sk, int oldstate)
 		return;
 	}
 	count_lost(NETMON_LOST_SKIPPED);
-	if (config.want & (egress ? NETMON_WANT_CONNECT : NETMON_WANT_ACCEPT))
+	if (wants(egress ? NETMON_WANT_CONNECT : NETMON_WANT_ACCEPT))
 		count_lost(NETMON_LOST_SKIPPED);
 }
 
@@ -337,7 +337,7 @@ static __always_inline void handle_destroyed(struct sock *sk)
 		return;
 	if (sk->sk_lock.owned && take_back(queued, unique))
 		count_unclaimed(unique);
-	if (config.want & WANT_LASTING && conn_of(sk))
+	if (wants(WANT_LASTING) && conn_of(sk))
 		finish_late(sk);
 }
 
@@ -379,8 +379,7 @@ static __always_inline void handle_closed(struct sock *sk, int oldstate, bool ow
 	if (!resolve_pending_port(sk, conn))
 		return;
 	catch_up(conn, oldstate);
-	if (config.want & WANT_ATTEMPTS && conn->phase == PHASE_OPENING &&
-	    dies_in_connect(sk, conn)) {
+	if (wants(WANT_ATTEMPTS) && conn->phase == PHASE_OPENING && dies_in_connect(sk, conn)) {
 		conn->phase = PHASE_FAILED;
 		return;
 	}
@@ -450,7 +449,7 @@ static __always_inline void send_accept(const struct conn *conn, __u64 now, stru
 {
 	struct netmon_event *e;
 
-	if (!(config.want & NETMON_WANT_ACCEPT))
+	if (!wants(NETMON_WANT_ACCEPT))
 		return;
 	e = new_event(conn, NETMON_KIND_ACCEPT, now);
 	if (!e)
@@ -491,7 +490,7 @@ static __always_inline void handle_accepted(struct sock *sk, struct sock *listen
 	int index;
 	__u64 now;
 
-	if (!(config.want & WANT_ACCEPTED) || is_out() || conn_of(sk))
+	if (!wants(WANT_ACCEPTED) || is_out() || conn_of(sk))
 		return;
 	index = admit_process(true, NULL);
 	if (index == NOT_ADMITTED)
@@ -509,7 +508,7 @@ static __always_inline void handle_accepted(struct sock *sk, struct sock *listen
 	conn.since = established_at(sk, &conn, now);
 	set_owner(&conn);
 	send_accept(&conn, now, listener);
-	if (config.want & WANT_LASTING)
+	if (wants(WANT_LASTING))
 		track_accepted(&conn);
 }
 

@@ -64,7 +64,7 @@ static __always_inline __u64 begun_waiting(struct sock *sk, __u64 now)
 	__u64 key = (__u64)sk;
 	struct conn *child;
 
-	if (!(config.want & NETMON_WANT_STATE))
+	if (!wants(NETMON_WANT_STATE))
 		return now;
 	child = bpf_map_lookup_elem(&waiting, &key);
 	return child ? child->begun : now;

@@ -2,7 +2,7 @@
 
 use super::filter_maps::{configure, host_key, text_key};
 use super::skel::types::{container_case, filter_case, filter_flow, filter_text, filter_who, flow};
-use super::skel::{NetmonSkel, NetmonSkelBuilder, OpenNetmonSkel};
+use super::skel::{self, NetmonSkel, OpenNetmonSkel};
 use crate::filter::predicate::unmap;
 use crate::filter::{Direction, Program, Subject, Verdict};
 use anyhow::{Context, Result, bail};
@@ -65,7 +65,7 @@ pub(super) fn open_one<'obj>(
     wanted: &str,
     storage: &'obj mut MaybeUninit<OpenObject>,
 ) -> Result<OpenNetmonSkel<'obj>> {
-    let mut open = NetmonSkelBuilder::default().open(storage).context("open the BPF object")?;
+    let mut open = skel::builder(false).open(storage).context("open the BPF object")?;
     for mut prog in open.open_object_mut().progs_mut() {
         let wanted = prog.name() == wanted;
         prog.set_autoload(wanted);
