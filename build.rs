@@ -17,15 +17,13 @@ fn main() {
 }
 
 /// Compiles three objects: `all/netmon.o`; `since-6.2/netmon.o`, without code for kernels before Linux 6.2; and
-/// `default/netmon.o`, for the same kernels, without code that only some options need. The skeleton is the same for all,
+/// `plain/netmon.o`, for the same kernels, without code that only some options need. The skeleton is the same for all,
 /// and gets the one to use from `object()` (src/tracer/skel.rs).
 fn compile() -> Result<(), Box<dyn Error>> {
     let out = env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
     let out = Path::new(&out);
     let skeleton = skeleton_of(&out.join("all"), &[])?;
-    for (folder, defines) in
-        [("since-6.2", &["-DHAS_CAST=1"][..]), ("default", &["-DHAS_CAST=1", "-DDEFAULT_RUN"])]
-    {
+    for (folder, defines) in [("since-6.2", &["-DHAS_CAST=1"][..]), ("plain", &["-DHAS_CAST=1", "-DPLAIN"])] {
         if !types_of(&skeleton_of(&out.join(folder), defines)?).is_subset(&types_of(&skeleton)) {
             return Err(format!("the object in {folder} has other types, maps or programs").into());
         }

@@ -122,14 +122,14 @@ impl<'obj> Tracer<'obj> {
         storage: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Self> {
         let types = KernelTypes::new()?;
-        let mut builder = skel::builder(programs::is_default_run(config));
+        let mut builder = skel::builder(programs::is_plain(config));
         builder.obj_builder.btf_custom_path(types.path())?;
         let mut open = builder.open(storage).context("open the BPF object")?;
         let mut notes = Vec::new();
         programs::choose(&mut open.progs, set, config, &mut notes);
         let tracepoints = set == ProbeSet::Tracepoint;
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
-        rodata.want = programs::want_bits(config.events);
+        rodata.config.want = programs::want_bits(config.events);
         rodata.config.states = programs::states_to_handle(config.events, set);
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.follow = u32::from(config.follow);

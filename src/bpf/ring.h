@@ -12,23 +12,24 @@
 const volatile struct netmon_config config = {};
 
 /*
- * What user space may set before load, except in the object for default runs (build.rs): there the
- * compiler leaves out what they do not need, so that there is less to load. In the others that is
- * left to the verifier.
+ * In the object for plain runs (build.rs) the compiler leaves out what they do not need, so that
+ * there is less to load: filters, `-- COMMAND`, and events that are not default ones. In the others
+ * that is left to the verifier.
  */
-#ifdef DEFAULT_RUN
-#define CHOICE const
+#ifdef PLAIN
+#define CHOICE		 const
+#define CHOICE_OF_EVENTS NETMON_WANT_DEFAULT
 #else
-#define CHOICE const volatile
+#define CHOICE		 const volatile /* set by user space before load */
+#define CHOICE_OF_EVENTS ~0U
 #endif
 
-CHOICE __u32 want = NETMON_WANT_DEFAULT; /* enum netmon_want */
-CHOICE __u32 follow = 0;		 /* 1: only descendants of tcptrace itself */
+CHOICE __u32 follow = 0; /* 1: only descendants of tcptrace itself */
 
 /* Is any of these kinds of events wanted? */
 static __always_inline bool wants(__u32 kinds)
 {
-	return want & kinds;
+	return config.want & kinds & CHOICE_OF_EVENTS;
 }
 
 /* Read by user space when it stops. Written only on a loss, so a shared cache line is fine. */

@@ -204,9 +204,10 @@ pub fn want_bits(events: EventSet) -> u32 {
     events.iter().fold(0, |bits, name| bits | bit(name))
 }
 
-/// Whether the object for default runs will do: it has neither filters, nor code for other events or for `-- COMMAND`.
-pub fn is_default_run(config: TracerConfig<'_>) -> bool {
-    want_bits(config.events) == want::NETMON_WANT_DEFAULT.0 && !config.follow && config.filter.is_empty()
+/// Whether the object for plain runs will do.
+pub fn is_plain(config: TracerConfig<'_>) -> bool {
+    let others = want_bits(config.events) & !want::NETMON_WANT_DEFAULT.0;
+    others == 0 && !config.follow && config.filter.is_empty()
 }
 
 /// The kernel side's bits for the TCP states at whose entry something happens.

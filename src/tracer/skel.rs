@@ -11,25 +11,25 @@ pub static FOR_ALL: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/all/netmon
 /// For kernels since Linux 6.2: less to verify, and less to do for an event.
 static SINCE_6_2: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/since-6.2/netmon.o"));
 
-/// For the same kernels, and only for runs with default events, without a filter and without a command: less to load.
-static DEFAULT_RUN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/default/netmon.o"));
+/// For the same kernels, and only for plain runs: less to load.
+static PLAIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plain/netmon.o"));
 
 thread_local! {
-    /// Whether the next object is only for a default run: its generated builder takes no arguments.
-    static IS_DEFAULT_RUN: Cell<bool> = const { Cell::new(false) };
+    /// Whether the next object is for a plain run: its generated builder takes no arguments.
+    static IS_PLAIN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A builder of the object for this kernel, and for this kind of run.
-pub fn builder(is_default_run: bool) -> NetmonSkelBuilder {
-    IS_DEFAULT_RUN.set(is_default_run);
+/// A builder of the object for this kernel. `is_plain`: no filters, no command, and only default events.
+pub fn builder(is_plain: bool) -> NetmonSkelBuilder {
+    IS_PLAIN.set(is_plain);
     NetmonSkelBuilder::default()
 }
 
 fn object() -> &'static [u8] {
     if crate::host::kernel_version() < (6, 2) {
         FOR_ALL
-    } else if IS_DEFAULT_RUN.get() {
-        DEFAULT_RUN
+    } else if IS_PLAIN.get() {
+        PLAIN
     } else {
         SINCE_6_2
     }
@@ -42,7 +42,7 @@ mod tests {
     /// Required for reproducible builds; tests/reproducible compares complete builds, which takes longer.
     #[test]
     fn the_objects_do_not_contain_the_build_directory() {
-        for object in [FOR_ALL, SINCE_6_2, DEFAULT_RUN] {
+        for object in [FOR_ALL, SINCE_6_2, PLAIN] {
             let has = |text: &str| object.windows(text.len()).any(|part| part == text.as_bytes());
             assert!(has("\0./src/bpf/state.h\0"));
             assert!(!has(env!("CARGO_MANIFEST_DIR")));
