@@ -129,7 +129,7 @@ impl<'obj> Tracer<'obj> {
         programs::choose(&mut open.progs, set, config, &mut notes);
         let tracepoints = set == ProbeSet::Tracepoint;
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
-        rodata.config.want = programs::want_bits(config.events);
+        rodata.want = programs::want_bits(config.events);
         rodata.config.states = programs::states_to_handle(config.events, set);
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.follow = u32::from(config.follow);
@@ -143,6 +143,9 @@ impl<'obj> Tracer<'obj> {
         rodata.config.tracepoints = u32::from(tracepoints);
         rodata.config.call_twice = u32::from(open.progs.on_sys_exit_second.autoload());
         open.maps.ring.set_max_entries(config.ring_size).context("set the size of the ring")?;
+        if config.at_start == AtStart::PrintOnly || !config.events.has_tracked() {
+            open.maps.conns.set_max_entries(1).context("set the size of the hash table")?;
+        }
         let large = [LargeMap::take(&mut open.maps.ring)?, LargeMap::take(&mut open.maps.conns)?];
         let values = filter_maps::configure(config.filter, &mut open.maps)?;
         open.maps.attempts.set_autocreate(tracepoints)?;

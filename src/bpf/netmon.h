@@ -206,13 +206,13 @@ enum netmon_states {
 
 /* Written once, before load. */
 struct netmon_config {
-	__u32 want;	   /* enum netmon_want */
 	__u32 wake_mask;   /* wake the reader when a record's address has none of these bits set */
 	__u32 tracepoints; /* 1: the tracepoint probe set is in use */
 	__u32 existing;	   /* enum netmon_existing */
 	__u32 call_twice;  /* 1: on_sys_exit_second is loaded */
 	__u32 states;	   /* enum netmon_states */
-	__u64 start;	   /* when tracing started; existing sockets begin at this time */
+	__u32 reserved;
+	__u64 start; /* when tracing started; existing sockets begin at this time */
 };
 
 /* What to do with sockets that exist at the start; one bit each. */

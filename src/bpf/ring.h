@@ -12,24 +12,23 @@
 const volatile struct netmon_config config = {};
 
 /*
- * In the object for plain runs (build.rs) the compiler leaves out what they do not need, so that
- * there is less to load: filters, `-- COMMAND`, and events that are not default ones. In the others
- * that is left to the verifier.
+ * In the object for plain runs (build.rs) these are constants, and the compiler leaves out what
+ * they exclude, so that there is less to load: filters, `-- COMMAND`, and events that are not
+ * default ones. In the others, user space sets them before load, and the verifier leaves it out.
  */
 #ifdef PLAIN
-#define CHOICE		 const
-#define CHOICE_OF_EVENTS NETMON_WANT_DEFAULT
+#define CHOICE const
 #else
-#define CHOICE		 const volatile /* set by user space before load */
-#define CHOICE_OF_EVENTS ~0U
+#define CHOICE const volatile
 #endif
 
-CHOICE __u32 follow = 0; /* 1: only descendants of tcptrace itself */
+CHOICE __u32 want = NETMON_WANT_DEFAULT; /* enum netmon_want */
+CHOICE __u32 follow = 0;		 /* 1: only descendants of tcptrace itself */
 
 /* Is any of these kinds of events wanted? */
 static __always_inline bool wants(__u32 kinds)
 {
-	return config.want & kinds & CHOICE_OF_EVENTS;
+	return want & kinds;
 }
 
 /* Read by user space when it stops. Written only on a loss, so a shared cache line is fine. */

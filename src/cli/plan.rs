@@ -49,7 +49,7 @@ impl EventSet {
     }
 
     /// Whether it contains events of sockets that are remembered, rather than only reported.
-    fn has_tracked(self) -> bool {
+    pub fn has_tracked(self) -> bool {
         self.has_outgoing() || self.has_listeners()
     }
 

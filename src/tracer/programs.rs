@@ -206,8 +206,7 @@ pub fn want_bits(events: EventSet) -> u32 {
 
 /// Whether the object for plain runs will do.
 pub fn is_plain(config: TracerConfig<'_>) -> bool {
-    let others = want_bits(config.events) & !want::NETMON_WANT_DEFAULT.0;
-    others == 0 && !config.follow && config.filter.is_empty()
+    want_bits(config.events) == want::NETMON_WANT_DEFAULT.0 && !config.follow && config.filter.is_empty()
 }
 
 /// The kernel side's bits for the TCP states at whose entry something happens.
