@@ -130,7 +130,7 @@ impl<'obj> Tracer<'obj> {
         let tracepoints = set == ProbeSet::Tracepoint;
         let rodata = open.maps.rodata_data.as_deref_mut().context("the object has no rodata")?;
         rodata.want = programs::want_bits(config.events);
-        rodata.config.states = programs::states_to_handle(config.events, set);
+        rodata.config.states = programs::states_to_handle(rodata.want, set);
         rodata.config.wake_mask = config.ring_size / 8 - 1;
         rodata.follow = u32::from(config.follow);
         rodata.config.start = host::boot_time().0;

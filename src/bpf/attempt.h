@@ -11,9 +11,6 @@
 #include "consts.h"
 #include "ring.h"
 
-/* Attempts matter even if no SYN is sent. */
-#define WANT_ATTEMPTS (NETMON_WANT_FAIL | NETMON_WANT_REQUEST)
-
 /* struct sockaddr_in overlaid with sockaddr_in6 (ABI); addr[] takes either address */
 struct target {
 	__u16 family; /* AF_INET or AF_INET6 */
@@ -91,7 +88,7 @@ static __always_inline bool take_attempt(struct target *to, __u64 cookie)
 /* A state transition has reported the outcome: drop the note. */
 static __always_inline void attempt_ended(__u64 cookie)
 {
-	bool notes = config.tracepoints && wants(WANT_ATTEMPTS);
+	bool notes = config.tracepoints && wants(NETMON_WANT_ATTEMPTS);
 	struct attempt *noted = notes ? attempt_of(cookie) : NULL;
 
 	if (noted && cookie && noted->cookie == cookie)

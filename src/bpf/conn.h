@@ -28,13 +28,6 @@ enum phase {
 	PHASE_PORT_PENDING, /* opening; the filter needs the local port */
 };
 
-/* Why an entry is kept once the connection is up. */
-#define WANT_LASTING (NETMON_WANT_CLOSE | NETMON_WANT_STATE | NETMON_WANT_RETRANSMIT)
-
-#define WANT_OUTGOING (NETMON_WANT_CONNECT | WANT_ATTEMPTS | WANT_LASTING)
-
-#define WANT_LISTENERS (NETMON_WANT_LISTEN | NETMON_WANT_STATE | NETMON_WANT_DROP)
-
 struct conn {
 	struct flow flow; /* the local port may be 0 while opening */
 	__u64 begun;	  /* time of SYN_SENT, LISTEN, or of whatever we saw first */

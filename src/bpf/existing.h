@@ -86,10 +86,11 @@ static __always_inline void track_existing(struct sock *sk, struct conn *conn, i
 	int left;
 
 	if (state == TCP_LISTEN) {
-		if (!wants(WANT_LISTENERS))
+		if (!wants(NETMON_WANT_LISTENERS))
 			return;
 		conn->phase = PHASE_LISTEN;
-	} else if (is_waiting(sk) || !wants(state == TCP_SYN_SENT ? WANT_OUTGOING : WANT_LASTING)) {
+	} else if (is_waiting(sk) ||
+		   !wants(state == TCP_SYN_SENT ? NETMON_WANT_OUTGOING : NETMON_WANT_LASTING)) {
 		return;
 	} else {
 		conn->phase = state == TCP_SYN_SENT ? PHASE_OPENING : PHASE_OPEN;

@@ -87,8 +87,10 @@ static __always_inline bool guess_port(struct sock *sk, __u16 *port)
 	__u16 first, last;
 
 	chosen_ports(sk, &first, &last);
+	if (first < filter.alike_first || last > filter.alike_last)
+		return false;
 	*port = first;
-	return filter.alike_first <= first && last <= filter.alike_last;
+	return true;
 }
 
 /*

@@ -193,9 +193,10 @@ static __always_inline bool begins(struct sock *sk, int oldstate, int newstate, 
 	if (!is_tcp(sk))
 		return false;
 	if (newstate == TCP_SYN_SENT)
-		return wants(WANT_OUTGOING) && !(second && conn_of(sk));
+		return wants(NETMON_WANT_OUTGOING) && !(second && conn_of(sk));
 	/* MPTCP enters LISTEN twice, and has its accept queue only the second time. */
-	return wants(WANT_LISTENERS) && is_mptcp(sk) == (oldstate == TCP_LISTEN) && !conn_of(sk);
+	return wants(NETMON_WANT_LISTENERS) && is_mptcp(sk) == (oldstate == TCP_LISTEN) &&
+	       !conn_of(sk);
 }
 
 /* Nothing happens at other transitions, of which there are several in a connection. */
@@ -222,7 +223,7 @@ static __always_inline void handle_state(struct sock *sk, int oldstate, int news
 		}
 		if (wants(NETMON_WANT_STATE))
 			handle_step(sk, oldstate, newstate, second);
-		if (wants(WANT_LISTENERS))
+		if (wants(NETMON_WANT_LISTENERS))
 			handle_listen_stop(sk);
 		return;
 	}
@@ -441,9 +442,9 @@ int BPF_PROG(on_connect_enter, struct pt_regs *regs, long nr)
 static __always_inline bool is_traced_call(long nr, long ret)
 {
 	if (nr == SYS_ACCEPT || nr == SYS_ACCEPT4)
-		return wants(WANT_ACCEPTED) && ret >= 0;
+		return wants(NETMON_WANT_ACCEPTED) && ret >= 0;
 	/* and the few calls between these numbers */
-	return wants(WANT_ATTEMPTS) && nr >= SYS_CONNECT && nr <= SYS_SENDMSG &&
+	return wants(NETMON_WANT_ATTEMPTS) && nr >= SYS_CONNECT && nr <= SYS_SENDMSG &&
 	       (ret < 0 || wants(NETMON_WANT_REQUEST));
 }
 
@@ -517,7 +518,8 @@ int on_uring(__u64 *ctx)
 	res = BPF_CORE_READ(req, cqe.res);
 	if (BPF_CORE_READ(req, opcode) == IORING_OP_ACCEPT)
 		STAYING(handle_accept_return(res, sock_of_file(BPF_CORE_READ(req, file))));
-	else if (wants(WANT_ATTEMPTS) && BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT && res < 0)
+	else if (wants(NETMON_WANT_ATTEMPTS) && BPF_CORE_READ(req, opcode) == IORING_OP_CONNECT &&
+		 res < 0)
 		STAYING(handle_attempt_failed(sock_of_file(BPF_CORE_READ(req, file)), -res, NULL,
 					      0));
 	return 0;

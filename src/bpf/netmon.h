@@ -179,7 +179,7 @@ enum netmon_lost {
 	NETMON_LOST_CAUSES,
 };
 
-/* Which events to send; one bit each. */
+/* Which events to send; one bit each, and groups that need the same. */
 enum netmon_want {
 	NETMON_WANT_CONNECT = 1,
 	NETMON_WANT_ACCEPT = 2,
@@ -192,6 +192,13 @@ enum netmon_want {
 	NETMON_WANT_DROP = 256,
 	NETMON_WANT_DEFAULT =
 		NETMON_WANT_CONNECT | NETMON_WANT_ACCEPT | NETMON_WANT_CLOSE | NETMON_WANT_FAIL,
+	/* attempts matter even if no SYN is sent */
+	NETMON_WANT_ATTEMPTS = NETMON_WANT_FAIL | NETMON_WANT_REQUEST,
+	/* an entry is kept once the connection is up */
+	NETMON_WANT_LASTING = NETMON_WANT_CLOSE | NETMON_WANT_STATE | NETMON_WANT_RETRANSMIT,
+	NETMON_WANT_OUTGOING = NETMON_WANT_CONNECT | NETMON_WANT_ATTEMPTS | NETMON_WANT_LASTING,
+	NETMON_WANT_ACCEPTED = NETMON_WANT_ACCEPT | NETMON_WANT_LASTING,
+	NETMON_WANT_LISTENERS = NETMON_WANT_LISTEN | NETMON_WANT_STATE | NETMON_WANT_DROP,
 };
 
 /* States at whose entry something happens, by what is traced; one bit each. */

@@ -13,7 +13,7 @@ const volatile struct netmon_config config = {};
 
 /*
  * In the object for plain runs (build.rs) these are constants, and the compiler leaves out what
- * they exclude, so that there is less to load: filters, `-- COMMAND`, and events that are not
+ * they exclude, so that there is less to load: filters, `-- COMMAND`, and other events than the
  * default ones. In the others, user space sets them before load, and the verifier leaves it out.
  */
 #ifdef PLAIN

@@ -24,8 +24,6 @@
 #include "asked.h"
 #include "close.h"
 
-#define WANT_ACCEPTED (NETMON_WANT_ACCEPT | WANT_LASTING)
-
 /* The current task opens the connection, and owns it from here on. */
 static __always_inline void set_owner(struct conn *conn)
 {
@@ -169,7 +167,7 @@ static __always_inline void handle_connected(struct sock *sk, struct conn *conn)
 		}
 	}
 	conn->since = now;
-	if (!wants(WANT_LASTING))
+	if (!wants(NETMON_WANT_LASTING))
 		conn_claim(sk, NULL);
 }
 
@@ -337,7 +335,7 @@ static __always_inline void handle_destroyed(struct sock *sk)
 		return;
 	if (sk->sk_lock.owned && take_back(queued, unique))
 		count_unclaimed(unique);
-	if (wants(WANT_LASTING) && conn_of(sk))
+	if (wants(NETMON_WANT_LASTING) && conn_of(sk))
 		finish_late(sk);
 }
 
@@ -379,7 +377,8 @@ static __always_inline void handle_closed(struct sock *sk, int oldstate, bool ow
 	if (!resolve_pending_port(sk, conn))
 		return;
 	catch_up(conn, oldstate);
-	if (wants(WANT_ATTEMPTS) && conn->phase == PHASE_OPENING && dies_in_connect(sk, conn)) {
+	if (wants(NETMON_WANT_ATTEMPTS) && conn->phase == PHASE_OPENING &&
+	    dies_in_connect(sk, conn)) {
 		conn->phase = PHASE_FAILED;
 		return;
 	}
@@ -490,7 +489,7 @@ static __always_inline void handle_accepted(struct sock *sk, struct sock *listen
 	int index;
 	__u64 now;
 
-	if (!wants(WANT_ACCEPTED) || is_out() || conn_of(sk))
+	if (!wants(NETMON_WANT_ACCEPTED) || is_out() || conn_of(sk))
 		return;
 	index = admit_process(true, NULL);
 	if (index == NOT_ADMITTED)
@@ -508,7 +507,7 @@ static __always_inline void handle_accepted(struct sock *sk, struct sock *listen
 	conn.since = established_at(sk, &conn, now);
 	set_owner(&conn);
 	send_accept(&conn, now, listener);
-	if (wants(WANT_LASTING))
+	if (wants(NETMON_WANT_LASTING))
 		track_accepted(&conn);
 }
 

@@ -23,11 +23,6 @@ impl EventSet {
         self.has(EventName::Request)
     }
 
-    /// Whether it contains retransmitted segments.
-    pub fn has_retransmits(self) -> bool {
-        self.has(EventName::Retransmit)
-    }
-
     /// Whether it contains connections dropped by a listener.
     pub fn has_drops(self) -> bool {
         self.has(EventName::Drop)
@@ -38,34 +33,9 @@ impl EventSet {
         self.iter().any(|name| !matches!(name, EventName::Accept | EventName::Listen | EventName::Drop))
     }
 
-    /// Whether it contains events of accepted connections.
-    pub fn has_accepted(self) -> bool {
-        self.has(EventName::Accept) || self.has_lasting()
-    }
-
-    /// Whether it contains events of calls that may fail without sending anything.
-    pub fn has_attempts(self) -> bool {
-        self.has(EventName::Fail) || self.has_requests()
-    }
-
     /// Whether it contains events of sockets that are remembered, rather than only reported.
     pub fn has_tracked(self) -> bool {
-        self.has_outgoing() || self.has_listeners()
-    }
-
-    /// Whether it contains closes.
-    pub fn has_closes(self) -> bool {
-        self.has(EventName::Close)
-    }
-
-    /// Whether it contains events of listeners.
-    pub fn has_listeners(self) -> bool {
-        self.has(EventName::Listen) || self.has_states() || self.has_drops()
-    }
-
-    /// Whether it contains events of established connections.
-    pub fn has_lasting(self) -> bool {
-        self.has_closes() || self.has_states() || self.has_retransmits()
+        self.iter().any(|name| name != EventName::Accept)
     }
 
     /// Whether events of this kind are shown. False for sockets found at the start.

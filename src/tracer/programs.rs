@@ -100,9 +100,8 @@ struct Needs {
     set: ProbeSet,
     tracing: bool,
     existing: bool,
-    events: EventSet,
-    /// The TCP states at whose entry something happens.
-    states: u32,
+    /// The events, as [`want_bits`].
+    want: u32,
     drops: bool,
     dns: bool,
     net_admin: bool,
@@ -140,21 +139,22 @@ static PROGRAMS: [Entry; 27] = [
     program!(on_state, Follow, |needs| needs.states() && !needs.preempted),
     program!(on_state_first, Follow, |needs| needs.states() && needs.preempted),
     program!(on_state_second, Follow, |needs| needs.states() && needs.preempted),
-    program!(on_retransmit, Follow, |needs| needs.tracing && needs.events.has_retransmits()),
-    program!(on_retransmit_synack, Follow, |needs| needs.tracing && needs.events.has_retransmits()),
+    program!(on_retransmit, Follow, |needs| needs.tracing && needs.wants(want::NETMON_WANT_RETRANSMIT)),
+    program!(on_retransmit_synack, Follow, |needs| needs.tracing
+        && needs.wants(want::NETMON_WANT_RETRANSMIT)),
     program!(on_drop, Follow, |needs| needs.drops),
-    program!(on_connect_v4, Calls, |needs| needs.trampoline() && needs.events.has_attempts()),
-    program!(on_connect_v6, Calls, |needs| needs.trampoline() && needs.events.has_attempts()),
-    program!(on_accept, Calls, |needs| needs.trampoline() && needs.events.has_accepted()),
-    program!(on_refused, Calls, |needs| needs.trampoline() && needs.events.has_attempts()),
-    program!(on_refused_v4, Calls, |needs| needs.trampoline() && needs.events.has_attempts()),
-    program!(on_refused_v6, Calls, |needs| needs.trampoline() && needs.events.has_attempts()),
-    program!(on_request, Calls, |needs| needs.trampoline() && needs.events.has_requests()),
+    program!(on_connect_v4, Calls, Needs::failures),
+    program!(on_connect_v6, Calls, Needs::failures),
+    program!(on_accept, Calls, |needs| needs.trampoline() && needs.wants(want::NETMON_WANT_ACCEPTED)),
+    program!(on_refused, Calls, Needs::failures),
+    program!(on_refused_v4, Calls, Needs::failures),
+    program!(on_refused_v6, Calls, Needs::failures),
+    program!(on_request, Calls, |needs| needs.trampoline() && needs.wants(want::NETMON_WANT_REQUEST)),
     program!(on_uring, Calls, Needs::calls),
-    program!(on_connect_enter, Calls, |needs| needs.tracepoint() && needs.events.has_requests()),
+    program!(on_connect_enter, Calls, |needs| needs.tracepoint() && needs.wants(want::NETMON_WANT_REQUEST)),
     program!(on_sys_exit, Calls, Needs::calls),
     program!(on_sys_exit_second, Calls, |needs| needs.calls() && needs.preempted),
-    program!(on_destroy, Follow, |needs| needs.tracepoint() && needs.events.has_lasting()),
+    program!(on_destroy, Follow, |needs| needs.tracepoint() && needs.wants(want::NETMON_WANT_LASTING)),
     program!(on_attempt_v4, Attempts, Needs::notes),
     program!(on_attempt_v6, Attempts, Needs::notes),
     program!(on_orphans, Iterator, |needs| needs.tracing),
@@ -171,18 +171,29 @@ impl Needs {
         self.tracing && self.set == ProbeSet::Tracepoint
     }
 
+    /// Whether any of these events is wanted, as `wants()` of the kernel side.
+    fn wants(&self, kinds: want) -> bool {
+        self.want & kinds.0 != 0
+    }
+
     fn states(&self) -> bool {
-        self.tracing && self.states != 0
+        self.tracing && states_to_handle(self.want, self.set) != 0
     }
 
-    /// Results of system calls.
+    /// Failed calls of connect(), in the trampoline set.
+    fn failures(&self) -> bool {
+        self.trampoline() && self.wants(want::NETMON_WANT_ATTEMPTS)
+    }
+
+    /// Results of system calls, in the tracepoint set.
     fn calls(&self) -> bool {
-        self.tracepoint() && (self.events.has_accepted() || self.events.has_attempts())
+        self.tracepoint()
+            && (self.wants(want::NETMON_WANT_ACCEPTED) || self.wants(want::NETMON_WANT_ATTEMPTS))
     }
 
-    /// Where failed calls were to connect to.
+    /// Where failed calls were to connect to, in the tracepoint set.
     fn notes(&self) -> bool {
-        self.tracepoint() && self.events.has_attempts() && self.net_admin
+        self.tracepoint() && self.wants(want::NETMON_WANT_ATTEMPTS) && self.net_admin
     }
 }
 
@@ -209,17 +220,19 @@ pub fn is_plain(config: TracerConfig<'_>) -> bool {
     want_bits(config.events) == want::NETMON_WANT_DEFAULT.0 && !config.follow && config.filter.is_empty()
 }
 
-/// The kernel side's bits for the TCP states at whose entry something happens.
-pub fn states_to_handle(events: EventSet, set: ProbeSet) -> u32 {
+/// The kernel side's bits for the TCP states at whose entry something happens. `wanted`: as [`want_bits`].
+pub fn states_to_handle(wanted: u32, set: ProbeSet) -> u32 {
+    let tracepoints = set == ProbeSet::Tracepoint;
     [
-        (events.has_states(), netmon_states::NETMON_STATES_ALL),
-        (events.has_outgoing(), netmon_states::NETMON_STATES_OUTGOING),
-        (events.has_accepted() && set == ProbeSet::Tracepoint, netmon_states::NETMON_STATES_ACCEPTED),
-        (events.has_closes(), netmon_states::NETMON_STATES_CLOSE),
-        (events.has_listeners(), netmon_states::NETMON_STATES_LISTENERS),
+        (want::NETMON_WANT_STATE, true, netmon_states::NETMON_STATES_ALL),
+        (want::NETMON_WANT_OUTGOING, true, netmon_states::NETMON_STATES_OUTGOING),
+        (want::NETMON_WANT_ACCEPTED, tracepoints, netmon_states::NETMON_STATES_ACCEPTED),
+        (want::NETMON_WANT_CLOSE, true, netmon_states::NETMON_STATES_CLOSE),
+        (want::NETMON_WANT_LISTENERS, true, netmon_states::NETMON_STATES_LISTENERS),
     ]
     .into_iter()
-    .fold(0, |bits, (has, states)| if has { bits | states.0 } else { bits })
+    .filter(|(kinds, in_set, _)| *in_set && wanted & kinds.0 != 0)
+    .fold(0, |bits, (_, _, states)| bits | states.0)
 }
 
 /// Selects the programs to load: those that the run needs, in this set, and that the kernel supports.
@@ -234,8 +247,7 @@ pub fn choose(
         set,
         tracing,
         existing: config.at_start != AtStart::Ignore,
-        events: config.events,
-        states: states_to_handle(config.events, set),
+        want: want_bits(config.events),
         drops: tracing && config.events.has_drops() && can_see_drops(notes),
         dns: tracing && config.dns && can_watch_dns(notes),
         net_admin: config.net_admin(),
@@ -427,4 +439,21 @@ fn attach_cgroup(progs: &[&ProgramMut<'_>]) -> Result<Vec<OwnedFd>> {
             link.with_context(|| format!("attach {} to {}", prog.name().display(), root.display()))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{
+        Args,
+        plan::{Environment, Plan},
+    };
+
+    #[test]
+    fn the_object_for_plain_runs_has_the_default_events() {
+        let plan = Plan::new(&Args::parse_from(["tcptrace"]), Environment::default());
+        assert_eq!(want_bits(plan.events), want::NETMON_WANT_DEFAULT.0);
+    }
 }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::Parser as _;
 use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 use libtest_mimic::Trial;
 use nix::sys::{
@@ -16,8 +17,8 @@ use nix::sys::{
 };
 use tcptrace::{
     cli::{
-        EventName,
-        plan::{AtStart, Probes},
+        Args,
+        plan::{AtStart, Environment, Plan, Probes},
     },
     filter::Program,
     source::Source,
@@ -43,9 +44,7 @@ fn once_and(attached: impl FnOnce()) -> Duration {
     let config = TracerConfig {
         filter: &program,
         dns: false,
-        events: [EventName::Connect, EventName::Accept, EventName::Close, EventName::Fail]
-            .into_iter()
-            .collect(),
+        events: Plan::new(&Args::parse_from(["tcptrace"]), Environment::default()).events,
         ring_size: 8 << 20,
         probes: Probes::Auto,
         at_start: AtStart::Ignore,

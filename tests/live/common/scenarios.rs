@@ -154,6 +154,7 @@ fn listener(protocol: Protocol) -> (Socket, SocketAddr) {
     (socket, address)
 }
 
-fn client(protocol: Protocol) -> Socket {
+/// An IPv4 stream socket.
+pub fn client(protocol: Protocol) -> Socket {
     Socket::new(Domain::IPV4, Type::STREAM, Some(protocol)).expect("a socket")
 }
